@@ -44,7 +44,9 @@ class DataError(ForetellError, ValueError):
         self.row = row
         self.hint = hint
         places = {"file": file, "column": column, "series": series, "row": row}
-        where = ", ".join(f"{name} {value!r}" for name, value in places.items() if value is not None)
+        where = ", ".join(
+            f"{name} {value!r}" for name, value in places.items() if value is not None
+        )
         message = problem if not where else f"{problem} ({where})"
         super().__init__(message if hint is None else f"{message}. {hint}")
 
