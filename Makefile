@@ -65,7 +65,7 @@ $(VENV)/.installed-dev: $(BIN)/python pyproject.toml $(CONSTRAINTS)
 $(VENV)/.installed-docs: $(BIN)/python pyproject.toml $(CONSTRAINTS)
 	$(call install,[docs])
 
-$(VENV)/.installed-bench: $(BIN)/python pyproject.toml
+$(VENV)/.installed-bench: $(BIN)/python pyproject.toml $(CONSTRAINTS)
 	$(call install,[bench$(comma)duckdb$(comma)ray])
 
 comma := ,

@@ -1,1 +1,1 @@
-
+"""What was observed: panels of series, readers, splits, public data sets, simulators."""

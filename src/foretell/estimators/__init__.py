@@ -1,1 +1,1 @@
-
+"""What users hold: ``fit``, ``predict``, ``save``, ``load`` around a learner and its training."""

@@ -1,1 +1,1 @@
-
+"""How good it is: metrics, backtests, leaderboards, the report."""

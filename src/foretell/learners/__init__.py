@@ -1,1 +1,1 @@
-
+"""What can be learned: the contract, and one folder a domain."""

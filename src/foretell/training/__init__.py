@@ -1,1 +1,1 @@
-
+"""How it is learned: one loop, and one file a strategy."""

@@ -1,1 +1,1 @@
-
+"""Demand: models of quantities sold over time."""
