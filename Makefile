@@ -51,7 +51,7 @@ $(BIN)/python:
 # $(call install,EXTRAS): installs the checkout with these extras.
 define install
 	@echo "Installing foretell$(1) (the first time takes minutes)"
-	@$(PIP) install --quiet -c $(CONSTRAINTS) -e '.$(1)'
+	@$(PIP) install -qq -c $(CONSTRAINTS) -e '.$(1)'
 	@touch $@
 endef
 
