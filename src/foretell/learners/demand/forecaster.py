@@ -1,0 +1,157 @@
+"""What every demand forecaster can do: fit, predict from any origin, save and load."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+
+from foretell.data.panel import Panel
+from foretell.errors import ArtefactError, NotFittedError, ParameterError
+from foretell.learners.artefact import load_artefact, read_kind, save_artefact
+from foretell.learners.demand.forecast import DEFAULT_LEVELS, Forecast, check_levels
+
+
+class Forecaster(BaseEstimator):
+    """Base of the demand forecasters, in scikit-learn's idiom.
+
+    Sub-classes take keyword hyper-parameters in ``__init__`` and only store them (``get_params``
+    and ``clone`` work), set ``horizon_`` and ``levels_`` in ``_fit`` and implement ``_fit``,
+    ``_predict``, ``_state`` and ``_restore``.
+
+    Args:
+        h: number of periods to forecast, K.
+        quantiles: ascending levels in (0, 1).
+    """
+
+    kinds: ClassVar[dict[str, type[Forecaster]]] = {}
+
+    def __init__(self, h: int = 13, quantiles: Sequence[float] = DEFAULT_LEVELS) -> None:
+        self.h = h
+        self.quantiles = quantiles
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        Forecaster.kinds[cls.__name__] = cls
+
+    @property
+    def name(self) -> str:
+        """What the model is called in tables: the class name unless ``alias`` is given."""
+        return getattr(self, "alias", None) or type(self).__name__
+
+    def fit(self, panel: Panel) -> Self:
+        """Learns from everything in the panel; nothing after its series' ends is looked at.
+
+        Raises:
+            DataError: the panel cannot be used; names column and series.
+            ParameterError: a hyper-parameter is out of its range.
+        """
+        if self.h < 1:
+            raise ParameterError(f"{self.name}: h must be at least 1, not {self.h}")
+        check_levels(self.quantiles)
+        self._fit(panel)
+        self.is_fitted_ = True
+        return self
+
+    def predict(
+        self, panel: Panel, *, quantiles: Sequence[float] | None = None
+    ) -> Forecast:
+        """Forecasts the h periods after each series' last step.
+
+        Args:
+            panel: series to continue: those of the fit, with new observations, or new ones.
+            quantiles: levels to return; those of the constructor when ``None``.
+        """
+        return self.predict_origins(panel, [0], quantiles=quantiles)
+
+    def predict_origins(
+        self, panel: Panel, back: Sequence[int], *, quantiles: Sequence[float] | None = None
+    ) -> Forecast:
+        """Forecasts as they would have been made at earlier origins, without a new fit.
+
+        Args:
+            panel: the series.
+            back: periods before each series' end at which to stand; 0 is the end itself.
+            quantiles: levels to return.
+
+        Returns:
+            Forecast of ``len(back) * N`` rows: all series at the first origin, then the next.
+        """
+        if not getattr(self, "is_fitted_", False):
+            raise NotFittedError(f"{self.name} is not fitted: call fit(panel) first")
+        panel.require_known(max(0, self.h - min(back)))
+        forecast = self._predict_origins(panel, list(back))
+        return forecast.at_levels(self.quantiles if quantiles is None else quantiles)
+
+    def save(self, folder: str | Path) -> None:
+        """Writes JSON and safetensors; see :mod:`foretell.learners.artefact`."""
+        if not getattr(self, "is_fitted_", False):
+            raise NotFittedError(f"{self.name} is not fitted: call fit(panel) first")
+        state, arrays = self._state()
+        config = {"parameters": self._parameters(), "state": state}
+        save_artefact(folder, type(self).__name__, config, arrays)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Reads what :meth:`save` wrote; on the base class any forecaster is read.
+
+        Raises:
+            ArtefactError: the folder is damaged, newer, or holds something else.
+        """
+        kind = read_kind(folder)
+        concrete = Forecaster.kinds.get(kind)
+        if concrete is None or not issubclass(concrete, cls):
+            raise ArtefactError(f"{folder} holds a {kind}, which is not a {cls.__name__}")
+        config, arrays = load_artefact(folder, kind)
+        try:
+            model = concrete(**concrete._from_parameters(config["parameters"]))
+            model._restore(config["state"], arrays)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise ArtefactError(f"{folder} is not a readable {kind}: {error}") from error
+        model.is_fitted_ = True
+        return model
+
+    def _predict_origins(self, panel: Panel, back: list[int]) -> Forecast:
+        """One origin after the other; models that can do all at once override it."""
+        return Forecast.concat([self._predict(panel.cut(b)) for b in back])
+
+    def _parameters(self) -> dict[str, Any]:
+        """Hyper-parameters as JSON values; override where one of them is an object."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in self.get_params(deep=False).items()
+        }
+
+    @classmethod
+    def _from_parameters(cls, parameters: dict[str, Any]) -> dict[str, Any]:
+        """The inverse of :meth:`_parameters`."""
+        return parameters
+
+    @abstractmethod
+    def _fit(self, panel: Panel) -> None: ...
+
+    @abstractmethod
+    def _predict(self, panel: Panel) -> Forecast: ...
+
+    @abstractmethod
+    def _state(self) -> tuple[dict[str, Any], dict[str, NDArray]]: ...
+
+    @abstractmethod
+    def _restore(self, state: dict[str, Any], arrays: dict[str, NDArray]) -> None: ...
+
+    def _forecast(self, panel: Panel, values: NDArray, **more: Any) -> Forecast:
+        """A forecast from the panel's ends at the constructor's levels."""
+        return Forecast(
+            panel.ids,
+            panel.ends,
+            panel.frequency,
+            check_levels(self.quantiles),
+            np.asarray(values, np.float32),
+            model=self.name,
+            **more,
+        )
