@@ -1,1 +1,28 @@
 """How it is learned: one loop, and one file a strategy."""
+
+from foretell.training.checkpoint import load_checkpoint, save_checkpoint
+from foretell.training.context import Context, Evaluation
+from foretell.training.examples import Examples, TensorExamples, pad_batch
+from foretell.training.fit import fit
+from foretell.training.gradient import weighted_gradient
+from foretell.training.loop import FitResult, TrainingInterrupted
+from foretell.training.machine import use_threads, useful_threads
+from foretell.training.strategy import Gradient, Strategy
+
+__all__ = [
+    "Context",
+    "Evaluation",
+    "Examples",
+    "FitResult",
+    "Gradient",
+    "Strategy",
+    "TensorExamples",
+    "TrainingInterrupted",
+    "fit",
+    "load_checkpoint",
+    "pad_batch",
+    "save_checkpoint",
+    "use_threads",
+    "useful_threads",
+    "weighted_gradient",
+]
