@@ -50,8 +50,10 @@ def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> Path:
     return path
 
 
-def load_checkpoint(folder: Path) -> dict[str, Any] | None:
+def load_checkpoint(folder: Path, device: torch.device | str = "cpu") -> dict[str, Any] | None:
     """Reads what :func:`save_checkpoint` wrote; None when ``folder`` holds no checkpoint.
+
+    Tensors come on ``device``, numpy arrays as such.
 
     Raises:
         TrainingError: a file that is damaged or of a newer format.
@@ -62,10 +64,10 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
     try:
         with safe_open(path, framework="pt") as file:
             content = json.loads((file.metadata() or {})["foretell"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            tensors = {key: file.get_tensor(key) for key in file.keys()}
         version = content["format"]
         if version == _FORMAT:
-            state: dict[str, Any] = _unflatten(content["state"], tensors)
+            state: dict[str, Any] = _unflatten(content["state"], tensors, torch.device(device))
             return state
     except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
         raise TrainingError(
@@ -123,19 +125,19 @@ def _flatten(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     )
 
 
-def _unflatten(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+def _unflatten(value: Any, tensors: Mapping[str, Tensor], device: torch.device) -> Any:
     if isinstance(value, list):
-        return [_unflatten(v, tensors) for v in value]
+        return [_unflatten(v, tensors, device) for v in value]
     if not isinstance(value, dict):
         return value
     if _is_marker(value):
         ((kind, content),) = value.items()
         if kind == _TENSOR:
-            return tensors[content]
+            return tensors[content].to(device)
         if kind == _ARRAY:
             return tensors[content].numpy()
-        return {k: _unflatten(v, tensors) for k, v in content}
-    return {k: _unflatten(v, tensors) for k, v in value.items()}
+        return {k: _unflatten(v, tensors, device) for k, v in content}
+    return {k: _unflatten(v, tensors, device) for k, v in value.items()}
 
 
 def _is_marker(value: Mapping[Any, Any]) -> bool:

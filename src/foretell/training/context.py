@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from foretell.errors import TrainingError
 from foretell.learners.contract import Batch, Learner
+from foretell.training.machine import all_sum
 
 if TYPE_CHECKING:
     from foretell.training.examples import Examples
@@ -142,12 +143,13 @@ class Context:
         if self.processes == 1:
             return totals
         parameters = list(self.parameters.values())
-        dtype = parameters[0].dtype
+        double = any(p.dtype == torch.float64 for p in parameters)
+        dtype = torch.float64 if double else torch.float32
         present = [float(p.grad is not None) for p in parameters]
         head = torch.tensor([*totals, *present], dtype=dtype, device=self.device)
         grads = [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters]
         flat = torch.cat([head, *(grad.to(dtype) for grad in grads)])
-        flat = self.fabric.all_reduce(flat, reduce_op="sum")
+        flat = all_sum(self.fabric, flat)
         counts = flat[: len(head)].tolist()
         start = len(head)
         for parameter, count in zip(parameters, counts[len(totals) :], strict=True):

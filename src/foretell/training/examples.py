@@ -90,7 +90,7 @@ class TensorExamples:
 
 
 def pad_batch(rows: Sequence[Mapping[str, Tensor]], pad_value: float = 0.0) -> dict[str, Tensor]:
-    """Stacks examples of mixed lengths: tensors ``(T_i, ...)`` to ``(B, max T, ...)``, with ``mask``.
+    """Stacks examples of mixed lengths: ``(T_i, ...)`` to ``(B, max T, ...)``, with ``mask``.
 
     ``mask`` ``(B, max T)`` is that of the longest tensors; it is not made when the examples bring
     their own (which is padded with False) or have scalars only.

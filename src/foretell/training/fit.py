@@ -11,11 +11,15 @@ import torch
 from foretell.errors import TrainingError
 from foretell.learners.contract import Learner
 from foretell.training.examples import Examples
-from foretell.training.loop import FitResult, Settings, Trainer, Validation
+from foretell.training.loop import Trainer
 from foretell.training.machine import make_fabric, use_threads
 from foretell.training.optimizer import OptimizerFactory
+from foretell.training.processes import train_in_processes
+from foretell.training.result import FitResult
 from foretell.training.schedule import Schedule
+from foretell.training.settings import Settings
 from foretell.training.strategy import Strategy, check_strategies
+from foretell.training.validation import Validation
 
 
 def fit(
@@ -111,6 +115,10 @@ def fit(
     fabric = make_fabric(device, devices, precision)
     home = next((p.device for p in learner.parameters()), torch.device("cpu"))
     cards = [fabric.device] if fabric.device.type == "cuda" else []
+    if fabric.world_size > 1:
+        return train_in_processes(
+            fabric, learner, examples, strategies, validation, settings, threads
+        )
     with use_threads(threads), torch.random.fork_rng(devices=cards):
         try:
             return Trainer(fabric, learner, examples, strategies, validation, settings).run()

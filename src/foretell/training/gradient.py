@@ -27,10 +27,10 @@ def weighted_gradient(batches: Iterable[Batch], context: Context) -> Gradient:
         scores, weights, penalty = context.evaluate(batch)
         weight = weights.sum()
         value = (weights * scores).sum() + weight * penalty
-        if float(weight) != 0 and value.requires_grad:
+        if value.requires_grad:
             value.backward()
-        total += float(value.detach())
-        mass += float(weight)
+        sums = torch.stack([value.detach(), weight]).tolist()  # one wait for the device
+        total, mass = total + sums[0], mass + sums[1]
     total, mass = context.sum_gradients(total, mass)
     if mass < 0:
         raise TrainingError(

@@ -6,9 +6,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.fabric import Fabric
+from torch import Tensor
 
 from foretell.errors import ParameterError
 
@@ -43,7 +45,15 @@ def make_fabric(device: str, devices: int, precision: str) -> Fabric:
     chosen: list[int] | int = [int(number)] if number and name == "cuda" else devices
     # Processes are spawned: forking after threads have been started can hang.
     strategy = "ddp_spawn" if devices > 1 else "auto"
-    return Fabric(accelerator=name, devices=chosen, strategy=strategy, precision=precision)
+    arguments: dict[str, Any] = {"strategy": strategy, "precision": precision}
+    return Fabric(accelerator=name, devices=chosen, **arguments)
+
+
+def all_sum(fabric: Fabric, tensor: Tensor) -> Tensor:
+    """Sum of a tensor over all processes."""
+    total = fabric.all_reduce(tensor, reduce_op="sum")
+    assert isinstance(total, Tensor)
+    return total
 
 
 def useful_threads() -> int:
@@ -73,14 +83,15 @@ def _quota() -> int | None:
 
 
 @contextmanager
-def use_threads(threads: int | None) -> Iterator[None]:
+def use_threads(threads: int | None, processes: int = 1) -> Iterator[None]:
     """Sets torch's threads and restores the caller's number afterwards.
 
-    None takes :func:`useful_threads`, and never more than the caller has set.
+    None takes :func:`useful_threads`, shared by ``processes``, and never more than the caller has
+    set.
     """
     before = torch.get_num_threads()
     if threads is None:
-        threads = min(before, useful_threads())
+        threads = max(1, min(before, useful_threads() // processes))
     elif isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
         raise ParameterError(f"threads must be a whole number, at least 1, not {threads!r}")
     torch.set_num_threads(threads)

@@ -16,7 +16,7 @@ from rich.progress import (
 from rich.progress import Progress as Bar
 
 if TYPE_CHECKING:
-    from foretell.training.loop import Settings
+    from foretell.training.settings import Settings
 
 
 class Progress:
@@ -65,12 +65,13 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
-    def update(self, step: int, loss: float) -> None:
-        """Moves the bar; ``loss`` is the mean since the last entry of the history."""
-        if self._bar is not None and loss:
-            self._bar.update(self._task, completed=step, loss=f"{loss:.4g}")
-        elif self._bar is not None:
-            self._bar.update(self._task, completed=step)
+    def update(self, step: int, loss_sum: float, loss_steps: int) -> None:
+        """Moves the bar; the loss shown is the mean since the last entry of the history."""
+        if self._bar is None:
+            return
+        self._bar.update(self._task, completed=step)
+        if loss_steps:
+            self._bar.update(self._task, loss=f"{loss_sum / loss_steps:.4g}")
 
     def log(self, entry: dict[str, Any]) -> None:
         """Shows a validation score."""

@@ -2,14 +2,14 @@
 
 A step of :func:`foretell.training.fit` is, in order::
 
-    indices = draw(context)                      which examples            (one strategy may replace it)
-    batch   = prepare(batch, context)            augment, replay, relabel  (every strategy, in turn)
-    weights = weigh(scores, batch, context)      factors, multiplied
-    penalty = penalty(learner, encoding, output, batch, context)           summed
-    gradient(batches, context)                   the backward pass         (one strategy may replace it)
-    adjust_gradient(context)                     project, add noise        (every strategy, in turn)
+    indices = draw(context)                 which examples       (one strategy may replace it)
+    batch = prepare(batch, context)         augment, relabel     (every strategy, in turn)
+    weights = weigh(scores, ...)            how much they count  (factors, multiplied)
+    penalty = penalty(learner, ...)         what else costs      (summed)
+    gradient(batches, context)              the backward pass    (one strategy may replace it)
+    adjust_gradient(context)                project, perturb     (every strategy, in turn)
     clip, optimizer step
-    after_step(context)                          averages, importances     (every strategy, in turn)
+    after_step(context)                     average, accumulate  (every strategy, in turn)
 
 Hooks that are not overridden cost nothing.
 """
@@ -62,7 +62,7 @@ class Strategy:
         return None
 
     def setup(self, context: Context) -> None:
-        """Called once before the first step, also when training is resumed (before the state is)."""
+        """Called once before the first step, and before a resumed run's state is loaded."""
 
     def teardown(self, context: Context) -> None:
         """Called once when training ends, however it ends: remove hooks, free memory."""
@@ -119,11 +119,15 @@ class Strategy:
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint must hold: tensors, numbers, strings and nested dicts or lists of them."""
+        """What a checkpoint must hold: tensors, numbers, strings, dicts and lists of them."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes back what :meth:`state_dict` gave."""
+        """Takes back what :meth:`state_dict` gave, after ``setup``; tensors come on the device."""
+
+    def settings(self) -> dict[str, Any]:
+        """Hyper-parameters that a resumed run must find unchanged: numbers and strings by name."""
+        return {}
 
     def overrides(self, hook: str) -> bool:
         """Whether this strategy defines ``hook`` itself."""
@@ -159,8 +163,8 @@ def check_strategies(strategies: Sequence[Strategy]) -> None:
                         f"strategies {first.name} and {second.name} both {reason}: "
                         "train with one of them, or with one after the other"
                     )
-            reason = first.conflict(second) or second.conflict(first)
-            if reason is not None:
+            conflict = first.conflict(second) or second.conflict(first)
+            if conflict is not None:
                 raise TrainingError(
-                    f"strategies {first.name} and {second.name} cannot be combined: {reason}"
+                    f"strategies {first.name} and {second.name} cannot be combined: {conflict}"
                 )
