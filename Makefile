@@ -96,7 +96,7 @@ bench: $(VENV)/.installed-bench  ## ours against the peers, every file of benchm
 	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python "$$file"; done
 
 docs: $(VENV)/.installed-docs  ## the user's pages, into site/
-	@$(BIN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "Pages: $(abspath site)/index.html"
 
 clean:  ## remove the environment and what was built
