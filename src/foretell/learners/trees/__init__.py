@@ -1,0 +1,7 @@
+"""Tree learners: the sparse quantile forest."""
+
+from __future__ import annotations
+
+from foretell.learners.trees.sparse_quantile_forest import SparseQuantileForestRegressor
+
+__all__ = ["SparseQuantileForestRegressor"]

@@ -1,0 +1,110 @@
+"""Quantile bins of sparse columns: what is present is binned, what is absent is not stored at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+MAX_BINS = 254
+"""Bins of present values; bin 0 means absent, so that a bin fits into one byte."""
+
+
+@dataclass(frozen=True)
+class BinnedColumns:
+    """A table in compressed columns with one byte a present value.
+
+    Attributes:
+        column_ptr: ``(p + 1,)`` int64, where each column starts in ``rows`` and ``bins``.
+        rows: ``(nnz,)`` int32 row ids, ascending within a column.
+        bins: ``(nnz,)`` uint8 bins from 1; an absent value has no entry.
+        cut_ptr: ``(p + 1,)`` int64, where each column's cut points start.
+        cuts: float32 cut points; bin ``b`` of a column holds the values in ``(cut[b-2], cut[b-1]]``.
+        n_rows: number of rows.
+    """
+
+    column_ptr: NDArray[np.int64]
+    rows: NDArray[np.int32]
+    bins: NDArray[np.uint8]
+    cut_ptr: NDArray[np.int64]
+    cuts: NDArray[np.float32]
+    n_rows: int
+
+    @property
+    def n_columns(self) -> int:
+        """Number of columns."""
+        return len(self.column_ptr) - 1
+
+    def threshold(self, columns: NDArray[np.integer], bins: NDArray[np.integer]) -> NDArray[np.float32]:
+        """Largest value that still falls into a bin; infinite for a column's last bin."""
+        columns = np.asarray(columns, dtype=np.int64)
+        position = self.cut_ptr[columns] + np.asarray(bins, dtype=np.int64) - 1
+        inside = position < self.cut_ptr[columns + 1]
+        result = np.full(len(columns), np.inf, dtype=np.float32)
+        result[inside] = self.cuts[position[inside]]
+        return result
+
+
+def cut_points(
+    values: NDArray[np.float32], weights: NDArray[np.float64], max_bins: int = MAX_BINS
+) -> NDArray[np.float32]:
+    """Cut points of one column from its present values.
+
+    Up to ``max_bins`` distinct values get a bin each; more are cut into bins of about equal weight.
+    A cut lies half-way between its neighbours, so that unseen values go to the nearer side.
+    """
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
+    distinct = ordered[starts]
+    if len(distinct) <= 1:
+        return np.empty(0, dtype=np.float32)
+    if len(distinct) <= max_bins:
+        last = np.arange(len(distinct) - 1)
+    else:
+        mass = np.cumsum(np.add.reduceat(weights[order], starts))
+        bin_of = np.minimum((mass * (max_bins / mass[-1]) * (1 - 1e-12)).astype(np.int64), max_bins - 1)
+        last = np.flatnonzero(bin_of[1:] != bin_of[:-1])
+    lower, upper = distinct[last], distinct[last + 1]
+    middle = (lower.astype(np.float64) + upper.astype(np.float64)) / 2
+    rounded = middle.astype(np.float32)
+    return np.where(rounded >= upper, lower, rounded).astype(np.float32)
+
+
+def bin_columns(
+    column_ptr: NDArray[np.integer],
+    rows: NDArray[np.int32],
+    values: NDArray[np.float32],
+    weights: NDArray[np.float64],
+    n_rows: int,
+    max_bins: int = MAX_BINS,
+) -> BinnedColumns:
+    """Bins every column of a table in compressed sparse columns.
+
+    Args:
+        column_ptr: ``(p + 1,)`` column starts.
+        rows: ``(nnz,)`` row of each present value.
+        values: ``(nnz,)`` present values, finite.
+        weights: ``(n_rows,)`` weight of each row, positive.
+        n_rows: number of rows.
+        max_bins: most bins a column gets.
+    """
+    n_columns = len(column_ptr) - 1
+    bins = np.empty(len(rows), dtype=np.uint8)
+    counts = np.zeros(n_columns, dtype=np.int64)
+    pieces: list[NDArray[np.float32]] = []
+    for column in range(n_columns):
+        start, end = column_ptr[column], column_ptr[column + 1]
+        if start == end:
+            continue
+        present = values[start:end]
+        cuts = cut_points(present, weights[rows[start:end]], max_bins)
+        bins[start:end] = np.searchsorted(cuts, present, side="left") + 1
+        counts[column] = len(cuts)
+        pieces.append(cuts)
+    cut_ptr = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
+    cuts = np.concatenate(pieces) if pieces else np.empty(0, dtype=np.float32)
+    return BinnedColumns(
+        np.ascontiguousarray(column_ptr, dtype=np.int64), rows, bins, cut_ptr, cuts, n_rows
+    )
