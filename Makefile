@@ -77,16 +77,23 @@ demo: $(VENV)/.installed-core  ## forecasts, orders and a report for a simulated
 	@$(BIN)/foretell run demand --out "$(DEMO_OUT)"
 	@echo "Report: $(abspath $(DEMO_OUT))/report.html"
 
-test: lint pytest  ## lint, types, layers, then every test that is not slow
+# Lint that fails does not hide what the tests say, and either fails the target.
+test: $(VENV)/.installed-dev  ## lint, types, layers, then every test that is not slow
+	@failed=; \
+	$(MAKE) --no-print-directory lint || failed=lint; \
+	$(MAKE) --no-print-directory pytest || failed="$$failed tests"; \
+	if [ -n "$$failed" ]; then echo "Failed: $$failed" >&2; exit 1; fi
 
-pytest: $(VENV)/.installed-dev lint
+pytest: $(VENV)/.installed-dev
 	@$(ONE_THREAD) $(BIN)/python -m pytest -n $(TEST_JOBS) -m "not slow" $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev  ## ruff, mypy and the layers
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy
-	@$(BIN)/lint-imports
+	@failed=; \
+	$(BIN)/ruff check . || failed="ruff check"; \
+	$(BIN)/ruff format --check . || failed="$$failed, ruff format"; \
+	$(BIN)/mypy || failed="$$failed, mypy"; \
+	$(BIN)/lint-imports || failed="$$failed, lint-imports"; \
+	if [ -n "$$failed" ]; then echo "Failed: $${failed#, }" >&2; exit 1; fi
 
 format: $(VENV)/.installed-dev  ## write the code in the project's form
 	@$(BIN)/ruff check --fix .
