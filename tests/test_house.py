@@ -17,22 +17,38 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 IMPORT_EVERYTHING = """
 import importlib, pkgutil, random, sys
 import numpy as np, torch
+
+def import_everything():
+    import foretell
+    for module in pkgutil.walk_packages(foretell.__path__, "foretell."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+
+def generators():
+    return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+
+def settings():
+    return (
+        torch.get_num_threads(),
+        torch.get_default_dtype(),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_grad_enabled(),
+    )
+
+before = settings()
+import_everything()
+assert settings() == before, f"importing foretell changed torch from {before} to {settings()}"
+optional = {"duckdb", "gluonts", "lightgbm", "quantile_forest", "ray"} & set(sys.modules)
+
+# Lightning draws from the global generator when it is first imported: only foretell's own
+# modules are imported anew here.
+for name in [name for name in sys.modules if name.split(".")[0] == "foretell"]:
+    del sys.modules[name]
 random.seed(7); np.random.seed(7); torch.manual_seed(7)
-before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
-threads = torch.get_num_threads()
-dtype, deterministic = torch.get_default_dtype(), torch.are_deterministic_algorithms_enabled()
-import foretell
-for module in pkgutil.walk_packages(foretell.__path__, "foretell."):
-    if not module.name.endswith("__main__"):
-        importlib.import_module(module.name)
-after = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
-assert before == after, "importing foretell moved a global random generator"
-assert threads == torch.get_num_threads(), "importing foretell changed torch's thread count"
-assert dtype == torch.get_default_dtype(), "importing foretell changed torch's default dtype"
-assert deterministic == torch.are_deterministic_algorithms_enabled()
-optional = {"duckdb", "gluonts", "lightgbm", "quantile_forest", "ray"}
-# A third party may load one of these of itself; ours are those named in our own source.
-print(",".join(sorted(optional & set(sys.modules))))
+before = generators()
+import_everything()
+assert generators() == before, "importing foretell moved a global random generator"
+print(",".join(sorted(optional)))
 """
 
 
