@@ -1,0 +1,89 @@
+"""Totals of groups of series by period, from which causal group features are read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foretell.data.panel import Panel
+
+Values = NDArray[np.float64]
+BLOCK = 2_000_000
+
+
+@dataclass(frozen=True)
+class GroupTables:
+    """Running totals over periods of the groups of one grouping.
+
+    ``value``, ``count``: sum and number of observed values. ``now``, ``before``, ``change``: over
+    the series that were observed both in a period and a season earlier, the sums of the value, of
+    the value a season earlier and of the absolute difference; comparing only pairs keeps entering
+    and leaving series from looking like growth.
+
+    Args:
+        first: period number of the first column.
+        running: name -> (G, P + 1) running sums; group 0 is the unknown one.
+    """
+
+    first: int
+    running: dict[str, Values]
+
+    def total(
+        self, name: str, groups: NDArray, first: NDArray, last: NDArray
+    ) -> NDArray[np.float64]:
+        """Sum (B,) over periods ``first`` to ``last`` inclusive for groups (B,)."""
+        table = self.running[name]
+        size = table.shape[1] - 1
+        end = np.clip(last - self.first + 1, 0, size)
+        begin = np.minimum(np.clip(first - self.first, 0, size), end)
+        return table[groups, end] - table[groups, begin]
+
+
+def group_tables(
+    panel: Panel, codes: dict[str, tuple[NDArray[np.int32], int]], season: int
+) -> dict[str, GroupTables]:
+    """Totals of every grouping, in one pass over the panel.
+
+    Args:
+        panel: whose observations up to its ends are summed.
+        codes: name -> (codes (N,), number of codes including 0).
+        season: m.
+    """
+    filled = panel.lengths > 0
+    if not filled.any():
+        return {}
+    first = int(panel.starts[filled].min())
+    size = int(panel.ends[filled].max()) - first + 1
+    names = ("value", "count", "now", "before", "change")
+    tables = {key: {n: np.zeros((g, size)) for n in names} for key, (_, g) in codes.items()}
+    length = int(panel.lengths.max())
+    block = max(1, BLOCK // length)
+    for begin in range(0, len(panel), block):
+        rows = np.arange(begin, min(begin + block, len(panel)))
+        stops = np.full(len(rows), length, np.int64)
+        y = panel.windows(rows, stops, length).astype(np.float64)
+        if panel.censored is not None:
+            y[panel.censored_windows(rows, stops, length)] = np.nan
+        before = np.full_like(y, np.nan)
+        before[:, season:] = y[:, : max(0, length - season)]
+        seen, both = np.isfinite(y), np.isfinite(y) & np.isfinite(before)
+        parts = {
+            "value": (seen, y), "count": (seen, np.ones_like(y)), "now": (both, y),
+            "before": (both, before), "change": (both, np.abs(y - before)),
+        }  # fmt: skip
+        columns = panel.starts[rows][:, None] - first + np.arange(length)[None, :]
+        for key, (code, groups) in codes.items():
+            cells = code[rows][:, None].astype(np.int64) * size + columns
+            for name, (where, values) in parts.items():
+                added = np.bincount(cells[where], values[where], minlength=groups * size)
+                tables[key][name] += added.reshape(groups, size)
+    return {
+        key: GroupTables(first, {n: _running(values) for n, values in table.items()})
+        for key, table in tables.items()
+    }
+
+
+def _running(values: Values) -> Values:
+    return np.concatenate([np.zeros((len(values), 1)), np.cumsum(values, axis=1)], axis=1)
