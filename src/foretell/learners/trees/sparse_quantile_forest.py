@@ -15,6 +15,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import (
     _check_sample_weight,
+    _num_samples,
     check_array,
     check_is_fitted,
     validate_data,
@@ -23,6 +24,7 @@ from sklearn.utils.validation import (
 from foretell.errors import ArtefactError, DataError, ParameterError
 from foretell.learners.trees import storage
 from foretell.learners.trees.binning import MAX_BINS, BinnedColumns, bin_columns
+from foretell.learners.trees.column_store import ColumnStore
 from foretell.learners.trees.columns import (
     is_records,
     record_columns,
@@ -186,6 +188,26 @@ class SparseQuantileForestRegressor(RegressorMixin, BaseEstimator):
         bags = self._grow(columns, response, weight)
         if self.oob_score:
             self._score_out_of_bag(matrix, response, weight, bags, kept)
+        return self
+
+    def fit_store(self, store: ColumnStore) -> Self:
+        """Grows the forest from columns on disk.
+
+        Each tree reads the columns once and keeps the entries of its own rows (``max_samples``) in
+        memory; bins are those of the store.
+
+        Raises:
+            ParameterError: ``oob_score=True``, for which the rows would be needed again.
+        """
+        self._check_parameters()
+        if self.oob_score:
+            raise ParameterError("oob_score=True needs the rows; a store has only columns")
+        if hasattr(self, "feature_names_in_"):
+            del self.feature_names_in_
+        self.record_columns_ = None
+        self._groups = None
+        self.n_features_in_ = store.columns.n_columns
+        self._grow(store.columns, store.y, store.weight)
         return self
 
     def _check_parameters(self) -> None:
@@ -445,7 +467,7 @@ class SparseQuantileForestRegressor(RegressorMixin, BaseEstimator):
             ``(n,)`` for None or one level, ``(n, Q)`` for a sequence of levels in its order.
         """
         check_is_fitted(self, "forest_")
-        n = _n_rows(X)
+        n = _num_samples(X)
         if quantiles is None:
             mean = np.empty(n)
 
@@ -488,7 +510,7 @@ class SparseQuantileForestRegressor(RegressorMixin, BaseEstimator):
     def _cumulative(
         self, X: Features, points: NDArray[np.float64], groups: ArrayLike | None, *, strict: bool
     ) -> NDArray[np.float64]:
-        n = _n_rows(X)
+        n = _num_samples(X)
         points = np.atleast_2d(points)
         if points.ndim != 2 or points.shape[0] not in (1, n):
             raise DataError(f"thresholds have shape {points.shape}, expected (M,) or ({n}, M)")
@@ -542,7 +564,7 @@ class SparseQuantileForestRegressor(RegressorMixin, BaseEstimator):
         """Draws ``(n, n_samples)`` independent responses from each row's distribution."""
         check_is_fitted(self, "forest_")
         _require(n_samples, "n_samples", Integral, 1, None)
-        n = _n_rows(X)
+        n = _num_samples(X)
         rng = check_random_state(random_state)
         uniform = rng.uniform(size=(n, int(n_samples)))
         order = np.argsort(uniform, axis=1)
@@ -726,10 +748,6 @@ def _means(ptr: Any, values: Any, weights: Any) -> NDArray[np.float64]:
     if filled.any():
         result[filled] = np.add.reduceat(values * weights, ptr[:-1][filled])
     return result
-
-
-def _n_rows(X: Any) -> int:
-    return X.shape[0] if hasattr(X, "shape") and len(X.shape) else len(X)
 
 
 def _same_names(first: Any, second: Any) -> bool:
