@@ -116,7 +116,8 @@ class Context:
                             )
                         penalty = penalty + value
         weights = weights.detach()
-        # An example of weight 0 is as good as absent, whatever its score.
+        # An example of weight 0 is as good as absent, even if its score overflows. It stays in the
+        # batch: unlabelled examples, say, have no score that counts but an encoding that does.
         scores = torch.where(weights == 0, torch.zeros_like(scores), scores)
         self._check_finite(scores.detach(), weights)
         return Evaluation(scores, weights, penalty)
