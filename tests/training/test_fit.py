@@ -98,7 +98,7 @@ def test_steps_without_weight_are_skipped_and_counted(linear, regression) -> Non
     result = fit(linear(), TensorExamples(half), batch_size=1, max_steps=200)
     assert result.skipped == 100
     none = {**regression, "weight": torch.zeros(200)}
-    with pytest.raises(TrainingError, match="all 20 steps .* summed to 0"):
+    with pytest.raises(TrainingError, match=r"all 20 steps .* summed to 0"):
         fit(linear(), TensorExamples(none), max_steps=20)
 
 
@@ -244,7 +244,7 @@ def test_mixed_lengths_are_padded_and_masked() -> None:
     assert batch["mask"].sum(1).tolist() == [len(row["x"]) for row in rows[:3]]
     learner = Sums()
     fit(learner, examples, max_steps=300, learning_rate=0.1, batch_size=32)
-    assert float(learner.scale) == pytest.approx(2, abs=1e-3)
+    assert learner.scale.item() == pytest.approx(2, abs=1e-3)
 
 
 def test_sampling_weights_draw_in_proportion() -> None:

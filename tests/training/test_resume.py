@@ -75,7 +75,8 @@ for _ in range(90):
 class Noisy(TensorExamples):
     def batch(self, indices, rng):
         batch = super().batch(indices, rng)
-        return {**batch, "x": batch["x"] + 0.1 * torch.as_tensor(rng.normal(size=batch["x"].shape)).float()}
+        noise = torch.as_tensor(rng.normal(size=batch["x"].shape)).float()
+        return {**batch, "x": batch["x"] + 0.1 * noise}
 
 def train(folder, kill_at=None):
     learner, helper = Pool(), Helper()
@@ -211,7 +212,9 @@ def test_a_damaged_checkpoint_is_refused(linear, examples, tmp_path, spoil: str)
     start(linear, examples, tmp_path)
     path = tmp_path / FILE
     content = path.read_bytes()
-    path.write_bytes({"cut": content[: len(content) // 2], "text": b"hello" * 9, "empty": b""}[spoil])
+    path.write_bytes(
+        {"cut": content[: len(content) // 2], "text": b"hello" * 9, "empty": b""}[spoil]
+    )
     with pytest.raises(TrainingError, match="damaged"):
         start(linear, examples, tmp_path, resume=True)
 

@@ -289,7 +289,9 @@ def test_a_strong_l2_to_reference_keeps_the_weights(linear, examples) -> None:
             learner, examples, strategies=[L2ToReference(strength)], max_steps=300,
             learning_rate=0.05, weight_decay=0.0,
         )  # fmt: skip
-        moved.append(sum(float((a - b).norm()) for a, b in zip(start, weights(learner), strict=True)))
+        moved.append(
+            sum(float((a - b).norm()) for a, b in zip(start, weights(learner), strict=True))
+        )
     assert moved[0] > 1.3 * moved[1] > 10 * moved[2]
 
 

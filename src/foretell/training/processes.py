@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -38,10 +39,9 @@ def train_in_processes(
     """
     with tempfile.TemporaryDirectory(prefix="foretell-") as name, interruptible():
         folder = Path(name)
-        arguments = (folder, learner, examples, strategies, validation, settings, threads)
+        job: Any = _Job(folder, learner, examples, strategies, validation, settings, threads)
         try:
-            launched: Any = _train
-            fabric.launch(launched, *arguments)
+            fabric.launch(job)
         except torch.multiprocessing.ProcessRaisedException as error:
             failed = load_checkpoint(folder / "failed")
             if failed is None:
@@ -71,38 +71,37 @@ def train_in_processes(
     return result
 
 
-def _train(
-    fabric: Fabric,
-    folder: Path,
-    learner: Learner,
-    examples: Examples,
-    strategies: Sequence[Strategy],
-    validation: Validation | None,
-    settings: Settings,
-    threads: int | None,
-) -> None:
-    """What each process does."""
-    checkpoint: Path | None = None
-    try:
-        with use_threads(threads, fabric.world_size):
-            trainer = Trainer(fabric, learner, examples, strategies, validation, settings)
-            result = trainer.run()
-    except TrainingInterrupted as stop:
-        result, checkpoint = stop.result, stop.checkpoint
-    except ForetellError as error:
-        failed = {"error": str(error), "learner": learner.state_dict()}
-        save_checkpoint(folder / "failed", failed)
-        raise
-    if fabric.is_global_zero:
-        states: list[dict[str, Any]] = [
-            {"state": s.state_dict(), "module": s.module.state_dict() if s.module else {}}
-            for s in strategies
-        ]
-        content = {
-            "result": asdict(result),
-            "learner": learner.state_dict(),
-            "strategies": states,
-            "checkpoint": None if checkpoint is None else str(checkpoint),
-        }
-        save_checkpoint(folder, content)
-    fabric.barrier()
+class _Job:
+    """What each process does: one object, so that nothing looks into the collections in it."""
+
+    def __init__(self, folder: Path, *arguments: Any) -> None:
+        self.folder, self.arguments = folder, arguments
+
+    def __call__(self, fabric: Fabric) -> None:
+        learner, examples, strategies, validation, settings, threads = self.arguments
+        # Tensors arrive in memory that the processes share: each trains a copy.
+        learner, strategies = copy.deepcopy((learner, strategies))
+        checkpoint: Path | None = None
+        try:
+            with use_threads(threads, fabric.world_size):
+                trainer = Trainer(fabric, learner, examples, strategies, validation, settings)
+                result = trainer.run()
+        except TrainingInterrupted as stop:
+            result, checkpoint = stop.result, stop.checkpoint
+        except ForetellError as error:
+            failed = {"error": str(error), "learner": learner.state_dict()}
+            save_checkpoint(self.folder / "failed", failed)
+            raise
+        if fabric.is_global_zero:
+            states: list[dict[str, Any]] = [
+                {"state": s.state_dict(), "module": s.module.state_dict() if s.module else {}}
+                for s in strategies
+            ]
+            content = {
+                "result": asdict(result),
+                "learner": learner.state_dict(),
+                "strategies": states,
+                "checkpoint": None if checkpoint is None else str(checkpoint),
+            }
+            save_checkpoint(self.folder, content)
+        fabric.barrier()
