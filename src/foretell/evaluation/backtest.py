@@ -158,11 +158,11 @@ def backtest(
         DataError: no series has enough history before the first origin.
     """
     horizon = model.h if h is None else h
-    origins = _origins(panel, horizon, n_windows, step_size, back)
     if not 1 <= horizon <= model.h:
         raise ParameterError(
             f"h={horizon} is outside 1..{model.h}: {model.name} was set up for {model.h} periods"
         )
+    origins = _origins(panel, horizon, n_windows, step_size, back)
     if min_history < 1:
         raise ParameterError(f"min_history must be at least 1, not {min_history}")
     if fitted and refit:
@@ -177,7 +177,7 @@ def backtest(
         forecast = forecast.first(horizon)
     return Backtest(
         forecast,
-        panel.outcomes(forecast.ids, forecast.cutoffs, horizon),
+        panel.outcomes(list(forecast.ids), forecast.cutoffs, horizon),
         np.concatenate([r.back for r in results]),
         tuple(
             replace(r, forecast=r.forecast.select(np.zeros(0, int)), model=None) for r in results

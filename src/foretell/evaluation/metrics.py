@@ -16,7 +16,7 @@ from foretell.errors import ParameterError
 
 
 def pinball(y: NDArray, q: NDArray, levels: NDArray) -> NDArray[np.float64]:
-    """Quantile loss ``max(a (y - q), (a - 1)(y - q))`` of each cell (M, K, Q), NaN if unobserved."""
+    """Quantile loss ``max(a (y - q), (a - 1)(y - q))`` of cells (M, K, Q), NaN if unobserved."""
     error = np.asarray(y, np.float64)[..., None] - np.asarray(q, np.float64)
     return np.maximum(levels * error, (levels - 1) * error)
 

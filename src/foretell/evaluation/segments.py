@@ -70,7 +70,9 @@ def label(cells: Cells, by: str) -> Labels:
         return _SEGMENTS[by](cells)
     if by in cells.panel.static_categorical:
         category = cells.panel.static_categorical[by]
-        return Labels(category.codes[cells.rows][:, None], [None, *category.vocabulary])
+        return Labels(
+            category.codes[cells.rows, None].astype(np.int64), [None, *category.vocabulary]
+        )
     known = [*_SEGMENTS, *cells.panel.static_categorical]
     raise ParameterError(f"segment {by!r} is not known; known are {', '.join(known)}")
 
@@ -152,7 +154,9 @@ def _history(cells: Cells) -> Labels:
     """``new`` below K observed steps at the origin, ``short`` below 2 K or one season."""
     horizon = cells.forecast.horizon
     enough = max(2 * horizon, cells.forecast.frequency.season)
-    codes = np.searchsorted([horizon, enough], cells.history.observed, side="right")
+    codes = np.searchsorted([horizon, enough], cells.history.observed, side="right").astype(
+        np.int64
+    )
     return Labels(codes[:, None], ["new", "short", "established"])
 
 

@@ -93,7 +93,7 @@ def evaluate_spans(
             )
             if levels is not None:
                 part = part.at_levels(levels)
-            y = panel.outcomes(forecast.ids, forecast.cutoffs, span.horizon)[:, span.lead :]
+            y = panel.outcomes(list(forecast.ids), forecast.cutoffs, span.horizon)[:, span.lead :]
             total = y.astype(np.float64).sum(axis=1, keepdims=True)
             table = _sums(name, part, panel, by, season, 0, True, total)
             where = pl.lit(f"{span.lead}+{span.cover}").alias("span")
@@ -207,7 +207,7 @@ def _sums(
     for begin in range(0, shape[0], step):
         part = slice(begin, begin + step)
         y = (
-            panel.outcomes(forecast.ids[part], forecast.cutoffs[part], shape[1])
+            panel.outcomes(list(forecast.ids[part]), forecast.cutoffs[part], shape[1])
             if outcomes is None
             else outcomes[part]
         )

@@ -1,0 +1,75 @@
+"""Intervals for scores when cells of one series are not independent: resample whole series."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foretell.errors import ParameterError
+
+_WEIGHTS_AT_ONCE = 20_000_000
+
+
+class Interval(NamedTuple):
+    """An estimate with its percentile interval; arrays when several scores were asked for."""
+
+    estimate: NDArray[np.float64]
+    lower: NDArray[np.float64]
+    upper: NDArray[np.float64]
+
+
+def cluster_bootstrap(
+    sums: NDArray,
+    statistic: Callable[[NDArray], NDArray],
+    *,
+    resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """Percentile interval of a statistic of sums over clusters (series).
+
+    Drawing series with replacement only changes how often each one's sums count, so a resample is
+    one row of multinomial counts and all resamples are one matrix product.
+
+    Args:
+        sums: (N, C) what each cluster adds to each of C sums.
+        statistic: (R, C) sums -> (R,) or (R, S) statistics.
+        resamples: number R.
+        confidence: share of the resamples inside the interval.
+        seed: the same seed and N draw the same series, so that intervals of several statistics go
+            together.
+
+    Raises:
+        ParameterError: no cluster, or a number out of range.
+    """
+    sums = np.asarray(sums, np.float64)
+    if len(sums) == 0:
+        raise ParameterError("there is no series to resample")
+    if resamples < 1 or not 0 < confidence < 1:
+        raise ParameterError(
+            f"resamples must be at least 1 and confidence inside (0, 1), not {resamples} and "
+            f"{confidence}"
+        )
+    estimate = statistic(sums.sum(axis=0, keepdims=True))[0]
+    draws = np.concatenate([statistic(w @ sums) for w in _weights(len(sums), resamples, seed)])
+    tail = (1 - confidence) / 2
+    defined = ~np.isnan(draws).all(axis=0)
+    bounds = np.full((2, *draws.shape[1:]), np.nan)
+    if defined.ndim == 0:
+        if defined:
+            bounds[:] = np.nanquantile(draws, [tail, 1 - tail], axis=0)
+    elif defined.any():
+        bounds[:, defined] = np.nanquantile(draws[:, defined], [tail, 1 - tail], axis=0)
+    return Interval(np.asarray(estimate), bounds[0], bounds[1])
+
+
+def _weights(size: int, resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
+    """How often each of ``size`` clusters is drawn (r, size), in parts that fit in memory."""
+    rng = np.random.default_rng(seed)
+    step = max(1, _WEIGHTS_AT_ONCE // size)
+    even = np.full(size, 1 / size)
+    for begin in range(0, resamples, step):
+        yield rng.multinomial(size, even, size=min(step, resamples - begin)).astype(np.float64)
