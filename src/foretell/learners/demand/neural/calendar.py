@@ -1,0 +1,88 @@
+"""What a date says by itself: phases of the day, week, month and year, and moving holidays."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foretell.data.frequency import Frequency
+
+_DAY = 86_400_000_000
+
+
+def calendar_features(
+    frequency: Frequency, periods: NDArray[np.int64], easter: bool = True
+) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+    """Calendar features of period numbers.
+
+    Phases come as sine and cosine of one or more harmonics, only those that the frequency can
+    resolve. Easter, the one big holiday that a phase of the year cannot tell, comes as bumps
+    around its date, for periods of up to a week.
+
+    Args:
+        frequency: the time grid; an integer one has no calendar and gives no feature.
+        periods: (P,) period numbers.
+        easter: whether the bumps around Easter Sunday are wanted.
+
+    Returns:
+        (P, C) float32 and the names of the C features.
+    """
+    if frequency.kind == "integer":
+        return np.zeros((len(periods), 0), np.float32), ()
+    times = frequency.time(periods).astype("datetime64[us]")
+    micros = times.astype(np.int64)
+    step = frequency.step if frequency.kind == "fixed" else 28 * _DAY * frequency.step
+    days = times.astype("datetime64[D]")
+    years = days.astype("datetime64[Y]")
+    length = ((years + 1).astype("datetime64[D]") - years.astype("datetime64[D]")).astype(int)
+    year = ((days - years.astype("datetime64[D]")).astype(int) + 0.5) / length
+    features: dict[str, NDArray] = {}
+
+    def add(name: str, phase: NDArray, harmonics: int) -> None:
+        for harmonic in range(1, harmonics + 1):
+            angle = 2 * np.pi * harmonic * phase
+            features[f"{name}_sin{harmonic}"] = np.sin(angle)
+            features[f"{name}_cos{harmonic}"] = np.cos(angle)
+
+    if step < _DAY:
+        add("day", micros % _DAY / _DAY, 3)
+    if step < 7 * _DAY:
+        add("week", (micros // _DAY + 3) % 7 / 7, 3 if step <= _DAY else 1)
+    if step <= 7 * _DAY:
+        months = days.astype("datetime64[M]")
+        add("month", (days - months.astype("datetime64[D]")).astype(int) / 31, 1)
+    if step < 365 * _DAY:
+        add("year", year, 4 if step <= 7 * _DAY else 3)
+    if easter and _DAY <= step <= 7 * _DAY:
+        offset = _days_to_easter(days)
+        for shift in (-7, 0, 7):
+            features[f"easter{shift:+d}"] = np.maximum(0, 1 - np.abs(offset - shift) / 7)
+    names = tuple(features)
+    return np.stack([features[n] for n in names], 1).astype(np.float32), names
+
+
+def _days_to_easter(days: NDArray[np.datetime64]) -> NDArray[np.int64]:
+    """Signed days from the nearest Easter Sunday (negative before it)."""
+    years = days.astype("datetime64[Y]").astype(int) + 1970
+    best = np.full(len(days), 10_000, np.int64)
+    for delta in (-1, 0, 1):
+        dates = np.array([_easter(int(y)) for y in years + delta], "datetime64[D]")
+        distance = (days - dates).astype(np.int64)
+        best = np.where(np.abs(distance) < np.abs(best), distance, best)
+    return best
+
+
+@lru_cache(maxsize=1024)
+def _easter(year: int) -> str:
+    """Date of Easter Sunday, Gregorian (Butcher's algorithm, 1876)."""
+    golden, century, rest = year % 19, year // 100, year % 100
+    leaps, fourth = divmod(century, 4)
+    correction = (century - (century + 8) // 25 + 1) // 3
+    epact = (19 * golden + century - leaps - correction + 15) % 30
+    quarter, left = divmod(rest, 4)
+    weekday = (32 + 2 * fourth + 2 * quarter - epact - left) % 7
+    late = (golden + 11 * epact + 22 * weekday) // 451
+    month, day = divmod(epact + weekday - 7 * late + 114, 31)
+    return f"{year:04d}-{month:02d}-{day + 1:02d}"
