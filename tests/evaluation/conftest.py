@@ -67,6 +67,15 @@ class PeeksAcrossOrigins(EmpiricalQuantiles):
         return result
 
 
+class LastValue(EmpiricalQuantiles):
+    """The last observed value at every level."""
+
+    def _predict(self, panel):
+        last = np.array([s[~np.isnan(s)][-1] for s in panel])
+        shape = (len(last), self.h, len(self.quantiles))
+        return self._forecast(panel, np.broadcast_to(last[:, None, None], shape))
+
+
 def random_panel(sizes=(40, 40, 30), seed=0, **columns) -> Panel:
     rng = np.random.default_rng(seed)
     return Panel.from_arrays([rng.gamma(3, 2, n) for n in sizes], **columns)
@@ -76,6 +85,7 @@ def random_panel(sizes=(40, 40, 30), seed=0, **columns) -> Panel:
 def kit() -> SimpleNamespace:
     return SimpleNamespace(
         EmpiricalQuantiles=EmpiricalQuantiles,
+        LastValue=LastValue,
         PeeksInPredict=PeeksInPredict,
         PeeksInFit=PeeksInFit,
         PeeksAcrossOrigins=PeeksAcrossOrigins,

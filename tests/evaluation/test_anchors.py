@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from foretell.data.public import m4, walmart
+from foretell.evaluation import backtest, evaluate, summarise
 from foretell.evaluation.metrics import mase, seasonal_scale, wape, weighted_quantile_loss
 
 LEVELS = np.arange(1, 10) / 10
@@ -48,3 +49,20 @@ def test_m4_seasonal_naive(data_root, part, horizon, season, published):
     scaled, _, loss = _scores(panel, horizon, season, season)
     assert scaled == pytest.approx(published[0], abs=1e-4)
     assert loss == pytest.approx(published[1], abs=1e-4)
+
+
+@pytest.mark.real_data
+def test_walmart_through_backtest_and_table(data_root, kit):
+    panel = walmart(data_root / "walmart_store_sales")
+    result = backtest(kit.LastValue(h=39, quantiles=LEVELS), panel)
+    table = evaluate(result, panel, by=("event_name", "cutoff", "Type"), season_length=1)
+    row = summarise(table, metrics=["mase", "wape", "wql"]).row(0, named=True)
+    assert row["mase"] == pytest.approx(1.524093, abs=1e-6)
+    assert row["wape"] == pytest.approx(0.196735, abs=1e-6)
+    assert row["wql"] == pytest.approx(row["wape"])
+    events = summarise(table, by=["event_name"], metrics=["wql"])
+    names = set(events["event_name"])
+    assert names == {"none", "super_bowl", "after super_bowl", "labor_day", "after labor_day"}
+    assert set(table["Type"]) == {"A", "B", "C"}
+    # Every series ends its training part 39 weeks before its own last week.
+    assert result.to_polars()["cutoff"].dt.weekday().unique().to_list() == [5]

@@ -198,19 +198,28 @@ def test_several_models_by_name(case, kit):
 
 def test_what_evaluate_refuses(case):
     panel, forecast = case
-    with pytest.raises(ParameterError, match="'colour' is not known; known are .*kind"):
+    with pytest.raises(ParameterError, match=r"'colour' is not known; known are .*kind"):
         evaluate(forecast, panel, by=("colour",))
     with pytest.raises(ParameterError, match="1 series of the forecast are not in the panel: s2"):
         evaluate(forecast, panel.select(np.array([0, 1, 3, 4, 5])))
     with pytest.raises(ParameterError, match="named twice"):
         evaluate(forecast, panel, by=("event", "event"))
     forecast.values[3, 3, 1] = np.nan
-    with pytest.raises(ParameterError, match="random has a forecast .* series 's1', horizon 4"):
+    with pytest.raises(ParameterError, match=r"random has a forecast .* series 's1', horizon 4"):
         evaluate(forecast, panel)
     with pytest.raises(ParameterError, match="no column"):
         summarise(evaluate(forecast.select(np.arange(2)), panel), by=["colour"])
     with pytest.raises(ParameterError, match="'wqk' is not known"):
         summarise(evaluate(forecast.select(np.arange(2)), panel), metrics=["wqk"])
+
+
+def test_outcomes_must_be_there_and_count_once(case):
+    panel, forecast = case
+    with pytest.raises(ParameterError, match="no observed outcome"):
+        evaluate(forecast.select(forecast.cutoffs == 52), panel.cut(7))
+    twice = Forecast.concat([forecast, forecast.select(np.array([3]))])
+    with pytest.raises(ParameterError, match="'s1' twice"):
+        evaluate(twice, panel)
 
 
 def test_zero_denominators_are_nan_with_a_warning():

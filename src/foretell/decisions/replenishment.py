@@ -111,7 +111,7 @@ class Replenishment:
         )
         _refuse(
             forecast,
-            ~np.isfinite(forecast.values).all(axis=(1, 2)),
+            np.asarray(~np.isfinite(forecast.values).all(axis=(1, 2))),
             "the forecast is not a finite number",
         )
         periods = (numbers["lead_time"] + numbers["review"]).astype(np.int64)

@@ -187,6 +187,7 @@ def _sums(
     if len(set(by)) < len(by):
         raise ParameterError(f"a segment is named twice: {list(by)}")
     rows = rows_of(panel, forecast.ids)
+    _refuse_repeated(name, forecast, rows)
     history = history_at(panel, rows, forecast.cutoffs, season)
     cells = Cells(forecast, panel, rows, history, post_event)
     shape = forecast.values.shape[:2]
@@ -216,6 +217,11 @@ def _sums(
         for i, column in enumerate(columns):
             totals[i] += np.bincount(where[part][seen], measures[column], len(groups))
     used = totals[0] > 0
+    if not used.any():
+        raise ParameterError(
+            f"{name}: the panel holds no observed outcome after any of the forecast's cutoffs; "
+            "pass the whole panel, not the part that was fitted on"
+        )
     keys: dict[str, NDArray] = {}
     rest = groups[used]
     for key, size in reversed(list(zip(parts, sizes, strict=True))):
@@ -231,6 +237,18 @@ def _sums(
         whole = column in scores.COUNTS or column.startswith(("below_", "inside_"))
         frame[column] = pl.Series(np.rint(values).astype(np.int64) if whole else values)
     return pl.DataFrame(frame)
+
+
+def _refuse_repeated(name: str, forecast: Forecast, rows: NDArray[np.int64]) -> None:
+    """One series may come with several cutoffs, but with each only once."""
+    order = np.lexsort((forecast.cutoffs, rows))
+    same = (np.diff(rows[order]) == 0) & (np.diff(forecast.cutoffs[order]) == 0)
+    if same.any():
+        i = int(order[1:][same][0])
+        raise ParameterError(
+            f"{name} forecasts series {str(forecast.ids[i])!r} twice from one cutoff "
+            f"({int(same.sum())} rows repeat): its outcomes would count twice"
+        )
 
 
 def _measures(
