@@ -216,9 +216,9 @@ def learn_calibration(model: NeuralForecaster, panel: Panel) -> Calibration:
 def learn_from_origins(
     model: NeuralForecaster, panel: Panel, back: Sequence[int], method: str
 ) -> Calibration:
-    """Corrections from a fitted model's forecasts at earlier origins, which it must not have seen."""
+    """Corrections from a fitted model's forecasts at origins whose outcomes it has not seen."""
     forecast = model._predict_origins(panel, list(back))
-    outcomes = panel.outcomes(forecast.ids, forecast.cutoffs, model.h)
+    outcomes = panel.outcomes(list(forecast.ids), forecast.cutoffs, model.h)
     return Calibration.learn(method, forecast, outcomes)
 
 

@@ -121,7 +121,7 @@ class NeuralForecaster(Forecaster):
     def _run_origins(
         self, learner: Learner, panel: Panel, back: list[int]
     ) -> tuple[NDArray[np.float32], dict[Span, NDArray[np.float32]]]:
-        """Quantiles ``(len(back) * N, K, Q)`` and of spans ``(len(back) * N, Q)``, origins first."""
+        """Quantiles ``(origins * N, K, Q)`` and of spans ``(origins * N, Q)``, origin by origin."""
 
     @abstractmethod
     def _data_state(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -87,9 +88,7 @@ class LocalDecoder(nn.Module):
         super().__init__()
         self.varying = nn.Linear(sum(varying), hidden[0])
         self.constant = nn.Linear(sum(constant), hidden[0], bias=False)
-        self.layers = nn.ModuleList(
-            nn.Linear(a, b) for a, b in zip(hidden[:-1], hidden[1:], strict=True)
-        )
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(hidden))
         self.dropout = dropout
         self.width = hidden[-1]
 

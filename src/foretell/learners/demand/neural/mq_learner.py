@@ -122,6 +122,8 @@ class MQLearner(Learner):
         shape: widths and options.
     """
 
+    levels: Tensor
+
     def __init__(self, shape: MQShape) -> None:
         super().__init__()
         self.shape = shape

@@ -370,7 +370,7 @@ class SequenceReader:
         unit = unit[:, :, None]
         future = [known[batch, targets]]
         lags: list[NDArray] = []
-        candidates = [np.ones(targets.shape, np.float32)]
+        candidates: list[NDArray] = [np.ones(targets.shape, np.float32)]
         available = [np.ones(targets.shape, bool)]
         for season in spec.seasons:
             # Horizons beyond a season look back whole seasons until the past is reached.
