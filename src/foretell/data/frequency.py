@@ -28,6 +28,9 @@ _MICROSECONDS = {
     "W": 604_800_000_000,
 }
 _MONTHS = {"MS": 1, "ME": 1, "M": 1, "QS": 3, "QE": 3, "Q": 3, "YS": 12, "YE": 12, "Y": 12}
+_MONTH_NAMES = (
+    "JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC",
+)  # fmt: skip
 _WEEKDAYS = ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")
 _DAY = _MICROSECONDS["D"]
 _WEEK = _MICROSECONDS["W"]
@@ -65,7 +68,10 @@ class Frequency:
 
     @classmethod
     def parse(cls, alias: str, example: np.datetime64 | None = None) -> Frequency:
-        """Reads a pandas-style alias: ``"h"``, ``"D"``, ``"W-FRI"``, ``"30min"``, ``"MS"``, ``"Q"``.
+        """Reads a pandas-style alias such as ``"h"``, ``"D"``, ``"W-FRI"``, ``"30min"``, ``"QS"``.
+
+        An anchor (``W-FRI``, ``QE-NOV``) holds whatever the example says; a plain ``W`` ends on
+        Sundays and a plain ``QE`` in March, June, ... unless an example says otherwise.
 
         Args:
             alias: the alias; a leading number multiplies it; ``"1"`` or ``"integer"`` means plain
@@ -78,35 +84,52 @@ class Frequency:
         if alias in ("integer", "1"):
             return cls()
         match = re.fullmatch(r"(\d*)([A-Za-z]+)(?:-([A-Z]{3}))?", alias)
-        known = ", ".join([*_MICROSECONDS, "W-MON...W-SUN", *_MONTHS, "integer"])
         if match is None:
-            raise ParameterError(f"frequency {alias!r} is not known; known are {known}")
+            raise _unknown(alias)
         count = int(match[1] or 1)
-        unit = {"d": "D", "w": "W", "H": "h", "T": "min", "S": "s"}.get(match[2], match[2])
-        micros = 0 if example is None else _to_micros(np.asarray([example]))[0]
+        unit = {"d": "D", "w": "W", "H": "h", "T": "min", "S": "s", "A": "Y"}.get(
+            match[2], match[2]
+        )
         if unit in _MONTHS:
-            step = count * _MONTHS[unit]
-            month_end = unit.endswith("E") and unit != "E"
-            month = 0
-            if example is not None:
-                month = int(np.datetime64(example, "M").astype(np.int64))
-                if unit in ("M", "Q", "Y"):
-                    month_end = bool(_is_month_end(np.asarray([micros]))[0])
-            elif unit == "QE":
-                month = 2
-            elif unit == "YE":
-                month = 11
-            return cls("months", step, month % step, month_end)
-        if unit not in _MICROSECONDS:
-            raise ParameterError(f"frequency {alias!r} is not known; known are {known}")
+            return cls._parse_months(alias, count, unit, match[3], example)
+        if unit not in _MICROSECONDS or (match[3] is not None and unit != "W"):
+            raise _unknown(alias)
         step = count * _MICROSECONDS[unit]
-        phase = int(micros % step)
-        if match[3] is not None:
-            if unit != "W" or match[3] not in _WEEKDAYS:
-                raise ParameterError(f"frequency {alias!r} is not known; known are {known}")
-            if example is None:
-                phase = ((_WEEKDAYS.index(match[3]) - _EPOCH_WEEKDAY) % 7) * _DAY
+        phase = 0 if example is None else int(_to_micros(np.asarray([example]))[0] % step)
+        if unit == "W" and (match[3] is not None or example is None):
+            day = match[3] or "SUN"
+            if day not in _WEEKDAYS:
+                raise _unknown(alias)
+            anchored = ((_WEEKDAYS.index(day) - _EPOCH_WEEKDAY) % 7) * _DAY
+            # With several weeks a period the example tells which weeks are meant.
+            if example is None or phase % _WEEK != anchored:
+                phase = anchored
         return cls("fixed", step, phase)
+
+    @classmethod
+    def _parse_months(
+        cls, alias: str, count: int, unit: str, anchor: str | None, example: np.datetime64 | None
+    ) -> Frequency:
+        unit_months = _MONTHS[unit]
+        step = count * unit_months
+        month_end = unit.endswith("E")
+        if unit in ("M", "Q", "Y") and example is not None:
+            month_end = bool(_is_month_end(_to_micros(np.asarray([example])))[0])
+        month = (
+            0
+            if example is None
+            else int(np.asarray(example).astype("datetime64[M]").astype(np.int64))
+        )
+        if anchor is not None or example is None:
+            last = {"MS": "JAN", "M": "JAN", "ME": "JAN"}.get(unit, "DEC" if month_end else "JAN")
+            if (anchor or last) not in _MONTH_NAMES or (anchor is not None and unit_months == 1):
+                raise _unknown(alias)
+            anchored = _MONTH_NAMES.index(anchor or last)
+            if unit in ("Q", "Y") and anchor is not None and not month_end:
+                anchored += 1  # a period that ends in November begins in December
+            if example is None or (month - anchored) % unit_months:
+                month = anchored
+        return cls("months", step, month % step, month_end)
 
     @classmethod
     def infer(cls, times: NDArray[np.datetime64], series: NDArray[np.int64]) -> Frequency:
@@ -171,16 +194,20 @@ class Frequency:
 
     @property
     def season(self) -> int:
-        """The usual season length in periods: 24 for hours, 7 for days, 52 for weeks, 12, 4, 1."""
+        """The usual season in periods: 24 hours, 7 days, 52 weeks, 12 months, 4 quarters, or 1."""
         if self.kind == "integer":
             return 1
         if self.kind == "months":
             return max(1, 12 // self.step)
         if self.step in _SEASONS:
             return _SEASONS[self.step]
-        for span in (_DAY, _WEEK, _MICROSECONDS["h"]):
-            if self.step < span and span % self.step == 0:
-                return span // self.step
+        if self.step % _WEEK == 0:
+            return max(1, 52 * _WEEK // self.step)
+        second, minute = _MICROSECONDS["s"], _MICROSECONDS["min"]
+        span = second if self.step < second else minute if self.step < minute else _DAY
+        for longer in (span, _WEEK):
+            if self.step < longer and longer % self.step == 0:
+                return longer // self.step
         return 1
 
     @property
@@ -193,14 +220,17 @@ class Frequency:
             for months, letter in ((12, "Y"), (3, "Q"), (1, "M")):
                 if self.step % months == 0:
                     count = self.step // months
-                    return f"{'' if count == 1 else count}{letter}{ending}"
+                    name = f"{'' if count == 1 else count}{letter}{ending}"
+                    month = self.phase % months
+                    usual = (months - 1 if self.month_end else 0) % months
+                    return name if month == usual else f"{name}-{_MONTH_NAMES[month]}"
         for unit in ("W", "D", "h", "min", "s", "ms", "us"):
             if self.step % _MICROSECONDS[unit] == 0:
                 count = self.step // _MICROSECONDS[unit]
                 name = f"{'' if count == 1 else count}{unit}"
-                if unit == "W" and count == 1:
+                if unit == "W" and self.phase % _DAY == 0:
                     weekday = (self.phase // _DAY + _EPOCH_WEEKDAY) % 7
-                    return f"W-{_WEEKDAYS[weekday]}"
+                    return f"{name}-{_WEEKDAYS[weekday]}"
                 return name
         raise AssertionError("every fixed step is a number of microseconds")
 
@@ -214,7 +244,19 @@ class Frequency:
         }
 
 
-def _to_micros(times: NDArray[np.datetime64]) -> NDArray[np.int64]:
+def _unknown(alias: str) -> ParameterError:
+    if alias.lstrip("0123456789") in ("B", "C", "b"):
+        return ParameterError(
+            f"frequency {alias!r} (business days) is not a regular grid; use 'D': days without "
+            "trade count as not observed"
+        )
+    known = ", ".join(
+        [*_MICROSECONDS, "W-MON...W-SUN", *_MONTHS, "QS-JAN...QE-DEC, YS-JAN...YE-DEC", "integer"]
+    )
+    return ParameterError(f"frequency {alias!r} is not known; known are {known}")
+
+
+def _to_micros(times: NDArray) -> NDArray[np.int64]:
     return np.asarray(times).astype("datetime64[us]").astype(np.int64)
 
 

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -104,6 +105,9 @@ class Panel:
         if not self.known:
             object.__setattr__(self, "known_begins", self.begins)
             object.__setattr__(self, "known_lengths", self.lengths)
+        for name, array in (("starts", self.starts), ("lengths", self.lengths)):
+            if len(array) != len(self.ids):
+                raise ParameterError(f"{len(self.ids)} ids but {len(array)} {name}")
         missing = [name for name in self.events if name not in self.known]
         if missing:
             raise ParameterError(f"events {missing} are not among the known covariates")
@@ -126,6 +130,8 @@ class Panel:
         lengths = np.array([len(a) for a in arrays], np.int64)
         begins = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
         names = [str(i) for i in range(len(arrays))] if ids is None else [str(i) for i in ids]
+        if len(names) != len(arrays) or len(set(names)) != len(names):
+            raise ParameterError(f"{len(arrays)} sequences need as many different ids")
         starts = np.broadcast_to(np.asarray(start, np.int64), (len(arrays),)).copy()
         target = np.concatenate(arrays) if arrays else np.zeros(0, np.float32)
         return cls(
@@ -248,20 +254,30 @@ class Panel:
         return result
 
     def fingerprint(self) -> str:
-        """SHA-256 of ids, grid, target and covariates: the same data give the same value."""
+        """SHA-256 of ids, grid, target, covariates and attributes: the same data, the same value.
+
+        Where the arrays lie in memory or on disk does not matter; selections and cuts do.
+        """
         digest = hashlib.sha256(repr(self.frequency.to_dict()).encode())
         for name in self.ids:
             digest.update(str(name).encode() + b"\0")
         for array in (self.starts, self.lengths, self.known_lengths):
             digest.update(np.ascontiguousarray(array).tobytes())
-        for i in range(len(self)):
-            digest.update(np.ascontiguousarray(self.series(i)).tobytes())
-        for name, values in [*self.past.items(), *self.known.items()]:
-            digest.update(name.encode())
-            begins = self.known_begins if name in self.known else self.begins
-            lengths = self.known_lengths if name in self.known else self.lengths
-            for begin, length in zip(begins, lengths, strict=True):
-                digest.update(np.ascontiguousarray(values[begin : begin + length]).tobytes())
+        own: list[tuple[str, NDArray]] = [("", self.target), *self.past.items()]
+        if self.censored is not None:
+            own.append(("censored", self.censored))
+        for name, values in own:
+            digest.update(name.encode() + b"\0")
+            _hash_parts(digest, values, self.begins, self.lengths)
+        for name, values in self.known.items():
+            digest.update(name.encode() + b"\1")
+            _hash_parts(digest, values, self.known_begins, self.known_lengths)
+        for name, category in self.static_categorical.items():
+            digest.update(repr((name, category.vocabulary)).encode())
+            digest.update(np.ascontiguousarray(category.codes).tobytes())
+        for name, values in self.static_real.items():
+            digest.update(name.encode() + b"\2" + np.ascontiguousarray(values).tobytes())
+        digest.update(repr(self.events).encode())
         return digest.hexdigest()
 
     def require_known(self, horizon: int) -> None:
@@ -285,20 +301,23 @@ class Panel:
                 hint=f"Give {', '.join(self.known)} for {horizon} periods after the last "
                 "observation, or pass a shorter horizon",
             )
-        for name in self.known:
-            flat = self.known[name]
-            if not np.isnan(flat).any():
-                continue
-            for i in range(len(self)):
-                begin = self.known_begins[i]
-                part = flat[begin : begin + self.lengths[i] + horizon]
-                if np.isnan(part).any():
-                    raise DataError(
-                        f"known covariate has a missing value at step {int(np.isnan(part).argmax())}",
-                        column=name,
-                        series=str(self.ids[i]),
-                        hint="Fill it before building the panel: what is known ahead has no gaps",
-                    )
+        for name, flat in self.known.items():
+            where = np.flatnonzero(np.isnan(flat))
+            ends = self.known_begins + self.lengths + horizon
+            next_missing = np.searchsorted(where, self.known_begins)
+            concerned = np.searchsorted(where, ends) > next_missing
+            if concerned.any():
+                i = int(np.argmax(concerned))
+                step = int(where[next_missing[i]] - self.known_begins[i])
+                period = self.frequency.time(self.starts[i : i + 1] + step)[0]
+                raise DataError(
+                    f"known covariate has a missing value at {period}, step {step} "
+                    f"({int(concerned.sum())} series concerned)",
+                    column=name,
+                    series=str(self.ids[i]),
+                    hint="What is known ahead has no gaps: give the value, or fill it "
+                    "(fill_known, impute='forward')",
+                )
 
     def _gather(
         self,
@@ -314,6 +333,24 @@ class Panel:
             return np.full(steps.shape, np.nan, np.float32)
         index = np.where(inside, begins[rows][:, None] + steps, 0)
         return np.where(inside, flat[index], np.float32(np.nan))
+
+
+def flat_steps(begins: IntArray, lengths: IntArray) -> tuple[IntArray, IntArray]:
+    """Place in a flat array, and step within its series, of every step, series after series."""
+    total = np.cumsum(lengths)
+    within = np.arange(total[-1] if total.size else 0) - np.repeat(total - lengths, lengths)
+    return np.repeat(begins, lengths) + within, within
+
+
+def _hash_parts(digest: Any, values: NDArray, begins: IntArray, lengths: IntArray) -> None:
+    """Feeds a hash each series' part, in large pieces where the parts lie side by side."""
+    if len(lengths) == 0:
+        return
+    breaks = np.flatnonzero(begins[1:] != begins[:-1] + lengths[:-1]) + 1
+    for first, stop in zip(np.r_[0, breaks], np.r_[breaks, len(lengths)], strict=True):
+        begin, end = int(begins[first]), int(begins[stop - 1] + lengths[stop - 1])
+        for a in range(begin, end, 1 << 22):
+            digest.update(np.ascontiguousarray(values[a : min(a + (1 << 22), end)]).data)
 
 
 def _steps(

@@ -89,9 +89,9 @@ def favorita(folder: Path) -> Panel:
             "christmas": weeks["christmas"].cast(pl.Float64),
         }
     )
-    attributes = sales.select(
-        "unique_id", pl.col("product", "store").cast(pl.String)
-    ).unique("unique_id", maintain_order=True)
+    attributes = sales.select("unique_id", pl.col("product", "store").cast(pl.String)).unique(
+        "unique_id", maintain_order=True
+    )
     return from_polars(
         sales,
         target_column="sales",
