@@ -11,7 +11,7 @@ from torch import nn
 from foretell.errors import DataError, ParameterError, TrainingError
 from foretell.learners.contract import Learner
 from foretell.training import Strategy, TensorExamples, fit
-from foretell.training.sampling import Sampler
+from foretell.training.sampling import EPOCH, STEP, VALIDATION, Sampler, generator
 
 
 def weights_of(learner: nn.Module) -> dict[str, torch.Tensor]:
@@ -262,6 +262,11 @@ def test_epochs_see_every_example_equally_often_and_in_any_order_of_asking() -> 
     later = Sampler(7, 3, 0)
     assert later.indices(5).tolist() == drawn[15:18].tolist()
     assert sampler.indices(0).tolist() == drawn[:3].tolist()
+
+
+def test_streams_of_one_seed_are_all_different() -> None:
+    keys = [(), (EPOCH,), (EPOCH, 0), (STEP, 0), (STEP, 0, 0), (STEP, 0, 1), (VALIDATION, 0)]
+    assert len({generator(0, *key).integers(2**63) for key in keys}) == len(keys)
 
 
 @pytest.mark.parametrize(

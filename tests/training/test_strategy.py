@@ -64,7 +64,7 @@ class PerExample(Strategy):
                 (grad,) = torch.autograd.grad(score, slope, retain_graph=True)
                 slope.grad += weight * grad * min(1.0, self.bound / float(grad.norm() + 1e-12))
             slope.grad += weights.sum() * torch.autograd.grad(penalty, slope)[0]
-            total += float((weights * scores).sum() + weights.sum() * penalty)
+            total += ((weights * scores).sum() + weights.sum() * penalty).item()
             mass += float(weights.sum())
         slope.grad /= mass
         return Gradient(total / mass, mass)

@@ -28,7 +28,7 @@ from foretell.training.optimizer import make_optimizer
 from foretell.training.progress import Progress
 from foretell.training.result import FitResult, TrainingInterrupted, interruptible
 from foretell.training.resume import State, restore_run, save_run
-from foretell.training.sampling import STEP, Sampler, generator, torch_seed
+from foretell.training.sampling import STEP, Sampler, generator, seed_torch
 from foretell.training.schedule import get_schedule
 from foretell.training.settings import Settings
 from foretell.training.strategy import Strategy
@@ -146,7 +146,7 @@ class Trainer:
         step, rank = state.step, self.fabric.global_rank
         context.step = step
         context.rng = generator(settings.seed, STEP, step, rank)
-        torch.manual_seed(torch_seed(settings.seed, step, rank))
+        seed_torch(self.fabric.device, settings.seed, step, rank)
         context.learning_rate = settings.learning_rate * self.schedule(step, settings.max_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = context.learning_rate

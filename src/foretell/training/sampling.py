@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from foretell.errors import DataError
 
@@ -12,12 +13,26 @@ EPOCH, DRAW, STEP, TORCH, VALIDATION = range(5)
 
 def generator(seed: int, *key: int) -> np.random.Generator:
     """The generator of ``seed`` for one purpose, step and process."""
-    return np.random.default_rng(np.random.SeedSequence([seed, *key]))
+    return np.random.default_rng(_sequence(seed, *key))
 
 
-def torch_seed(seed: int, *key: int) -> int:
-    """A seed for torch's global generator, 63 bits."""
-    return int(np.random.SeedSequence([seed, TORCH, *key]).generate_state(1, np.uint64)[0] >> 1)
+def _sequence(seed: int, *key: int) -> np.random.SeedSequence:
+    """A spawned sequence: a list of seed and key would make ``(1,)`` and ``(1, 0)`` the same."""
+    return np.random.SeedSequence(seed, spawn_key=key)
+
+
+def seed_torch(device: torch.device, seed: int, *key: int) -> None:
+    """Sets torch's global generators for one purpose, step and process.
+
+    ``torch.manual_seed`` would do, but records a stack for each kind of device that is not there,
+    which costs as much as a small model's step.
+    """
+    number = int(_sequence(seed, TORCH, *key).generate_state(1, np.uint64)[0] >> 1)
+    torch.default_generator.manual_seed(number)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(number)
+    elif device.type == "mps":
+        torch.mps.manual_seed(number)
 
 
 class Sampler:

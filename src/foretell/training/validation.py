@@ -14,7 +14,7 @@ from foretell.errors import TrainingError
 from foretell.learners.contract import Batch, Learner
 from foretell.training.examples import Examples
 from foretell.training.machine import all_sum
-from foretell.training.sampling import VALIDATION, generator, torch_seed
+from foretell.training.sampling import VALIDATION, generator, seed_torch
 
 if TYPE_CHECKING:
     from foretell.training.settings import Settings
@@ -43,7 +43,7 @@ def validation_score(
     Raises:
         TrainingError: weights that sum to 0, or a score that is not a number.
     """
-    torch.manual_seed(torch_seed(settings.seed, VALIDATION))
+    seed_torch(fabric.device, settings.seed, VALIDATION)
     with torch.no_grad():
         if isinstance(validation, Examples):
             score = _mean_score(learner, validation, fabric, settings, place)
