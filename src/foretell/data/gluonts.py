@@ -159,7 +159,11 @@ def _grid(series: list[Mapping[str, Any]], frequency: str | Frequency | None) ->
     moment = start.start_time if hasattr(start, "start_time") else start
     if str(frequency).startswith("W") and hasattr(start, "end_time"):
         moment = start.end_time.normalize()
-    return Frequency.parse(str(frequency), example=np.datetime64(_text(moment), "us"))
+    name = str(series[0].get("item_id", 0))
+    grid = Frequency.parse(str(frequency), example=_moment(moment, name)[0])
+    if grid.kind == "fixed" and grid.step in (86_400_000_000, 3_600_000_000, 60_000_000):
+        grid = Frequency("fixed", grid.step)  # days begin at midnight, hours at minute 0
+    return grid
 
 
 def _start(start: Any, grid: Frequency, name: str) -> int:
@@ -175,12 +179,7 @@ def _start(start: Any, grid: Frequency, name: str) -> int:
         weeks = grid.kind == "fixed" and grid.step % 604_800_000_000 == 0
         start = start.end_time.normalize() if weeks or grid.month_end else start.start_time
         return int(grid.index(np.array([_text(start)], "datetime64[us]"))[0])
-    try:
-        moment = np.array([_text(start)], "datetime64[us]")
-    except ValueError as error:
-        raise DataError(
-            f"the start {start!r} is not a date", series=name, hint="Use ISO 8601"
-        ) from error
+    moment = _moment(start, name)
     if not grid.aligned(moment).all():
         raise DataError(
             f"the start {start!r} lies off the grid {grid.alias!r}",
@@ -188,6 +187,17 @@ def _start(start: Any, grid: Frequency, name: str) -> int:
             hint="Pass the frequency= of the data",
         )
     return int(grid.index(moment)[0])
+
+
+def _moment(start: Any, name: str) -> NDArray[np.datetime64]:
+    try:
+        if isinstance(start, (int, np.integer)):
+            raise ValueError("a number is no date")
+        return np.array([_text(start)], "datetime64[us]")
+    except ValueError as error:
+        raise DataError(
+            f"the start {start!r} is not a date", series=name, hint="Use ISO 8601"
+        ) from error
 
 
 def _text(moment: Any) -> str:

@@ -237,6 +237,15 @@ def _parquet_files(files: Sequence[str], name: str) -> pl.DataFrame:
                 column=differ[0],
                 hint="Give all files of a folder the same columns",
             )
+        for column in first.columns:
+            if table[column].dtype.is_numeric() != first[column].dtype.is_numeric():
+                raise DataError(
+                    f"the column is {table[column].dtype} here and {first[column].dtype} in "
+                    f"{files[0]}",
+                    file=file,
+                    column=column,
+                    hint="Give every column the same type in all files",
+                )
     if len(tables) == 1:
         return first
     try:
