@@ -61,8 +61,8 @@ def test_walmart_through_backtest_and_table(data_root, kit):
     assert row["wape"] == pytest.approx(0.196735, abs=1e-6)
     assert row["wql"] == pytest.approx(row["wape"])
     events = summarise(table, by=["event_name"], metrics=["wql"])
-    names = set(events["event_name"])
-    assert names == {"none", "super_bowl", "after super_bowl", "labor_day", "after labor_day"}
+    # Series end at dates of their own, so all four holidays fall into some test window.
+    assert {"none", *panel.events} < set(events["event_name"])
     assert set(table["Type"]) == {"A", "B", "C"}
     # Every series ends its training part 39 weeks before its own last week.
     assert result.to_polars()["cutoff"].dt.weekday().unique().to_list() == [5]

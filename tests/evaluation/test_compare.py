@@ -64,6 +64,15 @@ def test_bootstrap_interval_holds_the_truth_as_often_as_it_says():
     assert 0.90 <= hits / 200 <= 0.99
 
 
+def test_many_clusters_are_grouped_without_changing_the_interval():
+    sums = np.random.default_rng(5).gamma(2, 1, (40_000, 1))
+    found = cluster_bootstrap(sums, lambda s: s[:, 0] / 40_000, resamples=400)
+    half = 1.96 * sums.std() / np.sqrt(40_000)
+    assert found.estimate == pytest.approx(sums.mean())
+    assert found.upper - found.lower == pytest.approx(2 * half, rel=0.15)
+    assert found.lower < sums.mean() < found.upper
+
+
 def test_bootstrap_refuses_what_makes_no_sense():
     with pytest.raises(ParameterError, match="no series"):
         cluster_bootstrap(np.zeros((0, 2)), lambda s: s[:, 0])

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from foretell.errors import ParameterError
 
 _WEIGHTS_AT_ONCE = 20_000_000
+_MOST_CLUSTERS = 10_000
 
 
 class Interval(NamedTuple):
@@ -32,7 +33,9 @@ def cluster_bootstrap(
     """Percentile interval of a statistic of sums over clusters (series).
 
     Drawing series with replacement only changes how often each one's sums count, so a resample is
-    one row of multinomial counts and all resamples are one matrix product.
+    one row of multinomial counts and all resamples are one matrix product. More than 10,000
+    clusters are first added up in 10,000 random groups: groups of independent clusters are
+    independent clusters, and as many of them pin the interval down well enough.
 
     Args:
         sums: (N, C) what each cluster adds to each of C sums.
@@ -54,6 +57,7 @@ def cluster_bootstrap(
             f"{confidence}"
         )
     estimate = statistic(sums.sum(axis=0, keepdims=True))[0]
+    sums = _grouped(sums, seed)
     draws = np.concatenate([statistic(w @ sums) for w in _weights(len(sums), resamples, seed)])
     tail = (1 - confidence) / 2
     defined = ~np.isnan(draws).all(axis=0)
@@ -64,6 +68,15 @@ def cluster_bootstrap(
     elif defined.any():
         bounds[:, defined] = np.nanquantile(draws[:, defined], [tail, 1 - tail], axis=0)
     return Interval(np.asarray(estimate), bounds[0], bounds[1])
+
+
+def _grouped(sums: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
+    """Random groups of clusters, of sizes that differ by one at most."""
+    if len(sums) <= _MOST_CLUSTERS:
+        return sums
+    order = np.random.default_rng(seed).permutation(len(sums))
+    begins = np.linspace(0, len(sums), _MOST_CLUSTERS, endpoint=False).astype(np.int64)
+    return np.add.reduceat(sums[order], begins, axis=0)
 
 
 def _weights(size: int, resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
