@@ -233,6 +233,14 @@ def _read_arrays(path: Path, kinds: dict[str, str]) -> dict[str, NDArray[Any]]:
     return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
 
+def check(forest: Forest, n_columns: int) -> str | None:
+    """What is wrong with arrays that claim to be a forest, or None."""
+    for field in fields(Forest):
+        if getattr(forest, field.name).ndim != 1:
+            return f"{field.name!r} does not have 1 axis"
+    return _inconsistency(forest, n_columns)
+
+
 def _is_ptr(ptr: NDArray[np.int64], total: int) -> bool:
     return bool(len(ptr) >= 2 and ptr[0] == 0 and ptr[-1] == total and (np.diff(ptr) >= 1).all())
 

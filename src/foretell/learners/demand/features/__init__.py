@@ -1,5 +1,6 @@
 """Causal features of (series, origin, horizon), shared by the forests and the feed-forward net."""
 
+from foretell.learners.demand.features.definitions import Feature
 from foretell.learners.demand.features.pack import (
     FeatureMatrix,
     FeaturePack,
@@ -12,6 +13,7 @@ from foretell.learners.demand.features.sampling import sample_rows
 
 __all__ = [
     "DenseScaler",
+    "Feature",
     "FeatureMatrix",
     "FeaturePack",
     "FeatureRows",

@@ -306,7 +306,7 @@ class FeaturePack:
         Raises:
             ArtefactError: a feature's class is not known here.
         """
-        known = {kind.__name__: kind for kind in _subclasses(Feature)}
+        known = {kind.__name__: kind for kind in _subclasses(Feature)}  # type: ignore[type-abstract]
         unknown = [name for name, _ in state["features"] if name not in known]
         if unknown:
             raise ArtefactError(
