@@ -65,11 +65,34 @@ def to_dense(X, absent):
     return dense
 
 
-def contest(name: str, n: int, p: int, per_row: int, trees: int, depth: int, jobs: int, power: float):
+def write(folder: Path, n: int, p: int, per_row: int, power: float) -> None:
+    """Makes the training and the test data once for all contestants."""
+    for part, (rows, seed) in {"train": (n, 0), "test": (min(n, 20_000), 9)}.items():
+        X, y = sparse_sales(rows, p, per_row, seed, power)
+        np.savez(folder / f"{part}.npz", data=X.data, indices=X.indices, indptr=X.indptr, y=y, p=p)
+
+
+def load(folder: Path):
+    """Reads what `write` wrote."""
+    result = []
+    for part in ("train", "test"):
+        with np.load(folder / f"{part}.npz") as a:
+            shape = (len(a["y"]), int(a["p"]))
+            result += [sparse.csr_array((a["data"], a["indices"], a["indptr"]), shape=shape), a["y"]]
+    return result
+
+
+def _resident_kb() -> float:
+    """Memory of this process now, in KiB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 1024
+
+
+def contest(name: str, data: Path, trees: int, depth: int, jobs: int):
     """Fits and predicts one contestant; prints one line of JSON."""
-    X, y = sparse_sales(n, p, per_row, seed=0, power=power)
-    X_test, y_test = sparse_sales(min(n, 20_000), p, per_row, seed=9, power=power)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    X, y, X_test, y_test = load(data)
+    before = _resident_kb()
+    n = X.shape[0]
     result: dict[str, float | str] = {"name": name, "data_mb": before / 1024}
     with tempfile.TemporaryDirectory() as folder:
         if name == "sparse":
@@ -138,12 +161,11 @@ def contest(name: str, n: int, p: int, per_row: int, trees: int, depth: int, job
     print("RESULT " + json.dumps(result), flush=True)
 
 
-def measure(name: str, args: argparse.Namespace, p: int | None = None) -> dict[str, float]:
+def measure(name: str, args: argparse.Namespace, folder: str) -> dict[str, float]:
     """Runs one contestant in a process of its own."""
     command = [
-        sys.executable, __file__, "--contestant", name, "--rows", str(args.rows), "--columns",
-        str(p or args.columns), "--per-row", str(args.per_row), "--trees", str(args.trees),
-        "--depth", str(args.depth), "--jobs", str(args.jobs), "--power", str(args.power),
+        sys.executable, __file__, "--contestant", name, "--data", folder, "--trees",
+        str(args.trees), "--depth", str(args.depth), "--jobs", str(args.jobs),
     ]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ, check=False)
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
@@ -151,6 +173,14 @@ def measure(name: str, args: argparse.Namespace, p: int | None = None) -> dict[s
         print(f"{name}: failed\n{done.stderr[-1500:]}")
         return {}
     return json.loads(lines[-1][7:])
+
+
+def prepared(args: argparse.Namespace, p: int, folder: str) -> str:
+    """Writes data with ``p`` columns and returns its folder."""
+    target = Path(folder, str(p))
+    target.mkdir()
+    write(target, args.rows, p, args.per_row, args.power)
+    return str(target)
 
 
 COLUMNS = (
@@ -179,30 +209,36 @@ def main() -> None:
     parser.add_argument("--columns-growth", action="store_true")
     parser.add_argument("--peers", default="quantile-forest,lightgbm")
     parser.add_argument("--contestant")
+    parser.add_argument("--data", type=Path)
     args = parser.parse_args()
     if args.contestant:
-        contest(
-            args.contestant, args.rows, args.columns, args.per_row, args.trees, args.depth,
-            args.jobs, args.power,
-        )
+        contest(args.contestant, args.data, args.trees, args.depth, args.jobs)
         return
+    with tempfile.TemporaryDirectory() as folder:
+        compare(args, folder)
+
+
+def compare(args: argparse.Namespace, folder: str) -> None:
+    """Runs the contestants and prints the table."""
     if args.scale:
         args.rows, args.columns = 1_000_000, 100_000
     print(f"{args.rows} rows, {args.per_row} present, {args.columns} columns, {args.trees} trees")
     print(f"{'':<22}" + "".join(f"{c:>15}" for c in COLUMNS))
     if args.columns_growth:
-        few, many = measure("sparse", args, 1_000), measure("sparse", args, 100_000)
+        few = measure("sparse", args, prepared(args, 1_000, folder))
+        many = measure("sparse", args, prepared(args, 100_000, folder))
         show(few, "sparse p=1e3")
         show(many, "sparse p=1e5")
-        for key in ("fit_s", "peak_mb"):
+        for key in ("fit_s", "peak_mb", "added_mb"):
             print(f"{key}: p=1e5 / p=1e3 = {many[key] / few[key]:.3f}")
         return
-    ours = measure("sparse", args)
+    data = prepared(args, args.columns, folder)
+    ours = measure("sparse", args, data)
     show(ours, "sparse")
     if args.scale:
         return
     for peer in args.peers.split(","):
-        theirs = measure(peer, args)
+        theirs = measure(peer, args, data)
         if theirs:
             show(theirs, peer)
             print(

@@ -253,20 +253,17 @@ class SparseQuantileForestRegressor(RegressorMixin, BaseEstimator):
             if hasattr(self, "feature_names_in_"):
                 del self.feature_names_in_
             matrix = to_float32_csr(records_to_csr(X, self.record_columns_), self.record_columns_)
+            _require_finite(y)
             response = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
             if response.ndim != 1 or len(response) != matrix.shape[0]:
                 raise DataError(f"y has shape {response.shape}, expected ({matrix.shape[0]},)")
             return matrix, response
+        _require_finite(y)
         X, y = validate_data(
             self, X, y, accept_sparse="csr", dtype=[np.float32, np.float64], y_numeric=True,
             ensure_all_finite=False, estimator=self,
         )
-        y = np.asarray(y, dtype=np.float64)
-        bad = np.flatnonzero(~np.isfinite(y))
-        if len(bad):
-            kind = "NaN" if np.isnan(y[bad[0]]) else "infinity"
-            raise DataError(f"Input y contains {kind}", row=int(bad[0]), hint="Leave such rows out.")
-        return to_float32_csr(X, self._names()), y
+        return to_float32_csr(X, self._names()), np.asarray(y, dtype=np.float64)
 
     def _names(self) -> Sequence[str] | None:
         if getattr(self, "record_columns_", None) is not None:
@@ -695,6 +692,26 @@ class SparseQuantileForestRegressor(RegressorMixin, BaseEstimator):
         result._take(forest)
         return result
 
+    def restore(
+        self, forest: storage.Forest, n_features: int, importances: NDArray[np.float64]
+    ) -> Self:
+        """Takes over a forest that was kept elsewhere as arrays; checks it as `load` does.
+
+        Raises:
+            ArtefactError: the arrays do not describe a forest over ``n_features`` columns.
+        """
+        problem = storage.check(forest, n_features)
+        if problem is None and len(importances) != n_features:
+            problem = "'feature_importances' has the wrong length"
+        if problem is not None:
+            raise ArtefactError(f"not a forest: {problem}")
+        self.n_features_in_ = n_features
+        self.record_columns_ = None
+        self._groups = None
+        self.feature_importances_ = importances
+        self._take(forest)
+        return self
+
 
 def _require(value: Any, name: str, kind: type, low: float | None, high: float | None) -> None:
     if (
@@ -706,6 +723,19 @@ def _require(value: Any, name: str, kind: type, low: float | None, high: float |
         what = "a whole number" if kind is Integral else "a number"
         upper = "" if high is None else f" and at most {high}"
         raise ParameterError(f"{name}={value!r} must be {what} of at least {low}{upper}")
+
+
+def _require_finite(y: Any) -> None:
+    """Names the row of a response that is not finite; other faults are left to scikit-learn."""
+    if isinstance(y, (list, tuple, np.ndarray)) or hasattr(y, "to_numpy"):
+        values = np.asarray(y)
+        if values.ndim == 1 and values.dtype.kind == "f":
+            bad = np.flatnonzero(~np.isfinite(values))
+            if len(bad):
+                kind = "NaN" if np.isnan(values[bad[0]]) else "infinity"
+                raise DataError(
+                    f"Input y contains {kind}", row=int(bad[0]), hint="Leave such rows out."
+                )
 
 
 def _levels(quantiles: float | Sequence[float]) -> NDArray[np.float64]:
@@ -720,7 +750,7 @@ def _weights(sample_weight: ArrayLike | None, X: Any) -> NDArray[np.float64]:
     if (weight < 0).any():
         raise DataError("a negative sample weight", row=int(np.flatnonzero(weight < 0)[0]))
     if not (weight > 0).any():
-        raise DataError("all sample weights are zero", hint="Give some row a positive weight.")
+        raise DataError("Sample weights must contain at least one non-zero number.")
     return weight
 
 
