@@ -39,9 +39,7 @@ def make_panel(n=8, length=48, seed=0, noise=0.2, known_ahead=H, **columns):
         "static_real": {"size": np.linspace(1, 2, n).astype(np.float32)},
         "past": {"weather": rng.normal(size=n * length).astype(np.float32)},
     }
-    return Panel.from_arrays(
-        values, frequency=Frequency.parse("MS"), **{**defaults, **columns}
-    )
+    return Panel.from_arrays(values, frequency=Frequency.parse("MS"), **{**defaults, **columns})
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +139,16 @@ def test_causal_ensemble_uses_only_earlier_dates(fitted):
 
 def test_short_empty_constant_and_zero_series_get_forecasts(fitted):
     nan = np.nan
-    values = [[], [5.0], [nan, nan, nan], [0.0] * 30, [7.0] * 30, [nan, 3.0, nan, 4.0], [1e-9] * 9, [1e9] * 9]
+    values = [
+        [],
+        [5.0],
+        [nan, nan, nan],
+        [0.0] * 30,
+        [7.0] * 30,
+        [nan, 3.0, nan, 4.0],
+        [1e-9] * 9,
+        [1e9] * 9,
+    ]
     lengths = np.array([len(v) for v in values])
     known = lengths + H
     panel = Panel.from_arrays(
@@ -237,7 +244,9 @@ def test_errors_name_what_is_wrong(fitted):
 def test_a_field_shorter_than_the_season_is_said():
     panel = Panel.from_arrays([np.arange(200.0)] * 2)
     with pytest.warns(UserWarning, match="sees 31 periods, less than the season of 52"):
-        model = MQCNN(h=2, encoder="cnn-gluonts", season_length=52, max_steps=1, hidden=8).fit(panel)
+        model = MQCNN(h=2, encoder="cnn-gluonts", season_length=52, max_steps=1, hidden=8).fit(
+            panel
+        )
     assert "receptive field 31" in model.summary()
 
 
@@ -262,24 +271,31 @@ def simulate(n=60, length=80, seed=0):
     return panel, y[:, length:], mean[:, length:]
 
 
-LEARNING = {"h": H, "season_length": 6, "max_steps": 150, "batch_size": 32, "hidden": 16, "threads": 1}
+LEARNING = {
+    "h": H,
+    "season_length": 6,
+    "max_steps": 150,
+    "batch_size": 32,
+    "hidden": 16,
+    "threads": 1,
+}
 
 
 def test_learns_the_season_and_the_spike_of_a_known_promotion():
     from scipy.stats import norm
 
     panel, y, mean = simulate()
-    model = MQCNN(**LEARNING, n_forks=12).fit(panel)
+    model = MQCNN(**{**LEARNING, "n_forks": 12}).fit(panel)
     forecast = model.predict(panel)
     oracle = mean[..., None] * np.exp(0.2 * norm.ppf(forecast.levels))
     ours = weighted_quantile_loss(y, forecast.values, forecast.levels)
     best = weighted_quantile_loss(y, oracle, forecast.levels)
     assert ours <= 1.25 * best
     # One window a series and step, as in public code's default sampler, learns less from as much.
-    last = MQCNN(**LEARNING, n_forks=1, fork_draw="last").fit(panel).predict(panel)
+    last = MQCNN(**{**LEARNING, "n_forks": 1}, fork_draw="last").fit(panel).predict(panel)
     assert weighted_quantile_loss(y, last.values, last.levels) > 1.05 * ours
     # A decoder without the local network cannot place the spike.
-    flat = MQCNN(**LEARNING, n_forks=12, local_hidden=()).fit(panel).predict(panel)
+    flat = MQCNN(**{**LEARNING, "n_forks": 12}, local_hidden=()).fit(panel).predict(panel)
     assert weighted_quantile_loss(y, flat.values, flat.levels) > 1.05 * ours
 
 

@@ -1,7 +1,9 @@
 """What users hold: ``fit``, ``predict``, ``save``, ``load`` around a learner and its training."""
 
+from foretell.estimators.ensemble import QuantileEnsemble, combine
 from foretell.estimators.mq_cnn import MQCNN
+from foretell.estimators.mq_dnn import MQDNN
 from foretell.estimators.mq_rnn import MQRNN
 from foretell.estimators.neural import NeuralForecaster
 
-__all__ = ["MQCNN", "MQRNN", "NeuralForecaster"]
+__all__ = ["MQCNN", "MQDNN", "MQRNN", "NeuralForecaster", "QuantileEnsemble", "combine"]

@@ -14,6 +14,7 @@ from foretell.errors import ParameterError
 from foretell.estimators.neural import Calibrate, NeuralForecaster
 from foretell.learners.contract import Learner
 from foretell.learners.demand.forecast import DEFAULT_LEVELS, Span
+from foretell.learners.demand.neural.calendar import default_groups
 from foretell.learners.demand.neural.encoders import CNN_PRESETS, ENCODERS
 from foretell.learners.demand.neural.ensembling import EnsembleMethod, ensemble_origins
 from foretell.learners.demand.neural.forking import ForkDraw, ForkingExamples
@@ -51,7 +52,8 @@ class MQCNN(NeuralForecaster):
         scale_window: observed values in the causal scale.
         log_scale: whether the logarithm of the scale is an input; switch it off for exact scale
             equivariance.
-        calendar: whether phases of the date are features.
+        calendar: groups of calendar features (``day``, ``week``, ``month``, ``year``,
+            ``easter``); those that the length of the history can teach when ``None``.
         event_distance: periods around an event in which the distance to it is a feature.
         post_event_guard: whether a second branch reads the series with its event periods replaced
             by the local level, so that a peak is not carried over into the weeks after it.
@@ -68,6 +70,9 @@ class MQCNN(NeuralForecaster):
         local_hidden: widths of the local decoder.
         embedding: largest width of a category's embedding.
         dropout: share of hidden units dropped.
+        unknown_rate: share of static categories hidden at random in training, so that unknown
+            ones can be forecast; larger shares also keep the network from learning single
+            categories by heart.
         ensemble_origins: earlier forecast dates whose forecasts of the same date are combined with
             the newest one (causal ensembling); 0 for none.
         ensemble_method: ``"mean"``, ``"median"`` or ``"ewm"``.
@@ -94,7 +99,7 @@ class MQCNN(NeuralForecaster):
         static: Sequence[str] | None = None,
         scale_window: int = 13,
         log_scale: bool = True,
-        calendar: bool = True,
+        calendar: Sequence[str] | None = None,
         event_distance: int = 0,
         post_event_guard: bool = False,
         span_targets: Sequence[Span | tuple[int, int]] = (),
@@ -109,6 +114,7 @@ class MQCNN(NeuralForecaster):
         local_hidden: Sequence[int] = (32, 32),
         embedding: int = 8,
         dropout: float = 0.0,
+        unknown_rate: float = 0.02,
         ensemble_origins: int = 0,
         ensemble_method: EnsembleMethod = "mean",
         max_steps: int = 1000,
@@ -164,6 +170,7 @@ class MQCNN(NeuralForecaster):
         self.local_hidden = local_hidden
         self.embedding = embedding
         self.dropout = dropout
+        self.unknown_rate = unknown_rate
         self.ensemble_origins = ensemble_origins
         self.ensemble_method = ensemble_method
 
@@ -192,7 +199,7 @@ class MQCNN(NeuralForecaster):
             panel, self.h, seasons=seasons, scale_window=self.scale_window, past=self.past,
             known=self.known, static=self.static, event_distance=self.event_distance,
             spans=tuple(s if isinstance(s, Span) else Span(*s) for s in self.span_targets),
-            calendar=self.calendar, log_scale=self.log_scale, guard=self.post_event_guard,
+            calendar=self._calendar(panel), log_scale=self.log_scale, guard=self.post_event_guard,
         )  # fmt: skip
         self.shape_ = MQShape.of(
             SequenceReader(panel, self.spec_),
@@ -239,6 +246,12 @@ class MQCNN(NeuralForecaster):
             raise ParameterError(f"{self.name}: season_length must be at least 1, not {given}")
         return tuple(m for m in seasons if m > 1)
 
+    def _calendar(self, panel: Panel) -> tuple[str, ...]:
+        if self.calendar is not None:
+            return tuple(self.calendar)
+        periods = int(panel.ends.max() - panel.starts.min()) + 1
+        return default_groups(panel.frequency, periods)
+
     def _receptive_field(self) -> int | None:
         if self._encoder not in CNN_PRESETS:
             return None
@@ -261,7 +274,7 @@ class MQCNN(NeuralForecaster):
             t_min=self.t_min,
             draw=self.fork_draw if held_out is None else "random",
             first_origin=held_out,
-            unknown_rate=0.02 if held_out is None else 0.0,
+            unknown_rate=self.unknown_rate if held_out is None else 0.0,
         )
 
     def _run_origins(

@@ -52,7 +52,7 @@ def make_panel(n=6, length=60, seed=0, **columns):
 
 
 def make_spec(panel, **options):
-    options = {"spans": (Span(1, 3),), "event_distance": 2, **options}
+    options = {"spans": (Span(1, 3),), "event_distance": 2, "calendar": ("year",), **options}
     return learn_spec(panel, H, seasons=(SEASON,), scale_window=6, **options)
 
 
@@ -148,7 +148,7 @@ def test_left_padding_changes_nothing(encoder):
     padded = [np.concatenate([np.full(7 * (i + 1), np.nan), v]) for i, v in enumerate(values)]
     plain = Panel.from_arrays(values, start=[7, 14, 21], frequency=Frequency.parse("MS"))
     long = Panel.from_arrays(padded, start=0, frequency=Frequency.parse("MS"))
-    spec = make_spec(plain, spans=())
+    spec = make_spec(plain, spans=(), calendar=("year",))
     learner = make_learner(plain, spec, encoder=encoder)
     outputs = []
     for panel in (plain, long):
@@ -168,10 +168,21 @@ def test_gradient_of_all_forks_is_the_sum_of_single_forks():
     def gradient(b):
         total = (learner.loss(b) * b["weight"]).sum()
         grads = torch.autograd.grad(total, parameters, allow_unused=True)
-        return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, grads, strict=True)]
+        return [
+            torch.zeros_like(p) if g is None else g for p, g in zip(parameters, grads, strict=True)
+        ]
 
     whole = gradient(batch)
-    by_fork = ("forks", "scale", "target", "observed", "future", "reference", "candidates", "available")
+    by_fork = (
+        "forks",
+        "scale",
+        "target",
+        "observed",
+        "future",
+        "reference",
+        "candidates",
+        "available",
+    )
     summed = [torch.zeros_like(g) for g in whole]
     for f in range(batch["forks"].shape[1]):
         single = {k: v[:, f : f + 1] if k in by_fork else v for k, v in batch.items()}
@@ -202,7 +213,9 @@ def test_random_forks_estimate_the_whole_loss_without_bias():
 def test_partial_tails_are_kept_and_masked():
     panel = make_panel(n=1, length=30)
     spec = make_spec(panel)
-    batch = ForkingExamples(panel, spec, n_forks="all").batch(np.array([0]), np.random.default_rng(0))
+    batch = ForkingExamples(panel, spec, n_forks="all").batch(
+        np.array([0]), np.random.default_rng(0)
+    )
     last = int(batch["forks"].max())
     assert last == 28  # the last step has no target, the one before it has one
     assert batch["observed"][0, last].tolist() == [True, False, False, False, False]
@@ -215,7 +228,7 @@ def test_partial_tails_are_kept_and_masked():
 def test_seasonal_reference_reaches_back_as_many_seasons_as_needed():
     y = np.arange(1.0, 31.0)
     panel = Panel.from_arrays([y])
-    spec = learn_spec(panel, 7, seasons=(3,), scale_window=4, calendar=False)
+    spec = learn_spec(panel, 7, seasons=(3,), scale_window=4)
     reader = SequenceReader(panel, spec)
     batch = reader.read(np.array([0]), np.array([0]), np.array([[20, 1]]), 21)
     scale = batch["scale"][0]
@@ -244,7 +257,9 @@ def test_loss_weight_one_is_the_unscaled_loss():
     panel = make_panel(n=3)
     spec = make_spec(panel, spans=())
     learner = make_learner(panel, spec, loss_weight=1.0)
-    batch = ForkingExamples(panel, spec, n_forks="all").batch(np.arange(3), np.random.default_rng(0))
+    batch = ForkingExamples(panel, spec, n_forks="all").batch(
+        np.arange(3), np.random.default_rng(0)
+    )
     with torch.no_grad():
         output = learner(batch)
         scores = learner.score(output, batch)
@@ -258,7 +273,9 @@ def test_loss_weight_one_is_the_unscaled_loss():
 def test_the_guard_hides_event_periods():
     panel = make_panel()
     spec = make_spec(panel, guard=True)
-    batch = SequenceReader(panel, spec).read(np.arange(6), np.zeros(6, np.int64), np.full((6, 1), 30), 31)
+    batch = SequenceReader(panel, spec).read(
+        np.arange(6), np.zeros(6, np.int64), np.full((6, 1), 30), 31
+    )
     event = panel.known_windows("promotion", np.arange(6), np.full(6, 31), 31) != 0
     assert event.any()
     assert np.allclose(batch["guard"][..., 0].numpy()[event], np.log(2.0))

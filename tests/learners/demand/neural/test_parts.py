@@ -95,7 +95,10 @@ def test_encoders_are_causal(name):
 
 
 def test_receptive_fields_are_those_of_the_gradient():
-    for kernels, dilations, field in [((2,) * 6, (1, 2, 4, 8, 16, 32), 64), ((7, 3, 3), (1, 3, 9), 31)]:
+    for kernels, dilations, field in [
+        ((2,) * 6, (1, 2, 4, 8, 16, 32), 64),
+        ((7, 3, 3), (1, 3, 9), 31),
+    ]:
         encoder = CausalCNN(1, 4, kernels, dilations).eval()
         for p in encoder.parameters():
             torch.nn.init.constant_(p, 0.1)

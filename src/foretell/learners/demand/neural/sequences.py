@@ -36,7 +36,7 @@ class SequenceSpec:
         events: the names in ``known`` that are events.
         event_distance: periods within which the distance to an event is a feature; 0 for none.
         spans: sums of periods that are forecast too.
-        calendar: whether phases of the date are features.
+        calendar: groups of calendar features; see :mod:`.calendar`.
         log_scale: whether the logarithm of the scale is an input. It breaks scale equivariance.
         guard: whether a second copy of the target, with event periods replaced by the local level,
             is read.
@@ -55,7 +55,7 @@ class SequenceSpec:
     events: tuple[str, ...] = ()
     event_distance: int = 0
     spans: tuple[Span, ...] = ()
-    calendar: bool = True
+    calendar: tuple[str, ...] = ()
     log_scale: bool = True
     guard: bool = False
     floor: float = 1e-6
@@ -76,7 +76,7 @@ class SequenceSpec:
             k: tuple(v) for k, v in values["static_categorical"].items()
         }
         values["spans"] = tuple(Span(**s) for s in values["spans"])
-        for name in ("seasons", "events", "log_scale_moments"):
+        for name in ("seasons", "events", "log_scale_moments", "calendar"):
             values[name] = tuple(values[name])
         return cls(**values)
 
@@ -216,11 +216,7 @@ class SequenceReader:
         self._first_period = int(panel.starts.min(initial=0))
         last = int((panel.starts + np.maximum(panel.lengths, 1)).max(initial=0)) + spec.horizon
         periods = np.arange(self._first_period, last + 1)
-        self._calendar = (
-            calendar_features(panel.frequency, periods)[0]
-            if spec.calendar
-            else np.zeros((len(periods), 0), np.float32)
-        )
+        self._calendar = calendar_features(panel.frequency, periods, spec.calendar)[0]
         self.first_observed = _first_observed(panel)
 
     @property
