@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from foretell.data.columns import require_columns, with_ids, with_numbers, with_times
 from foretell.data.panel import Categorical, DataNote, Panel, flat_steps
+from foretell.data.quality import with_notes
 from foretell.errors import DataError, ParameterError
 
 
@@ -259,9 +260,10 @@ def fill_known(panel: Panel, method: Literal["forward"] = "forward") -> Panel:
             notes.append(DataNote("filled_known", f"{count} missing {name} were filled", count))
         known[name] = values
     lengths = panel.known_lengths
-    return replace(
+    filled = replace(
         panel,
         known=known,
         known_begins=np.r_[0, np.cumsum(lengths)[:-1]].astype(np.int64),
         notes=tuple(notes),
     )
+    return with_notes(filled)

@@ -24,6 +24,16 @@ from foretell.data.panel import Panel
 from foretell.errors import DataError, ParameterError
 
 VARIABLE = "FORETELL_DATA"
+SHORT_NAMES = {
+    "walmart": "walmart_store_sales",
+    "favorita": "favorita_weekly_21_stores",
+    "m3": "m3_competition",
+    "tourism": "tourism_competition",
+    "orange_juice": "orange_juice_dominicks",
+    "pedestrian": "pedestrian_hourly",
+    "vic_elec": "vic_elec_half_hourly",
+}
+"""Names that recipes use for short."""
 
 
 @dataclass(frozen=True)
@@ -88,13 +98,14 @@ def known() -> dict[str, PublicDataSet]:
 
 
 def find(name: str) -> PublicDataSet:
-    """The registry's entry.
+    """The registry's entry, by its name or short name.
 
     Raises:
         DataError: no data set has this name; the nearest known one is named.
     """
+    name = SHORT_NAMES.get(name, name)
     if name not in known():
-        near = difflib.get_close_matches(name, known(), n=3, cutoff=0.4)
+        near = difflib.get_close_matches(name, known(), n=3, cutoff=0.5)
         hint = f"Did you mean {' or '.join(near)}?" if near else "See `foretell data list`"
         raise DataError(f"no public data set is called {name!r}", hint=hint)
     return known()[name]
@@ -130,7 +141,7 @@ def path(name: str) -> Path:
         DataError: the set is not known or not here; says where to put it and where it comes from.
     """
     entry = find(name)
-    folder = root() / name
+    folder = root() / entry.name
     if not folder.is_dir():
         terms = f" ({entry.restriction})" if entry.restriction else ""
         raise DataError(
@@ -175,7 +186,7 @@ def check(name: str) -> list[FileCheck]:
     return [_checked(folder, expected) for expected in find(name).files]
 
 
-def load(name: str, **arguments: Any) -> Panel:
+def load(name: str, /, **arguments: Any) -> Panel:
     """The data set as a panel, through its loader.
 
     Args:

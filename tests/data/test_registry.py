@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from foretell.data import registry
+from foretell.errors import DataError, ParameterError
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("FORETELL_DATA", str(tmp_path))
+    return tmp_path
+
+
+def test_every_entry_says_what_it_is_and_where_it_comes_from():
+    assert len(registry.known()) >= 72
+    for name, entry in registry.known().items():
+        assert name == entry.name and entry.title and entry.domain and entry.serves
+        assert entry.origin and entry.licence and entry.files, name
+        for file in entry.files:
+            assert not Path(file.path).is_absolute() and ".." not in Path(file.path).parts
+            assert (file.sha256 is None) == (entry.obtain is not None), name
+    for short, name in registry.SHORT_NAMES.items():
+        assert registry.find(short).name == name
+
+
+def test_every_loader_exists():
+    import importlib
+
+    loaders = [e.loader for e in registry.known().values() if e.loader]
+    assert len(loaders) >= 15
+    for loader in loaders:
+        module, _, function = loader.partition(":")
+        assert callable(getattr(importlib.import_module(module), function))
+
+
+def test_a_missing_set_says_where_it_belongs_and_where_it_is_from(home):
+    with pytest.raises(DataError, match="'m4' is not here") as caught:
+        registry.path("m4")
+    assert caught.value.file == str(home / "m4")
+    for part in ("M4", "licence", "hourly_train.parquet", "FORETELL_DATA"):
+        assert part in str(caught.value)
+    with pytest.raises(DataError, match="keep it internal"):
+        registry.path("rossmann")
+
+
+def test_a_misspelt_name_is_met_with_the_nearest():
+    with pytest.raises(DataError, match="Did you mean walmart_store_sales"):
+        registry.path("walmart_store_sale")
+    with pytest.raises(DataError, match="foretell data list"):
+        registry.path("qqqqqqqqqq")
+
+
+@pytest.mark.real_data
+def test_files_are_checked_against_size_and_hash(home, data_set):
+    source = data_set("m4")
+    folder = home / "m4"
+    folder.mkdir()
+    for file in source.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    assert {c.state for c in registry.check("m4")} == {"ok"}
+    files = sorted(c.path for c in registry.check("m4"))
+    (folder / files[0]).unlink()
+    (folder / files[1]).write_bytes(b"short")
+    data = bytearray((folder / files[2]).read_bytes())
+    data[100] ^= 1
+    (folder / files[2]).write_bytes(bytes(data))
+    states = {c.path: (c.state, c.detail) for c in registry.check("m4")}
+    assert states[files[0]][0] == "missing"
+    assert states[files[1]][0] == "different" and "bytes" in states[files[1]][1]
+    assert states[files[2]] == ("different", "its SHA-256 is another one")
+
+
+@pytest.mark.real_data
+def test_all_sets_that_are_here_are_as_expected(data_root, monkeypatch):
+    monkeypatch.setenv("FORETELL_DATA", str(data_root))
+    small = [e for e in registry.known().values() if (data_root / e.name).is_dir()]
+    small = [e for e in small if sum(f.bytes or 0 for f in e.files) < 3_000_000]
+    assert small
+    for entry in small:
+        wrong = [c for c in registry.check(entry.name) if c.state != "ok"]
+        assert not wrong, (entry.name, wrong)
+
+
+def test_the_list_says_what_is_here(home):
+    (home / "ett").mkdir()
+    table = registry.list_datasets()
+    here = table.filter(table["present"])["name"].to_list()
+    assert here == ["ett"] and table.height == len(registry.known())
+
+
+def test_where_data_are_looked_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("FORETELL_DATA", str(tmp_path / "mine"))
+    assert registry.root() == tmp_path / "mine"
+    monkeypatch.delenv("FORETELL_DATA")
+    shared = tmp_path / "shared" / "data"
+    checkout = tmp_path / "checkout"
+    shared.mkdir(parents=True)
+    checkout.mkdir()
+    monkeypatch.chdir(checkout)
+    assert registry.root() == shared
+    assert registry.roots()[-1] == Path("~/.cache/foretell").expanduser()
+
+
+def test_sets_without_a_loader_are_no_panels(home):
+    with pytest.raises(ParameterError, match="not read as a panel"):
+        registry.load("adult_census")
