@@ -78,7 +78,10 @@ def load(folder: Path):
     for part in ("train", "test"):
         with np.load(folder / f"{part}.npz") as a:
             shape = (len(a["y"]), int(a["p"]))
-            result += [sparse.csr_array((a["data"], a["indices"], a["indptr"]), shape=shape), a["y"]]
+            result += [
+                sparse.csr_array((a["data"], a["indices"], a["indptr"]), shape=shape),
+                a["y"],
+            ]
     return result
 
 
@@ -118,8 +121,13 @@ def contest(name: str, data: Path, trees: int, depth: int, jobs: int):
 
             dense, dense_test = to_dense(X, -1e6), to_dense(X_test, -1e6)
             model = RandomForestQuantileRegressor(
-                n_estimators=trees, max_depth=depth, min_samples_leaf=8, max_samples_leaf=64,
-                max_features=0.3, n_jobs=jobs, random_state=0,
+                n_estimators=trees,
+                max_depth=depth,
+                min_samples_leaf=8,
+                max_samples_leaf=64,
+                max_features=0.3,
+                n_jobs=jobs,
+                random_state=0,
             )
             start = time.perf_counter()
             model.fit(dense, y)
@@ -135,9 +143,16 @@ def contest(name: str, data: Path, trees: int, depth: int, jobs: int):
             start = time.perf_counter()
             models = [
                 lightgbm.LGBMRegressor(
-                    objective="quantile", alpha=q, n_estimators=trees, max_depth=depth,
-                    num_leaves=64, min_child_samples=8, colsample_bytree=0.3, n_jobs=jobs,
-                    random_state=0, verbose=-1,
+                    objective="quantile",
+                    alpha=q,
+                    n_estimators=trees,
+                    max_depth=depth,
+                    num_leaves=64,
+                    min_child_samples=8,
+                    colsample_bytree=0.3,
+                    n_jobs=jobs,
+                    random_state=0,
+                    verbose=-1,
                 ).fit(dense, y)
                 for q in LEVELS
             ]
@@ -164,8 +179,18 @@ def contest(name: str, data: Path, trees: int, depth: int, jobs: int):
 def measure(name: str, args: argparse.Namespace, folder: str) -> dict[str, float]:
     """Runs one contestant in a process of its own."""
     command = [
-        sys.executable, __file__, "--contestant", name, "--data", folder, "--trees",
-        str(args.trees), "--depth", str(args.depth), "--jobs", str(args.jobs),
+        sys.executable,
+        __file__,
+        "--contestant",
+        name,
+        "--data",
+        folder,
+        "--trees",
+        str(args.trees),
+        "--depth",
+        str(args.depth),
+        "--jobs",
+        str(args.jobs),
     ]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ, check=False)
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
@@ -184,8 +209,16 @@ def prepared(args: argparse.Namespace, p: int, folder: str) -> str:
 
 
 COLUMNS = (
-    "fit_s", "fit_rows_s", "predict_rows_s", "data_mb", "peak_mb", "added_mb", "model_mb",
-    "memory_model_mb", "wql", "crossings",
+    "fit_s",
+    "fit_rows_s",
+    "predict_rows_s",
+    "data_mb",
+    "peak_mb",
+    "added_mb",
+    "model_mb",
+    "memory_model_mb",
+    "wql",
+    "crossings",
 )
 
 

@@ -57,9 +57,22 @@ def grow_once(module, X, y, weight, grid, min_leaf, depth=1, **options):
     centred = y - np.average(y, weights=weight) if len(grid) == 0 else y
     settings_ = {"fraction": 1.0, "at_most": 0, "min_presence": 0.01, "always": -1} | options
     tree = module.grow_tree(
-        start, end, r, b, centred, weight, np.asarray(grid, dtype=float), depth, 2, min_leaf,
-        settings_["fraction"], settings_["at_most"], settings_["min_presence"], settings_["always"],
-        np.uint64(7), 1e-12,
+        start,
+        end,
+        r,
+        b,
+        centred,
+        weight,
+        np.asarray(grid, dtype=float),
+        depth,
+        2,
+        min_leaf,
+        settings_["fraction"],
+        settings_["at_most"],
+        settings_["min_presence"],
+        settings_["always"],
+        np.uint64(7),
+        1e-12,
     )
     return tree, columns, X, y, weight
 
@@ -67,8 +80,11 @@ def grow_once(module, X, y, weight, grid, min_leaf, depth=1, **options):
 @pytest.mark.parametrize("module", [growth, growth_numpy], ids=["numba", "numpy"])
 @settings(max_examples=40, deadline=None)
 @given(
-    seed=st.integers(0, 10**6), n=st.integers(6, 24), min_leaf=st.integers(1, 3),
-    by_quantiles=st.booleans(), rounded=st.booleans(),
+    seed=st.integers(0, 10**6),
+    n=st.integers(6, 24),
+    min_leaf=st.integers(1, 3),
+    by_quantiles=st.booleans(),
+    rounded=st.booleans(),
 )
 def test_first_split_is_the_best_of_all(module, seed, n, min_leaf, by_quantiles, rounded):
     rng = np.random.default_rng(seed)
@@ -123,19 +139,44 @@ def test_draws_favour_features_that_are_present():
     drawn = np.zeros(4)
     for seed in range(3000):
         drawn += _draw_features(
-            np.arange(4, dtype=np.int32), np.arange(5), 4, np.zeros(4, np.int32), present,
-            np.array([100]), np.array([0]), 0.25, 0, 0.01, -1, np.uint64(seed),
+            np.arange(4, dtype=np.int32),
+            np.arange(5),
+            4,
+            np.zeros(4, np.int32),
+            present,
+            np.array([100]),
+            np.array([0]),
+            0.25,
+            0,
+            0.01,
+            -1,
+            np.uint64(seed),
         )
     np.testing.assert_allclose(drawn / drawn.sum(), present / present.sum(), atol=0.03)
     forced = _draw_features(
-        np.arange(4, dtype=np.int32), np.arange(5), 4, np.zeros(4, np.int32), present,
-        np.array([100]), np.array([0]), 0.25, 0, 0.01, 3, np.uint64(1),
+        np.arange(4, dtype=np.int32),
+        np.arange(5),
+        4,
+        np.zeros(4, np.int32),
+        present,
+        np.array([100]),
+        np.array([0]),
+        0.25,
+        0,
+        0.01,
+        3,
+        np.uint64(1),
     )
     assert forced[3] == 1 and forced.sum() == 1
 
 
 @settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 10**6), n=st.integers(1, 600), few=st.booleans(), max_bins=st.integers(2, 254))
+@given(
+    seed=st.integers(0, 10**6),
+    n=st.integers(1, 600),
+    few=st.booleans(),
+    max_bins=st.integers(2, 254),
+)
 def test_bins_keep_the_order_and_hold_equal_weights(seed, n, few, max_bins):
     rng = np.random.default_rng(seed)
     x = (rng.integers(0, 5, n) if few else rng.normal(size=n)).astype(np.float32)

@@ -43,7 +43,15 @@ def as_sparse(X):
 def same_forest(a, b):
     return all(
         np.array_equal(getattr(a.forest_, name), getattr(b.forest_, name))
-        for name in ("feature", "threshold", "default_left", "child", "leaf_ptr", "codes", "weights")
+        for name in (
+            "feature",
+            "threshold",
+            "default_left",
+            "child",
+            "leaf_ptr",
+            "codes",
+            "weights",
+        )
     )
 
 
@@ -59,7 +67,9 @@ def test_passes_the_estimator_checks():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         check_estimator(
-            Forest(6, min_samples_leaf=3, random_state=0), expected_failed_checks=allowed, on_skip=None
+            Forest(6, min_samples_leaf=3, random_state=0),
+            expected_failed_checks=allowed,
+            on_skip=None,
         )
 
 
@@ -174,12 +184,19 @@ def test_equals_brute_force_with_the_same_leaves(atoms, criterion):
         y = np.where(y < 0, 0.0, y)
     weight = np.random.default_rng(1).uniform(0.5, 2, len(y))
     forest = Forest(
-        6, criterion=criterion, leaf_storage="values", max_samples_leaf=None, bootstrap=False,
-        max_samples=0.6, random_state=5,
+        6,
+        criterion=criterion,
+        leaf_storage="values",
+        max_samples_leaf=None,
+        bootstrap=False,
+        max_samples=0.6,
+        random_state=5,
     ).fit(X, y, weight)
     from foretell.learners.trees.fitting import draw_counts
 
-    drawn = [draw_counts(len(y), b, forest._settings(len(y), X.shape[1])) * weight for b in range(6)]
+    drawn = [
+        draw_counts(len(y), b, forest._settings(len(y), X.shape[1])) * weight for b in range(6)
+    ]
     levels = [0.03, 0.2, 0.5, 0.71, 0.95]
     expected, cdf = brute_force(forest, X[:60], X, y, drawn, levels)
     np.testing.assert_allclose(forest.predict(X[:60], levels), expected, atol=1e-6)
@@ -193,8 +210,13 @@ def test_dense_quantiles_equal_those_of_quantile_forest():
     y = 20 + 3 * X[:, 0] + np.exp(0.5 * X[:, 1]) * rng.normal(size=len(X))
     levels = [0.1, 0.5, 0.9]
     ours = Forest(
-        200, criterion="mse", max_features=None, max_samples_leaf=None, min_samples_leaf=8,
-        leaf_storage="values", random_state=0,
+        200,
+        criterion="mse",
+        max_features=None,
+        max_samples_leaf=None,
+        min_samples_leaf=8,
+        leaf_storage="values",
+        random_state=0,
     ).fit(X, y)
     theirs = peer.RandomForestQuantileRegressor(
         n_estimators=200, min_samples_leaf=8, max_samples_leaf=None, random_state=0
@@ -215,8 +237,14 @@ def test_codes_and_exact_leaves_predict_nearly_the_same():
 
 def test_quantiles_at_the_ends_are_the_least_and_the_greatest_response():
     X, y = small_problem()
-    forest = Forest(1, leaf_storage="values", bootstrap=False, max_depth=0, random_state=0,
-                    max_samples_leaf=None).fit(X, y)
+    forest = Forest(
+        1,
+        leaf_storage="values",
+        bootstrap=False,
+        max_depth=0,
+        random_state=0,
+        max_samples_leaf=None,
+    ).fit(X, y)
     ends = forest.predict(X[:5], [0, 1])
     assert (ends[:, 0] == y.min()).all() and (ends[:, 1] == y.max()).all()
     assert forest.predict(X[:2], 0.5)[0] == pytest.approx(np.median(y), abs=0.05)
@@ -310,7 +338,9 @@ def lines_regret(seed, sizes, shared, trees, pooled_options=None):
     pooled = Forest(trees, random_state=0, **(pooled_options or {})).fit(X, y).predict(Z, LEVELS)
     alone = np.empty_like(pooled)
     for g in range(len(sizes)):
-        own = Forest(trees, random_state=0, **(pooled_options or {})).fit(X[line == g], y[line == g])
+        own = Forest(trees, random_state=0, **(pooled_options or {})).fit(
+            X[line == g], y[line == g]
+        )
         alone[where == g] = own.predict(Z[where == g], LEVELS)
     tail = where >= 5
     truth = simulators.true_quantiles(mean, 6.0)
@@ -372,8 +402,11 @@ def test_cost_follows_the_present_values_not_the_columns_s3():
 
 @settings(max_examples=15, deadline=None)
 @given(
-    n=st.integers(2, 80), p=st.integers(1, 5), seed=st.integers(0, 10**6),
-    leaf=st.integers(1, 8), rounded=st.booleans(),
+    n=st.integers(2, 80),
+    p=st.integers(1, 5),
+    seed=st.integers(0, 10**6),
+    leaf=st.integers(1, 8),
+    rounded=st.booleans(),
     interpolation=st.sampled_from(["linear", "lower", "midpoint"]),
     criterion=st.sampled_from(["quantile", "mse"]),
 )
@@ -446,11 +479,15 @@ def test_infinity_is_refused_by_column_and_row(value, form):
 def test_unknown_features_are_ignored_with_a_warning_and_categories_are_absent():
     rng = np.random.default_rng(0)
     kinds = rng.choice(["tea", "milk"], 300)
-    records = [{"kind": k, "price": float(v)} for k, v in zip(kinds, rng.normal(size=300), strict=True)]
+    records = [
+        {"kind": k, "price": float(v)} for k, v in zip(kinds, rng.normal(size=300), strict=True)
+    ]
     y = np.where(kinds == "tea", 1.0, 9.0) + rng.normal(size=300) * 0.1
     forest = Forest(10, random_state=0, max_features=None).fit(records, y)
     assert forest.record_columns_ == ["kind=milk", "kind=tea", "price"]
-    assert forest.predict([{"kind": "tea"}, {"kind": "milk"}], 0.5) == pytest.approx([1, 9], abs=0.3)
+    assert forest.predict([{"kind": "tea"}, {"kind": "milk"}], 0.5) == pytest.approx(
+        [1, 9], abs=0.3
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         unseen = forest.predict([{"kind": "wine"}, {}, {"price": None}], 0.5)
@@ -470,7 +507,9 @@ def test_all_absent_rows_follow_the_defaults():
     row = forest.predict(np.full((2, X.shape[1]), np.nan), LEVELS)
     assert np.isfinite(row).all() and (row[0] == row[1]).all()
     nothing = Forest(5, random_state=0).fit(np.full((50, 3), np.nan), y[:50])
-    assert nothing.predict(np.full((1, 3), np.nan), 0.5)[0] == pytest.approx(np.median(y[:50]), abs=0.8)
+    assert nothing.predict(np.full((1, 3), np.nan), 0.5)[0] == pytest.approx(
+        np.median(y[:50]), abs=0.8
+    )
 
 
 def test_constant_and_tiny_data():
@@ -506,10 +545,20 @@ def test_responses_that_cannot_be_used():
 @pytest.mark.parametrize(
     "options",
     [
-        {"n_estimators": 0}, {"criterion": "mae"}, {"min_samples_leaf": 0}, {"max_features": 1.5},
-        {"max_features": "log2"}, {"max_bins": 300}, {"split_quantiles": (0.0, 0.5)},
-        {"leaf_storage": "rows"}, {"interpolation": "nearest"}, {"max_samples": 0.0},
-        {"backend": "cuda"}, {"max_depth": -1}, {"max_samples_leaf": 0}, {"min_presence": 2},
+        {"n_estimators": 0},
+        {"criterion": "mae"},
+        {"min_samples_leaf": 0},
+        {"max_features": 1.5},
+        {"max_features": "log2"},
+        {"max_bins": 300},
+        {"split_quantiles": (0.0, 0.5)},
+        {"leaf_storage": "rows"},
+        {"interpolation": "nearest"},
+        {"max_samples": 0.0},
+        {"backend": "cuda"},
+        {"max_depth": -1},
+        {"max_samples_leaf": 0},
+        {"min_presence": 2},
     ],
 )
 def test_parameters_outside_their_range_are_named(options):

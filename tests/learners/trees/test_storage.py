@@ -38,7 +38,8 @@ def test_a_saved_forest_predicts_the_same(problem, tmp_path, storage):
     assert again.get_params() == forest.get_params()
     np.testing.assert_array_equal(again.feature_importances_, forest.feature_importances_)
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == [
-        "forest.json", "forest.npz",
+        "forest.json",
+        "forest.npz",
     ]
 
 
@@ -109,7 +110,9 @@ def pickled_member(folder):
         for name, array in arrays.items():
             part = io.BytesIO()
             np.lib.format.write_array(part, array)
-            archive.writestr(f"{name}.npy", part.getvalue() if name != "values" else buffer.getvalue())
+            archive.writestr(
+                f"{name}.npy", part.getvalue() if name != "values" else buffer.getvalue()
+            )
 
 
 def whole_file_pickled(folder):

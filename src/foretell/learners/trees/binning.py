@@ -36,7 +36,9 @@ class BinnedColumns:
         """Number of columns."""
         return len(self.column_ptr) - 1
 
-    def threshold(self, columns: NDArray[np.integer], bins: NDArray[np.integer]) -> NDArray[np.float32]:
+    def threshold(
+        self, columns: NDArray[np.integer], bins: NDArray[np.integer]
+    ) -> NDArray[np.float32]:
         """Largest value that still falls into a bin; infinite for a column's last bin."""
         columns = np.asarray(columns, dtype=np.int64)
         position = self.cut_ptr[columns] + np.asarray(bins, dtype=np.int64) - 1
@@ -64,7 +66,9 @@ def cut_points(
         last = np.arange(len(distinct) - 1)
     else:
         mass = np.cumsum(np.add.reduceat(weights[order], starts))
-        bin_of = np.minimum((mass * (max_bins / mass[-1]) * (1 - 1e-12)).astype(np.int64), max_bins - 1)
+        bin_of = np.minimum(
+            (mass * (max_bins / mass[-1]) * (1 - 1e-12)).astype(np.int64), max_bins - 1
+        )
         last = np.flatnonzero(bin_of[1:] != bin_of[:-1])
     lower, upper = distinct[last], distinct[last + 1]
     middle = (lower.astype(np.float64) + upper.astype(np.float64)) / 2

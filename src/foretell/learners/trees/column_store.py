@@ -20,8 +20,13 @@ Block = tuple[Any, ArrayLike] | tuple[Any, ArrayLike, ArrayLike | None]
 """Features ``(m, p)`` dense or sparse, responses ``(m,)`` and, if wanted, weights ``(m,)``."""
 
 _FILES = {
-    "column_ptr": "int64", "rows": "int32", "bins": "uint8", "cut_ptr": "int64", "cuts": "float32",
-    "y": "float64", "weight": "float64",
+    "column_ptr": "int64",
+    "rows": "int32",
+    "bins": "uint8",
+    "cut_ptr": "int64",
+    "cuts": "float32",
+    "y": "float64",
+    "weight": "float64",
 }
 _VERSION = [1, 0]
 
@@ -68,7 +73,9 @@ class ColumnStore:
             if counts is None:
                 counts = np.zeros(matrix.shape[1], dtype=np.int64)
             elif len(counts) != matrix.shape[1]:
-                raise DataError(f"a block has {matrix.shape[1]} columns, the first had {len(counts)}")
+                raise DataError(
+                    f"a block has {matrix.shape[1]} columns, the first had {len(counts)}"
+                )
             counts += np.bincount(matrix.indices, minlength=len(counts))
             y_parts.append(y)
             weight_parts.append(weight)
@@ -114,8 +121,11 @@ class ColumnStore:
         rows.flush()
         bins.flush()
         for name, array in (
-            ("column_ptr", column_ptr), ("cut_ptr", cut.cut_ptr), ("cuts", cut.cuts),
-            ("y", y_all), ("weight", weight_all),
+            ("column_ptr", column_ptr),
+            ("cut_ptr", cut.cut_ptr),
+            ("cuts", cut.cuts),
+            ("y", y_all),
+            ("weight", weight_all),
         ):
             np.save(folder / f"{name}.npy", array)
         (folder / "store.json").write_text(json.dumps({"version": _VERSION, "n_rows": n}))

@@ -46,7 +46,9 @@ def _record_column(name: Any, value: Any, row: int) -> tuple[str, float] | None:
         number = float(value)
     except (TypeError, ValueError):
         raise DataError(
-            f"feature value of type {type(value).__name__}", column=name, row=row,
+            f"feature value of type {type(value).__name__}",
+            column=name,
+            row=row,
             hint="Give a number, text for a category, or None.",
         ) from None
     return None if math.isnan(number) else (name, number)
@@ -158,4 +160,6 @@ def select_columns(matrix: sparse.csr_array, n_columns: int) -> sparse.csr_array
             stacklevel=4,
         )
         return sparse.csr_array(matrix[:, :n_columns])
-    return sparse.csr_array((matrix.data, matrix.indices, matrix.indptr), (matrix.shape[0], n_columns))
+    return sparse.csr_array(
+        (matrix.data, matrix.indices, matrix.indptr), (matrix.shape[0], n_columns)
+    )

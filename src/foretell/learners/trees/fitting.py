@@ -93,13 +93,29 @@ def grow(
     tolerance = 1e-10 * float(np.sum(local_weight * local_y**2))
     state = np.random.SeedSequence([settings.entropy, tree, 2]).generate_state(2, np.uint64)
     feature, split_bin, default_left, child, gain, leaf_ptr, leaf_rows = growth.grow_tree(
-        start, end, local_rows, local_bins, local_y, local_weight, settings.grid,
-        settings.max_depth, settings.min_samples_split, settings.min_samples_leaf,
-        settings.fraction, settings.at_most, settings.min_presence, settings.always,
-        np.uint64(state[0]), tolerance,
+        start,
+        end,
+        local_rows,
+        local_bins,
+        local_y,
+        local_weight,
+        settings.grid,
+        settings.max_depth,
+        settings.min_samples_split,
+        settings.min_samples_leaf,
+        settings.fraction,
+        settings.at_most,
+        settings.min_presence,
+        settings.always,
+        np.uint64(state[0]),
+        tolerance,
     )
     ptr, codes, weights = growth.summarize_leaves(
-        leaf_ptr, leaf_rows, responses.code[in_bag], local_weight, settings.max_samples_leaf,
+        leaf_ptr,
+        leaf_rows,
+        responses.code[in_bag],
+        local_weight,
+        settings.max_samples_leaf,
         np.uint64(state[1]),
     )
     inner = feature >= 0
@@ -107,7 +123,13 @@ def grow(
     threshold[inner] = columns.threshold(feature[inner], split_bin[inner])
     code_type = np.uint16 if len(responses.values) <= 2**16 else np.int32
     return Tree(
-        feature=feature.copy(), threshold=threshold, default_left=default_left.copy(),
-        child=child.copy(), leaf_ptr=ptr, codes=codes.astype(code_type), weights=weights.copy(),
-        importance=gain[inner] / max(float(local_weight.sum()), 1e-300), split_column=feature[inner],
+        feature=feature.copy(),
+        threshold=threshold,
+        default_left=default_left.copy(),
+        child=child.copy(),
+        leaf_ptr=ptr,
+        codes=codes.astype(code_type),
+        weights=weights.copy(),
+        importance=gain[inner] / max(float(local_weight.sum()), 1e-300),
+        split_column=feature[inner],
     )

@@ -7,12 +7,15 @@ numbered in ascending order of the response, and every pass keeps that order, so
 sorted leaves cost one scan.
 """
 
+# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, check-untyped-defs=False
+
 from __future__ import annotations
 
 import math
 
 import numpy as np
 from numba import njit
+
 
 @njit(cache=True, nogil=True)
 def _mix(state, value):
@@ -84,7 +87,17 @@ def _relabel(order, lo, hi, y, weight, grid, label):
 
 @njit(cache=True, nogil=True)
 def _count_presence(
-    active, start, end, rows, bins, node_of_row, node_size, min_leaf, pair_ptr, pair_node, pair_count
+    active,
+    start,
+    end,
+    rows,
+    bins,
+    node_of_row,
+    node_size,
+    min_leaf,
+    pair_ptr,
+    pair_node,
+    pair_count,
 ):
     """Lists the (feature, node) pairs that can split, and drops entries and features that are done.
 
@@ -137,8 +150,18 @@ def _count_presence(
 
 @njit(cache=True, nogil=True)
 def _draw_features(
-    active, pair_ptr, n_pairs, pair_node, pair_count, node_size, node_id, fraction, at_most,
-    min_presence, always, seed,
+    active,
+    pair_ptr,
+    n_pairs,
+    pair_node,
+    pair_count,
+    node_size,
+    node_id,
+    fraction,
+    at_most,
+    min_presence,
+    always,
+    seed,
 ):
     """Draws each node's features without replacement, with probability by presence in the node.
 
@@ -207,8 +230,26 @@ def _score(stats, labels):
 
 @njit(cache=True, nogil=True)
 def _best_splits(
-    active, pair_ptr, selected, pair_node, pair_count, start, end, rows, bins, node_of_row,
-    node_size, totals, y, weight, label, labels, min_leaf, best_score, best_feature, best_bin,
+    active,
+    pair_ptr,
+    selected,
+    pair_node,
+    pair_count,
+    start,
+    end,
+    rows,
+    bins,
+    node_of_row,
+    node_size,
+    totals,
+    y,
+    weight,
+    label,
+    labels,
+    min_leaf,
+    best_score,
+    best_feature,
+    best_bin,
     best_left,
 ):
     """Best split of every node over its drawn features, with both directions for absent rows."""
@@ -331,8 +372,22 @@ def _route(start, end, rows, bins, node_of_row, best_feature, best_bin, goes_lef
 
 @njit(cache=True, nogil=True)
 def grow_tree(
-    start, end, rows, bins, y, weight, grid, max_depth, min_split, min_leaf, fraction, at_most,
-    min_presence, always, seed, tolerance,
+    start,
+    end,
+    rows,
+    bins,
+    y,
+    weight,
+    grid,
+    max_depth,
+    min_split,
+    min_leaf,
+    fraction,
+    at_most,
+    min_presence,
+    always,
+    seed,
+    tolerance,
 ):
     """Grows one tree; rows are numbered in ascending order of ``y``.
 
@@ -366,7 +421,15 @@ def grow_tree(
     if n < max(min_split, 2 * min_leaf) or y[0] == y[n - 1] or max_depth == 0:
         child[0] = 0
         leaf_ptr[1] = n
-        return feature[:1], split_bin[:1], default_left[:1], child[:1], gain[:1], leaf_ptr[:2], order
+        return (
+            feature[:1],
+            split_bin[:1],
+            default_left[:1],
+            child[:1],
+            gain[:1],
+            leaf_ptr[:2],
+            order,
+        )
     while node_id.size > 0:
         level = node_id.size
         size = node_hi - node_lo
@@ -394,19 +457,57 @@ def grow_tree(
         pair_node = np.empty(room, np.int32)
         pair_count = np.empty(room, np.int32)
         n_active, n_pairs = _count_presence(
-            active, start, end, rows, bins, node_of_row, size, min_leaf, pair_ptr, pair_node, pair_count
+            active,
+            start,
+            end,
+            rows,
+            bins,
+            node_of_row,
+            size,
+            min_leaf,
+            pair_ptr,
+            pair_node,
+            pair_count,
         )
         active = active[:n_active].copy()
         selected = _draw_features(
-            active, pair_ptr, n_pairs, pair_node, pair_count, size, node_id, fraction, at_most,
-            min_presence, always, seed,
+            active,
+            pair_ptr,
+            n_pairs,
+            pair_node,
+            pair_count,
+            size,
+            node_id,
+            fraction,
+            at_most,
+            min_presence,
+            always,
+            seed,
         )
         best_feature = np.full(level, -1, np.int32)
         best_bin = np.zeros(level, np.uint8)
         best_left = np.zeros(level, np.uint8)
         _best_splits(
-            active, pair_ptr, selected, pair_node, pair_count, start, end, rows, bins, node_of_row,
-            size, totals, y, weight, label, labels, min_leaf, best_score, best_feature, best_bin,
+            active,
+            pair_ptr,
+            selected,
+            pair_node,
+            pair_count,
+            start,
+            end,
+            rows,
+            bins,
+            node_of_row,
+            size,
+            totals,
+            y,
+            weight,
+            label,
+            labels,
+            min_leaf,
+            best_score,
+            best_feature,
+            best_bin,
             best_left,
         )
         for a in range(level):
@@ -466,8 +567,13 @@ def grow_tree(
         node_lo = next_lo[:n_next].copy()
         node_hi = next_hi[:n_next].copy()
     return (
-        feature[:n_nodes], split_bin[:n_nodes], default_left[:n_nodes], child[:n_nodes],
-        gain[:n_nodes], leaf_ptr[: n_leaves + 1], leaf_rows,
+        feature[:n_nodes],
+        split_bin[:n_nodes],
+        default_left[:n_nodes],
+        child[:n_nodes],
+        gain[:n_nodes],
+        leaf_ptr[: n_leaves + 1],
+        leaf_rows,
     )
 
 

@@ -96,10 +96,22 @@ def _select(
 
 
 def grow_tree(
-    start: NDArray[np.int64], end: NDArray[np.int64], rows: NDArray[np.int32],
-    bins: NDArray[np.uint8], y: NDArray[np.float64], weight: NDArray[np.float64],
-    grid: NDArray[np.float64], max_depth: int, min_split: int, min_leaf: int, fraction: float,
-    at_most: int, min_presence: float, always: int, seed: np.uint64, tolerance: float,
+    start: NDArray[np.int64],
+    end: NDArray[np.int64],
+    rows: NDArray[np.int32],
+    bins: NDArray[np.uint8],
+    y: NDArray[np.float64],
+    weight: NDArray[np.float64],
+    grid: NDArray[np.float64],
+    max_depth: int,
+    min_split: int,
+    min_leaf: int,
+    fraction: float,
+    at_most: int,
+    min_presence: float,
+    always: int,
+    seed: np.uint64,
+    tolerance: float,
 ) -> tuple[NDArray[Any], ...]:
     """Grows one tree; see ``growth.grow_tree``."""
     n = len(y)
@@ -142,8 +154,22 @@ def grow_tree(
         kept = node_of_row[entry_row] >= 0
         entry_feature, entry_row, entry_bin = entry_feature[kept], entry_row[kept], entry_bin[kept]
         best = _level_splits(
-            entry_feature, entry_row, entry_bin, node_of_row, node_id, size, stats, totals, labels,
-            parent + slack, min_leaf, fraction, at_most, min_presence, always, seed,
+            entry_feature,
+            entry_row,
+            entry_bin,
+            node_of_row,
+            node_id,
+            size,
+            stats,
+            totals,
+            labels,
+            parent + slack,
+            min_leaf,
+            fraction,
+            at_most,
+            min_presence,
+            always,
+            seed,
         )
         best_score, best_feature, best_bin, best_left = best
         goes_left = np.zeros(n, dtype=bool)
@@ -183,18 +209,33 @@ def grow_tree(
         level = following
     leaf_ptr = np.concatenate(([0], np.cumsum([len(members) for members in leaves])))
     return (
-        np.array(feature, np.int32), np.array(split_bin, np.uint8), np.array(default_left, np.uint8),
-        np.array(child, np.int32), np.array(gain), leaf_ptr.astype(np.int64),
+        np.array(feature, np.int32),
+        np.array(split_bin, np.uint8),
+        np.array(default_left, np.uint8),
+        np.array(child, np.int32),
+        np.array(gain),
+        leaf_ptr.astype(np.int64),
         np.concatenate(leaves).astype(np.int32),
     )
 
 
 def _level_splits(
-    entry_feature: NDArray[np.int64], entry_row: NDArray[np.int64], entry_bin: NDArray[np.int64],
-    node_of_row: NDArray[np.int64], node_id: NDArray[np.int64], size: NDArray[np.int64],
-    stats: NDArray[np.float64], totals: NDArray[np.float64], labels: bool,
-    best_score: NDArray[np.float64], min_leaf: int, fraction: float, at_most: int,
-    min_presence: float, always: int, seed: np.uint64,
+    entry_feature: NDArray[np.int64],
+    entry_row: NDArray[np.int64],
+    entry_bin: NDArray[np.int64],
+    node_of_row: NDArray[np.int64],
+    node_id: NDArray[np.int64],
+    size: NDArray[np.int64],
+    stats: NDArray[np.float64],
+    totals: NDArray[np.float64],
+    labels: bool,
+    best_score: NDArray[np.float64],
+    min_leaf: int,
+    fraction: float,
+    at_most: int,
+    min_presence: float,
+    always: int,
+    seed: np.uint64,
 ) -> tuple[NDArray[Any], ...]:
     """Best split of every node of a level; nodes without one keep feature -1."""
     n_level = len(size)
@@ -216,8 +257,16 @@ def _level_splits(
         return best_score, best_feature, best_bin, best_left
     chosen = chosen[
         _select(
-            pair_feature[chosen], pair_node[chosen], counts[chosen], size, node_id, fraction,
-            at_most, min_presence, always, seed,
+            pair_feature[chosen],
+            pair_node[chosen],
+            counts[chosen],
+            size,
+            node_id,
+            fraction,
+            at_most,
+            min_presence,
+            always,
+            seed,
         )
     ]
     for begin in range(0, len(chosen), _PAIRS_AT_ONCE):
@@ -251,8 +300,11 @@ def _level_splits(
         with_absent = left + absent
         n_with = n_left + n_absent
         left_ok = (
-            filled & (n_absent > 0) & (np.arange(256) < high[block][:, None])
-            & (n_with >= min_leaf) & (rows_here - n_with >= min_leaf)
+            filled
+            & (n_absent > 0)
+            & (np.arange(256) < high[block][:, None])
+            & (n_with >= min_leaf)
+            & (rows_here - n_with >= min_leaf)
         )
         value = _score(with_absent, labels) + _score(total - with_absent, labels)
         scores[..., 1][left_ok] = value[left_ok]
@@ -266,9 +318,7 @@ def _level_splits(
                 best_feature[a] = pair_feature[block[k]]
                 best_bin[a] = top[k] // 2
                 full = n_absent[k, 0] == 0
-                best_left[a] = (
-                    2 * n_left[k, top[k] // 2] >= size[a] if full else bool(top[k] % 2)
-                )
+                best_left[a] = 2 * n_left[k, top[k] // 2] >= size[a] if full else bool(top[k] % 2)
     return best_score, best_feature, best_bin, best_left
 
 

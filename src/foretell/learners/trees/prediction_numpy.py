@@ -9,9 +9,16 @@ from numpy.typing import NDArray
 
 
 def apply(
-    indptr: NDArray[np.int64], indices: NDArray[np.int32], data: NDArray[np.float32],
-    used: NDArray[np.int32], n_used: int, roots: NDArray[np.int64], feature: NDArray[np.int32],
-    threshold: NDArray[np.float32], default_left: NDArray[np.uint8], child: NDArray[np.int32],
+    indptr: NDArray[np.int64],
+    indices: NDArray[np.int32],
+    data: NDArray[np.float32],
+    used: NDArray[np.int32],
+    n_used: int,
+    roots: NDArray[np.int64],
+    feature: NDArray[np.int32],
+    threshold: NDArray[np.float32],
+    default_left: NDArray[np.uint8],
+    child: NDArray[np.int32],
 ) -> NDArray[np.int32]:
     """Leaf of each row in each tree: ``(n, B)`` int32."""
     n = len(indptr) - 1
@@ -36,8 +43,12 @@ def apply(
 
 
 def distributions(
-    leaves: NDArray[np.int32], first_leaf: NDArray[np.int64], leaf_ptr: NDArray[np.int64],
-    codes: NDArray[Any], weights: NDArray[np.float32], values: NDArray[np.float64],
+    leaves: NDArray[np.int32],
+    first_leaf: NDArray[np.int64],
+    leaf_ptr: NDArray[np.int64],
+    codes: NDArray[Any],
+    weights: NDArray[np.float32],
+    values: NDArray[np.float64],
     atom: NDArray[np.uint8],
 ) -> tuple[NDArray[Any], ...]:
     """Distribution of each row from its leaves; a leaf of -1 leaves its tree out."""
@@ -68,8 +79,13 @@ def distributions(
 
 
 def quantiles(
-    ptr: NDArray[np.int64], y: NDArray[np.float64], w: NDArray[np.float64], flat: NDArray[np.uint8],
-    levels: NDArray[np.float64], mode: int, result: NDArray[np.float64],
+    ptr: NDArray[np.int64],
+    y: NDArray[np.float64],
+    w: NDArray[np.float64],
+    flat: NDArray[np.uint8],
+    levels: NDArray[np.float64],
+    mode: int,
+    result: NDArray[np.float64],
 ) -> None:
     """Quantiles of each row at ascending levels, into ``result``; see the compiled version."""
     for i in range(len(ptr) - 1):
@@ -100,8 +116,12 @@ def quantiles(
 
 
 def cumulative(
-    ptr: NDArray[np.int64], y: NDArray[np.float64], w: NDArray[np.float64],
-    points: NDArray[np.float64], strict: bool, result: NDArray[np.float64],
+    ptr: NDArray[np.int64],
+    y: NDArray[np.float64],
+    w: NDArray[np.float64],
+    points: NDArray[np.float64],
+    strict: bool,
+    result: NDArray[np.float64],
 ) -> None:
     """Distribution function of each row at ascending points, into ``result``."""
     for i in range(len(ptr) - 1):
@@ -110,5 +130,3 @@ def cumulative(
         count = np.searchsorted(values, here, side="left" if strict else "right")
         mass = np.concatenate(([0.0], np.cumsum(weight)))[count]
         result[i] = np.where(count == len(values), 1.0, np.minimum(mass, 1.0))
-
-

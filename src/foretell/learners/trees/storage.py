@@ -155,7 +155,9 @@ def save(folder: Path, forest: Forest, header: dict[str, Any], extra: dict[str, 
     (folder / "forest.json").write_text(text, encoding="utf-8")
 
 
-def load(folder: Path, n_columns_key: str, extra: dict[str, str]) -> tuple[Forest, dict[str, Any], dict]:
+def load(
+    folder: Path, n_columns_key: str, extra: dict[str, str]
+) -> tuple[Forest, dict[str, Any], dict]:
     """Reads what `save` wrote and believes none of it before it is checked.
 
     Args:
@@ -170,11 +172,23 @@ def load(folder: Path, n_columns_key: str, extra: dict[str, str]) -> tuple[Fores
     header = _read_header(folder / "forest.json")
     n_columns = header.get(n_columns_key)
     if not isinstance(n_columns, int) or isinstance(n_columns, bool) or not 0 < n_columns < 2**31:
-        raise ArtefactError(f"{folder / 'forest.json'}: {n_columns_key!r} must be a positive integer")
+        raise ArtefactError(
+            f"{folder / 'forest.json'}: {n_columns_key!r} must be a positive integer"
+        )
     kinds = {
-        "tree_ptr": "int64", "feature": "int32", "threshold": "float32", "default_left": "uint8",
-        "child": "int32", "leaf_tree_ptr": "int64", "leaf_ptr": "int64", "codes": "uint16 int32",
-        "weights": "float32", "values": "float64", "atom": "uint8", "row_ids": "int32", **extra,
+        "tree_ptr": "int64",
+        "feature": "int32",
+        "threshold": "float32",
+        "default_left": "uint8",
+        "child": "int32",
+        "leaf_tree_ptr": "int64",
+        "leaf_ptr": "int64",
+        "codes": "uint16 int32",
+        "weights": "float32",
+        "values": "float64",
+        "atom": "uint8",
+        "row_ids": "int32",
+        **extra,
     }
     arrays = _read_arrays(folder / "forest.npz", kinds)
     forest = Forest(**{field.name: arrays[field.name] for field in fields(Forest)})
@@ -220,7 +234,14 @@ def _read_arrays(path: Path, kinds: dict[str, str]) -> dict[str, NDArray[Any]]:
             arrays = {name: archive[name] for name in kinds}
     except ArtefactError:
         raise
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError) as error:
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        KeyError,
+        zipfile.BadZipFile,
+        NotImplementedError,
+    ) as error:
         raise ArtefactError(f"{path} cannot be read: {error}") from error
     except Exception as error:  # zlib.error and what else a damaged archive brings
         raise ArtefactError(f"{path} is damaged: {error}") from error
