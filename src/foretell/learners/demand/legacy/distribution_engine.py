@@ -53,7 +53,7 @@ class DistributionEngine(BaseEstimator):
         self,
         method: Method = "empirical",
         *,
-        lam: float = 26.0,
+        lam: float = 60.0,
         kappa: float | None = None,
         horizon_edges: Sequence[int] = (4, 13, 26),
         half_life: float | None = None,

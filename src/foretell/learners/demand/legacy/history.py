@@ -58,9 +58,18 @@ def last_values(values: NDArray) -> NDArray[np.float64]:
     return np.where(seen.any(axis=1), values[np.arange(len(values)), place], np.nan)
 
 
-def trailing_mean(values: NDArray, window: int) -> NDArray[np.float64]:
-    """Mean of the observed values among the last ``window``; the last value where none is."""
-    mean = row_mean(values[:, -window:])
+def trailing_mean(
+    values: NDArray, window: int, weights: NDArray | None = None
+) -> NDArray[np.float64]:
+    """(Weighted) mean of the observed values among the last ``window``; else the last value."""
+    recent = values[:, -window:]
+    if weights is None:
+        mean = row_mean(recent)
+    else:
+        weight = np.where(np.isfinite(recent), weights[:, -window:], 0.0)
+        total = weight.sum(axis=1)
+        top = (weight * np.nan_to_num(recent)).sum(axis=1)
+        mean = np.where(total > 0, top / np.where(total > 0, total, 1.0), np.nan)
     return np.where(np.isfinite(mean), mean, last_values(values))
 
 
@@ -108,7 +117,7 @@ def seasonal_strength(values: NDArray, season: int) -> NDArray[np.float64]:
     The trend is the line through year-on-year differences, the season the mean of each phase.
     ``Var(R)`` is divided by its degrees of freedom: with two seasons, the phase means of pure
     noise explain half of its variance, and the uncorrected strength would call it seasonal.
-    Rows with fewer than two seasons observed get 0. After Hyndman & Athanasopoulos,
+    Rows in which fewer than an eighth of the phases (or 4) were seen twice get 0. After Hyndman & Athanasopoulos,
     "Forecasting: Principles and Practice", section 6.7.
     """
     n, width = values.shape
@@ -139,7 +148,7 @@ def seasonal_strength(values: NDArray, season: int) -> NDArray[np.float64]:
     freedom = number - phases
     total = (deviation**2).sum(axis=(1, 2)) / np.maximum(number - 1, 1)
     noise = (rest**2).sum(axis=(1, 2)) / np.maximum(freedom, 1)
-    enough = (freedom >= season // 2) & (total > 1e-12)
+    enough = (freedom >= max(4, season // 8)) & (total > 1e-12)
     return np.where(enough, np.maximum(0.0, 1 - noise / np.maximum(total, 1e-12)), 0.0)
 
 

@@ -21,8 +21,10 @@ from foretell.learners.demand.legacy.history import History
 from foretell.learners.demand.legacy.patchwork import Patchwork, Plan, Points, launch_curves
 from foretell.learners.demand.legacy.point_models import (
     TSB,
+    ExponentialSmoothing,
     MovingAverage,
     PointModel,
+    SeasonalLevel,
     SeasonalNaive,
 )
 from foretell.learners.demand.legacy.router import Router
@@ -32,10 +34,16 @@ DEFAULT_MODELS: dict[str, tuple[PointModel, ...]] = {
     "new": (MovingAverage(),),
     "intermittent": (TSB(),),
     "lumpy": (TSB(),),
-    "seasonal": (SeasonalNaive(),),
-    "regular": (MovingAverage(),),
+    "seasonal": (SeasonalNaive(), SeasonalNaive(growth=1.0), SeasonalLevel()),
+    "regular": (
+        MovingAverage(),
+        SeasonalNaive(),
+        SeasonalNaive(growth=1.0),
+        SeasonalLevel(),
+        ExponentialSmoothing(seasonal_addon=True),
+    ),
 }
-"""Point models of each route; the median of several is taken."""
+"""Point models of each route; the median of several is taken. All run on many series at once."""
 
 _DEFAULT: Any = "default"
 

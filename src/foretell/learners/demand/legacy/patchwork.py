@@ -215,7 +215,7 @@ class Patchwork:
                 continue
             needs[at] = max((m.needs(plan.season) for m in plan.models[name]), default=1)
             base[at], used[at] = self._ensemble(
-                plan.models[name], adjusted[at], seasonless[at], season[at][:, width:]
+                plan.models[name], adjusted[at], seasonless[at], season[at]
             )
         fallback = ~np.isfinite(base).all(axis=1)
         if fallback.any():
@@ -246,15 +246,16 @@ class Patchwork:
         With both kinds in a route the median is taken of whole forecasts and then divided by the
         add-on's season, so that level x season is the forecast again.
         """
-        plan = self.plan
+        plan, width = self.plan, adjusted.shape[1]
         parts = []
         addon = any(m.seasonal_addon for m in models)
         for model in models:
             if model.seasonal_addon:
-                parts.append(model.forecast(seasonless, plan.h, plan.season))
+                past = season[:, :width]
+                parts.append(model.forecast(seasonless, plan.h, plan.season, past))
                 continue
             points = model.forecast(adjusted, plan.h, plan.season)
-            parts.append(points / season if addon else points)
+            parts.append(points / season[:, width:] if addon else points)
         return median_of(parts), np.full(len(adjusted), addon)
 
     def _season(

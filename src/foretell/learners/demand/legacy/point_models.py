@@ -39,8 +39,19 @@ class PointModel(BaseEstimator):
         return 1
 
     @abstractmethod
-    def forecast(self, history: NDArray, h: int, season: int) -> NDArray[np.float64]:
-        """Points (N, h) after a history (N, T); NaN rows where nothing can be said."""
+    def forecast(
+        self, history: NDArray, h: int, season: int, weights: NDArray | None = None
+    ) -> NDArray[np.float64]:
+        """Points (N, h) after a history (N, T); NaN rows where nothing can be said.
+
+        Args:
+            history: past values, NaN where unknown.
+            h: periods ahead.
+            season: periods a season.
+            weights: (N, T) weight of each value in a level, or ``None``. For models behind the
+                seasonal add-on it is the season itself: a value divided by a small season is as
+                much less certain, and the weighted mean is the ratio of sums.
+        """
 
     @staticmethod
     def from_json(value: dict[str, Any]) -> PointModel:
@@ -63,7 +74,9 @@ def _flat(level: NDArray, h: int) -> NDArray[np.float64]:
 class Naive(PointModel):
     """The last observed value."""
 
-    def forecast(self, history: NDArray, h: int, season: int) -> NDArray[np.float64]:
+    def forecast(
+        self, history: NDArray, h: int, season: int, weights: NDArray | None = None
+    ) -> NDArray[np.float64]:
         """See :meth:`PointModel.forecast`."""
         return _flat(last_values(history), h)
 
@@ -80,9 +93,11 @@ class MovingAverage(PointModel):
         self.window = window
         self.seasonal_addon = seasonal_addon
 
-    def forecast(self, history: NDArray, h: int, season: int) -> NDArray[np.float64]:
+    def forecast(
+        self, history: NDArray, h: int, season: int, weights: NDArray | None = None
+    ) -> NDArray[np.float64]:
         """See :meth:`PointModel.forecast`."""
-        return _flat(trailing_mean(history, self.window or default_window(season)), h)
+        return _flat(trailing_mean(history, self.window or default_window(season), weights), h)
 
 
 class SeasonalLevel(MovingAverage):
@@ -134,12 +149,14 @@ class SeasonalNaive(PointModel):
         """See :meth:`PointModel.needs`."""
         return season
 
-    def forecast(self, history: NDArray, h: int, season: int) -> NDArray[np.float64]:
+    def forecast(
+        self, history: NDArray, h: int, season: int, weights: NDArray | None = None
+    ) -> NDArray[np.float64]:
         """See :meth:`PointModel.forecast`."""
         n, width = history.shape
         steps = np.arange(h)
         window = self.window or default_window(season)
-        if self.growth and width > season:
+        if self.growth and width > season > 1:
             ratio = self._growth(history, season, window)
         else:
             ratio = np.ones(n)
@@ -150,8 +167,7 @@ class SeasonalNaive(PointModel):
                 place = width + steps - back + side
                 ok = (place >= 0) & (place < width)
                 part = np.where(ok, history[:, np.clip(place, 0, width - 1)], np.nan)
-                years = back / season
-                parts.append(part * ratio[:, None] ** (self.growth * years))
+                parts.append(part * ratio[:, None] ** (self.growth * lag))
         stacked = np.stack(parts)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
@@ -189,7 +205,9 @@ class ExponentialSmoothing(PointModel):
         self.alphas = alphas
         self.seasonal_addon = seasonal_addon
 
-    def forecast(self, history: NDArray, h: int, season: int) -> NDArray[np.float64]:
+    def forecast(
+        self, history: NDArray, h: int, season: int, weights: NDArray | None = None
+    ) -> NDArray[np.float64]:
         """See :meth:`PointModel.forecast`."""
         level, _ = exponential_smoothing(np.ascontiguousarray(history), np.array(self.alphas))
         return _flat(level, h)
@@ -207,7 +225,9 @@ class Croston(PointModel):
     def __init__(self, alpha: float = 0.1) -> None:
         self.alpha = alpha
 
-    def forecast(self, history: NDArray, h: int, season: int) -> NDArray[np.float64]:
+    def forecast(
+        self, history: NDArray, h: int, season: int, weights: NDArray | None = None
+    ) -> NDArray[np.float64]:
         """See :meth:`PointModel.forecast`."""
         return _flat(croston(np.ascontiguousarray(history), float(self.alpha), self._kind), h)
 
@@ -258,7 +278,9 @@ class StatsForecastModel(PointModel):
         """See :attr:`PointModel.name`."""
         return self.model
 
-    def forecast(self, history: NDArray, h: int, season: int) -> NDArray[np.float64]:
+    def forecast(
+        self, history: NDArray, h: int, season: int, weights: NDArray | None = None
+    ) -> NDArray[np.float64]:
         """See :meth:`PointModel.forecast`."""
         from joblib import Parallel, delayed
 

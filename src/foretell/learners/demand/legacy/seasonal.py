@@ -93,9 +93,10 @@ class SeasonalAddon(BaseEstimator):
             flat[:, -season:] = mean[:, None]
             level[short] = flat
         self._estimate(values, level, phases, groups, count, final=False)
-        index = self._of_rows(groups, np.arange(count), phases)
-        window = self.window or max(3, season // 4 * 2 // 2)
-        second = _smooth(values / index, window)
+        index = np.where(np.isfinite(values), self._of_rows(groups, np.arange(count), phases), np.nan)
+        window = self.window or max(3, season // 4)
+        # Ratio of sums: a value divided by a small index must not carry the level.
+        second = _smooth(values, window) / _smooth(index, window)
         usable = np.isfinite(row_mean(level))
         second[~usable] = np.nan
         self._estimate(values, second, phases, groups, count, final=True)
@@ -123,7 +124,7 @@ class SeasonalAddon(BaseEstimator):
         parent = np.broadcast_to(self.log_root_, (self.groups_, self.phases_))
         self.log_group_ = self._index(cell, share, weight, self.groups_, parent, self.lam)
         self.log_group_[0] = self.log_root_
-        if self.lam_series is None:
+        if self.lam_series is None or not final:
             return
         cell = row * self.phases_ + phase
         parent = self.log_group_[groups]
