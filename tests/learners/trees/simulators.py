@@ -27,8 +27,8 @@ def presence_matters(n: int, seed: int, noise: int = 40):
 def product_lines(seed: int, sizes: np.ndarray, *, shared: bool = True):
     """S2: lines of falling size; a shared smooth part plus effects of each line's own features.
 
-    With ``shared=False`` all lines have the same features and each its own meaning for them, so that
-    there is nothing to pool.
+    With ``shared=False`` all lines have the same features and each its own meaning for them, so
+    that there is nothing to pool.
 
     Returns features, responses, line of each row and the conditional means.
     """

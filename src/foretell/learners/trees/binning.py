@@ -1,4 +1,4 @@
-"""Quantile bins of sparse columns: what is present is binned, what is absent is not stored at all."""
+"""Quantile bins of sparse columns: what is present is binned, what is absent is not stored."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class BinnedColumns:
         rows: ``(nnz,)`` int32 row ids, ascending within a column.
         bins: ``(nnz,)`` uint8 bins from 1; an absent value has no entry.
         cut_ptr: ``(p + 1,)`` int64, where each column's cut points start.
-        cuts: float32 cut points; bin ``b`` of a column holds the values in ``(cut[b-2], cut[b-1]]``.
+        cuts: float32 cut points; bin ``b`` of a column holds values in ``(cut[b-2], cut[b-1]]``.
         n_rows: number of rows.
     """
 

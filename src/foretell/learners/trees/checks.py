@@ -14,6 +14,7 @@ from foretell.errors import DataError, ParameterError
 
 
 def require(value: Any, name: str, kind: type, low: float | None, high: float | None) -> None:
+    """Refuses a parameter of the wrong kind or outside ``[low, high]``, by name."""
     if (
         not isinstance(value, kind)
         or isinstance(value, (bool, np.bool_))
@@ -39,6 +40,7 @@ def require_finite(y: Any) -> None:
 
 
 def quantile_levels(quantiles: float | Sequence[float]) -> NDArray[np.float64]:
+    """Levels in [0, 1] as a vector."""
     levels = np.atleast_1d(np.asarray(quantiles, dtype=np.float64))
     if levels.ndim != 1 or len(levels) == 0 or not ((levels >= 0) & (levels <= 1)).all():
         raise ParameterError(f"quantiles={quantiles!r} must be levels between 0 and 1")
@@ -46,6 +48,7 @@ def quantile_levels(quantiles: float | Sequence[float]) -> NDArray[np.float64]:
 
 
 def row_weights(sample_weight: ArrayLike | None, X: Any) -> NDArray[np.float64]:
+    """Weights as a vector: none negative, not all zero."""
     weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
     if (weight < 0).any():
         raise DataError("a negative sample weight", row=int(np.flatnonzero(weight < 0)[0]))
@@ -55,6 +58,7 @@ def row_weights(sample_weight: ArrayLike | None, X: Any) -> NDArray[np.float64]:
 
 
 def group_labels(groups: ArrayLike, n: int) -> NDArray[Any]:
+    """Labels as text, one a row."""
     labels = np.asarray(groups)
     if labels.shape != (n,):
         raise DataError(f"groups have shape {labels.shape}, expected ({n},)")
@@ -64,7 +68,7 @@ def group_labels(groups: ArrayLike, n: int) -> NDArray[Any]:
 def order_groups(
     labels: NDArray[Any], y: NDArray[np.float64], weight: NDArray[np.float64]
 ) -> dict[str, float]:
-    """Position of each group in the order of mean responses: cuts of it are the best two-way splits."""
+    """Position of each group in the order of mean responses, so that cuts are good splits."""
     names, inverse = np.unique(labels, return_inverse=True)
     mean = np.bincount(inverse, weight * y) / np.bincount(inverse, weight)
     position = np.empty(len(names))

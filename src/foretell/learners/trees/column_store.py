@@ -66,7 +66,7 @@ class ColumnStore:
             random_state: seed of that sample.
 
         Raises:
-            DataError: blocks that differ in columns or between readings, values that cannot be used.
+            DataError: blocks that differ in columns or between readings, or unusable values.
         """
         y_parts, weight_parts, counts = [], [], None
         for matrix, y, weight in _clean(blocks()):

@@ -59,8 +59,8 @@ def records_to_csr(
 ) -> sparse.csr_array:
     """Sparse rows of a list of dicts; what is not among ``columns`` is left out.
 
-    A category that is not among the columns is absent, silently; a feature of which no column exists
-    is left out with a warning that names it.
+    A category that is not among the columns is absent, silently; a feature of which no column
+    exists is left out with a warning that names it.
     """
     position = {name: index for index, name in enumerate(columns)}
     roots = {name.split("=", 1)[0] for name in columns}
@@ -150,7 +150,7 @@ def to_columns(
 
 
 def select_columns(matrix: sparse.csr_array, n_columns: int) -> sparse.csr_array:
-    """Gives rows exactly ``n_columns`` columns: more are ignored with a warning, fewer are absent."""
+    """Gives rows ``n_columns`` columns: more are ignored with a warning, fewer are absent."""
     if matrix.shape[1] == n_columns:
         return matrix
     if matrix.shape[1] > n_columns:

@@ -24,6 +24,9 @@ class FittedForest:
     interpolation: str
     backend: str
     n_jobs: int | None
+    n_estimators: int
+    split_quantiles: Sequence[float]
+    feature_names_in_: NDArray[Any]
     _groups: dict[str, float] | None
 
     def _names(self) -> Sequence[str] | None:
@@ -79,6 +82,7 @@ class FittedForest:
 
 
 def means(ptr: Any, values: Any, weights: Any) -> NDArray[np.float64]:
+    """Mean of each row's weighted sample; NaN for an empty one."""
     filled = ptr[1:] > ptr[:-1]
     result = np.full(len(ptr) - 1, np.nan)
     if filled.any():

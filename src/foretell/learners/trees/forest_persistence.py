@@ -17,7 +17,9 @@ from foretell.learners.trees.fitted_forest import FittedForest
 class ForestPersistence(FittedForest):
     """Keeps forests in folders and joins those grown elsewhere."""
 
-    n_estimators: int
+    get_params: Any
+    _get_param_names: Any
+    _check_parameters: Any
 
     def merge(self, *others: Self) -> Self:
         """A forest with the trees of this one and of others, fitted on the same columns elsewhere.
@@ -44,7 +46,7 @@ class ForestPersistence(FittedForest):
         return merged
 
     def save(self, folder: str | Path) -> None:
-        """Writes the forest to a folder as ``forest.npz`` and ``forest.json``; nothing is pickled."""
+        """Writes ``forest.npz`` and ``forest.json`` into a folder; nothing is pickled."""
         check_is_fitted(self, "forest_")
         parameters = self.get_params()
         if not isinstance(parameters["random_state"], (int, type(None))):

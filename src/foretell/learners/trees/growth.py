@@ -1,10 +1,13 @@
 """Compiled growth of one tree, level by level, from the entries that are present.
 
-At each level three passes run over the present entries only: count where a feature is present, build
-the statistics of the features drawn in each node, send the rows to their children. Absent rows are
-never visited: their statistics are the node's totals less those of its present rows. Rows are
-numbered in ascending order of the response, and every pass keeps that order, so node quantiles and
-sorted leaves cost one scan.
+At each level three passes run over the present entries only: count where a feature is present,
+build the statistics of the features drawn in each node, send the rows to their children. Absent
+rows are never visited: their statistics are the node's totals less those of its present rows. Rows
+are numbered in ascending order of the response, and every pass keeps that order, so node quantiles
+and sorted leaves cost one scan.
+
+All kernels of a tree stand in this one file: numba's cache on disk notices changes of the file of
+the kernel that is called, not of files that it calls.
 """
 
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, check-untyped-defs=False
@@ -59,7 +62,7 @@ def take_rows(column_ptr, rows, bins, position):
 
 @njit(cache=True, nogil=True)
 def _relabel(order, lo, hi, y, weight, grid, label):
-    """Labels of a node's rows: the interval between the node's own quantiles (Athey et al. 2019, 5)."""
+    """Labels of a node's rows: intervals of the node's quantiles (Athey et al. 2019, sec. 5)."""
     total = 0.0
     for i in range(lo, hi):
         total += weight[order[i]]
@@ -212,7 +215,7 @@ def _n_drawn(eligible, fraction, at_most):
         return 0
     if at_most > 0:
         return min(at_most, eligible)
-    return max(1, min(eligible, int(math.ceil(fraction * eligible - 1e-9))))
+    return max(1, min(eligible, math.ceil(fraction * eligible - 1e-9)))
 
 
 @njit(cache=True, nogil=True)
@@ -391,8 +394,8 @@ def grow_tree(
 ):
     """Grows one tree; rows are numbered in ascending order of ``y``.
 
-    Returns ``(feature, bin, default_left, child, gain, leaf_ptr, leaf_rows)``: ``feature`` is -1 at a
-    leaf; ``child`` is the left child (the right one follows it), at a leaf the leaf's number.
+    Returns ``(feature, bin, default_left, child, gain, leaf_ptr, leaf_rows)``: ``feature`` is -1 at
+    a leaf; ``child`` is the left child (the right one follows it), at a leaf the leaf's number.
     ``start``, ``end``, ``rows`` and ``bins`` are overwritten.
     """
     n = y.size

@@ -6,6 +6,7 @@ drawn (feature, node) pairs of a level are made with one ``bincount``, in blocks
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -52,7 +53,7 @@ def _labels(
     return np.searchsorted(y[first], y, side="left")
 
 
-def _score(stats: NDArray[np.float64], labels: bool) -> NDArray[np.float64]:
+def _score(stats: NDArray[Any], labels: bool) -> NDArray[np.float64]:
     with np.errstate(invalid="ignore", divide="ignore"):
         if labels:
             total = np.zeros(stats.shape[:-1])
@@ -332,7 +333,7 @@ def summarize_leaves(
 ) -> tuple[NDArray[Any], ...]:
     """Distribution of each leaf; see ``growth.summarize_leaves``."""
     pieces: list[tuple[NDArray[Any], NDArray[Any]]] = []
-    for leaf, (lo, hi) in enumerate(zip(leaf_ptr[:-1], leaf_ptr[1:], strict=True)):
+    for leaf, (lo, hi) in enumerate(itertools.pairwise(leaf_ptr)):
         members = leaf_rows[lo:hi]
         mass = np.cumsum(weight[members])
         share = weight[members] / mass[-1]

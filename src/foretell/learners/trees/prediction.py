@@ -48,8 +48,8 @@ def apply(indptr, indices, data, used, n_used, roots, feature, threshold, defaul
 def distributions(leaves, first_leaf, leaf_ptr, codes, weights, values, atom):
     """Distribution of each row from its leaves; a leaf of -1 leaves its tree out.
 
-    Returns ``(ptr, y, w, flat)``: ascending distinct responses of row ``i`` and their weights, which
-    add up to one, in ``ptr[i]:ptr[i + 1]``; ``flat`` marks responses that are atoms.
+    Returns ``(ptr, y, w, flat)``: ascending distinct responses of row ``i`` and their weights,
+    which add up to one, in ``ptr[i]:ptr[i + 1]``; ``flat`` marks responses that are atoms.
     """
     n, n_trees = leaves.shape
     n_codes = values.size

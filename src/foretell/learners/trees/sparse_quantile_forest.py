@@ -86,8 +86,8 @@ class SparseQuantileForestRegressor(
         leaf_storage: ``"codes"`` keeps codes of about 1,024 weighted-quantile bins of the response;
             ``"values"`` keeps exact responses and row ids.
         interpolation: ``"linear"``, ``"lower"`` (inverse distribution function) or ``"midpoint"``.
-            Responses that occur repeatedly in training keep their full step, so an atom such as zero
-            sales is not smeared out.
+            Responses that occur repeatedly in training keep their full step, so an atom such as
+            zero sales is not smeared out.
         bootstrap: draw rows with replacement; otherwise without.
         max_samples: rows drawn for each tree: a number (int), a share (float), None for ``n``.
         oob_score: compute `oob_score_`, `oob_prediction_` and `oob_quantiles_`.
@@ -166,8 +166,8 @@ class SparseQuantileForestRegressor(
             X: features ``(n, p)``: dense (NaN = absent), sparse (not stored = absent) or dicts.
             y: responses ``(n,)``, finite.
             sample_weight: ``(n,)`` weights; a row of weight zero is as good as not there.
-            groups: ``(n,)`` labels (product lines): every split may also separate groups, ordered by
-                their mean response.
+            groups: ``(n,)`` labels (product lines): every split may also separate groups, ordered
+                by their mean response.
 
         Raises:
             DataError: infinite features (names column and row), responses or weights that cannot
@@ -377,7 +377,7 @@ class SparseQuantileForestRegressor(
         self.oob_quantiles_[kept] = levels
         if not seen.any():
             raise ParameterError(
-                "oob_score=True, but every tree has seen every row; use bootstrap=True or max_samples"
+                "oob_score=True, but every tree has seen every row; use bootstrap=True"
             )
         w, truth = weight[seen], y[seen]
         spread = np.sum(w * (truth - np.average(truth, weights=w)) ** 2)

@@ -27,8 +27,8 @@ class Forest:
         feature: ``(N,)`` int32 column of a split, -1 at a leaf.
         threshold: ``(N,)`` float32, values up to it go left.
         default_left: ``(N,)`` uint8, where absent values go.
-        child: ``(N,)`` int32, the left child within the tree (the right one follows); at a leaf, the
-            leaf's number within the tree.
+        child: ``(N,)`` int32, the left child within the tree (the right one follows); at a leaf,
+            the leaf's number within the tree.
         leaf_tree_ptr: ``(B + 1,)`` int64, where each tree's leaves start.
         leaf_ptr: ``(L + 1,)`` int64, where each leaf's codes start.
         codes: ``(E,)`` uint16 or int32, ascending within a leaf: positions in ``values``.
@@ -214,7 +214,7 @@ def _read_header(path: Path) -> dict[str, Any]:
         raise ArtefactError(f"{path}: 'version' must be [major, minor], not {version!r}")
     if version[0] > FORMAT_VERSION[0]:
         raise ArtefactError(
-            f"{path} has format version {version[0]}, this library reads up to {FORMAT_VERSION[0]}; "
+            f"{path} has format {version[0]}, this library reads up to {FORMAT_VERSION[0]}; "
             "a newer foretell is needed"
         )
     return header
