@@ -52,13 +52,11 @@ def group_tables(
         season: m.
     """
     filled = panel.lengths > 0
-    if not filled.any():
-        return {}
-    first = int(panel.starts[filled].min())
-    size = int(panel.ends[filled].max()) - first + 1
+    first = int(panel.starts[filled].min()) if filled.any() else 0
+    size = int(panel.ends[filled].max()) - first + 1 if filled.any() else 1
     names = ("value", "count", "now", "before", "change")
     tables = {key: {n: np.zeros((g, size)) for n in names} for key, (_, g) in codes.items()}
-    length = int(panel.lengths.max())
+    length = max(1, int(panel.lengths.max(initial=1)))
     block = max(1, BLOCK // length)
     for begin in range(0, len(panel), block):
         rows = np.arange(begin, min(begin + block, len(panel)))

@@ -80,7 +80,7 @@ class History:
         kind, lag = name.split(":")
         shift = int(lag)
         change = np.full(self.y.shape, np.nan)
-        change[:, shift:] = np.abs(self.y[:, shift:] - self.y[:, : self.length - shift])
+        change[:, shift:] = np.abs(self.y[:, shift:] - self.y[:, : max(0, self.length - shift)])
         both = np.isfinite(change)
         return both.astype(np.float64) if kind == "change_count" else np.where(both, change, 0.0)
 
