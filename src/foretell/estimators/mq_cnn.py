@@ -19,7 +19,9 @@ from foretell.learners.demand.neural.encoders import CNN_PRESETS, ENCODERS
 from foretell.learners.demand.neural.ensembling import EnsembleMethod, ensemble_origins
 from foretell.learners.demand.neural.forking import ForkDraw, ForkingExamples
 from foretell.learners.demand.neural.mq_learner import MQLearner, MQShape, count_parameters
+from foretell.learners.demand.neural.profiles import GroupProfile
 from foretell.learners.demand.neural.sequences import SequenceReader, SequenceSpec, learn_spec
+from foretell.learners.demand.quantile_forest import holds_at_zero
 
 _CHUNK_STEPS = 200_000
 _CHUNK_CELLS = 400_000
@@ -49,6 +51,11 @@ class MQCNN(NeuralForecaster):
         known: known covariates to read; all of the panel when ``None``.
         past: past covariates to read; all when ``None``.
         static: static attributes to read; all when ``None``.
+        profile_groups: static categories (a department, a product) whose groups' seasonal profiles
+            and growth are references too: last year's mean over like series is less noisy than
+            one series.
+        non_negative: whether forecasts are held at zero; when ``None``, if no more than one
+            training value in a hundred is negative (returns).
         scale_window: observed values in the causal scale.
         log_scale: whether the logarithm of the scale is an input; switch it off for exact scale
             equivariance.
@@ -97,6 +104,8 @@ class MQCNN(NeuralForecaster):
         known: Sequence[str] | None = None,
         past: Sequence[str] | None = None,
         static: Sequence[str] | None = None,
+        profile_groups: Sequence[str] = (),
+        non_negative: bool | None = None,
         scale_window: int = 13,
         log_scale: bool = True,
         calendar: Sequence[str] | None = None,
@@ -153,6 +162,8 @@ class MQCNN(NeuralForecaster):
         self.known = known
         self.past = past
         self.static = static
+        self.profile_groups = profile_groups
+        self.non_negative = non_negative
         self.scale_window = scale_window
         self.log_scale = log_scale
         self.calendar = calendar
@@ -197,12 +208,18 @@ class MQCNN(NeuralForecaster):
         seasons = self._seasons(panel)
         self.spec_ = learn_spec(
             panel, self.h, seasons=seasons, scale_window=self.scale_window, past=self.past,
-            known=self.known, static=self.static, event_distance=self.event_distance,
+            known=self.known, static=self.static, groups=self.profile_groups,
+            event_distance=self.event_distance,
             spans=tuple(s if isinstance(s, Span) else Span(*s) for s in self.span_targets),
             calendar=self._calendar(panel), log_scale=self.log_scale, guard=self.post_event_guard,
         )  # fmt: skip
+        self.holds_at_zero_ = (
+            holds_at_zero(panel) if self.non_negative is None else self.non_negative
+        )
+        reader = SequenceReader(panel, self.spec_)
+        self.profiles_ = reader.profiles
         self.shape_ = MQShape.of(
-            SequenceReader(panel, self.spec_),
+            reader,
             levels=tuple(float(q) for q in self.quantiles),
             encoder=self._encoder, hidden=self.hidden, layers=self.layers,
             global_hidden=self.global_hidden, specific=self.specific, agnostic=self.agnostic,
@@ -275,6 +292,7 @@ class MQCNN(NeuralForecaster):
             draw=self.fork_draw if held_out is None else "random",
             first_origin=held_out,
             unknown_rate=self.unknown_rate if held_out is None else 0.0,
+            profiles=self.profiles_,
         )
 
     def _run_origins(
@@ -283,7 +301,7 @@ class MQCNN(NeuralForecaster):
         assert isinstance(learner, MQLearner)
         extra = self.ensemble_origins
         offsets = np.unique([b + i for b in back for i in range(extra + 1)])
-        reader = SequenceReader(panel, self.spec_)
+        reader = SequenceReader(panel, self.spec_, self.profiles_)
         q = len(self.shape_.levels)
         spans = [Span(*s) for s in self.shape_.spans]
         values = np.zeros((len(back), len(panel), self.h, q), np.float32)
@@ -301,6 +319,9 @@ class MQCNN(NeuralForecaster):
                 columns = [place[b + i] for i in range(extra + 1)]
                 values[j, rows] = ensemble_origins(quantiles[:, columns], self.ensemble_method)
                 sums[j, rows] = totals[:, columns[0]]
+        if self.holds_at_zero_:
+            np.maximum(values, 0, out=values)
+            np.maximum(sums, 0, out=sums)
         flat = sums.reshape(len(back) * len(panel), len(spans), q)
         return (
             values.reshape(-1, self.h, q),
@@ -308,11 +329,28 @@ class MQCNN(NeuralForecaster):
         )
 
     def _data_state(self) -> dict[str, Any]:
-        return {"spec": self.spec_.to_dict(), "shape": self.shape_.to_dict()}
+        return {
+            "spec": self.spec_.to_dict(),
+            "shape": self.shape_.to_dict(),
+            "holds_at_zero": self.holds_at_zero_,
+        }
 
     def _restore_data(self, state: dict[str, Any]) -> None:
         self.spec_ = SequenceSpec.from_dict(state["spec"])
         self.shape_ = MQShape.from_dict(state["shape"])
+        self.holds_at_zero_ = bool(state["holds_at_zero"])
+
+    def _state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
+        state, arrays = super()._state()
+        for name, profile in self.profiles_.items():
+            arrays |= profile.to_arrays(f"profile.{name}")
+        return state, arrays
+
+    def _restore(self, state: dict[str, Any], arrays: dict[str, NDArray]) -> None:
+        super()._restore(state, arrays)
+        self.profiles_ = {
+            name: GroupProfile.from_arrays(arrays, f"profile.{name}") for name in self.spec_.groups
+        }
 
     def _parameters(self) -> dict[str, Any]:
         parameters = super()._parameters()
