@@ -8,6 +8,7 @@ creation dates of a series cost one encoding and one backward pass.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from foretell.data.panel import Panel
 from foretell.errors import DataError, ParameterError
+from foretell.learners.demand.neural.profiles import GroupProfile
 from foretell.learners.demand.neural.sequences import SequenceReader, SequenceSpec
 
 ForkDraw = Literal["random", "contiguous", "last"]
@@ -71,6 +73,7 @@ class ForkingExamples:
         first_origin: earliest step a fork may stand on, counted back from each series' end; None
             for no limit. A validation part has forks on the last steps only.
         unknown_rate: share of static categories hidden at random, so that code 0 is trained.
+        profiles: of the specification's groups; see :class:`SequenceReader`.
 
     Raises:
         DataError: no series has a usable fork.
@@ -88,6 +91,7 @@ class ForkingExamples:
         draw: ForkDraw = "random",
         first_origin: int | None = None,
         unknown_rate: float = 0.02,
+        profiles: Mapping[str, GroupProfile] | None = None,
     ) -> None:
         if n_forks != "all" and (isinstance(n_forks, bool) or int(n_forks) < 1):
             raise ParameterError(f"n_forks must be 'all' or at least 1, not {n_forks!r}")
@@ -96,7 +100,7 @@ class ForkingExamples:
         self.spec, self.n_forks, self.context = spec, n_forks, max(context, warmup + 2)
         self.warmup, self.t_min, self.draw = warmup, t_min, draw
         self.first_origin, self.unknown_rate = first_origin, unknown_rate
-        reader = SequenceReader(panel, spec)
+        reader = SequenceReader(panel, spec, profiles)
         usable = panel.lengths - 1 - reader.first_observed
         self.rows = np.flatnonzero(usable >= t_min)
         if self.rows.size == 0:

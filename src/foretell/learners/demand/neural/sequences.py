@@ -15,6 +15,7 @@ from foretell.data.panel import Categorical, Panel
 from foretell.errors import DataError
 from foretell.learners.demand.forecast import Span
 from foretell.learners.demand.neural.calendar import calendar_features
+from foretell.learners.demand.neural.profiles import GroupProfile
 from foretell.learners.demand.neural.scaling import causal_mean_scale
 
 Moments = dict[str, tuple[float, float]]
@@ -33,6 +34,7 @@ class SequenceSpec:
         known: known covariates -> (mean, standard deviation); (0, 1) for 0/1 indicators.
         static_real: static numbers -> (mean, standard deviation).
         static_categorical: static categories -> vocabulary.
+        groups: static categories -> vocabulary, whose groups' seasonal profiles are references.
         events: the names in ``known`` that are events.
         event_distance: periods within which the distance to an event is a feature; 0 for none.
         spans: sums of periods that are forecast too.
@@ -52,6 +54,7 @@ class SequenceSpec:
     known: Moments = field(default_factory=dict)
     static_real: Moments = field(default_factory=dict)
     static_categorical: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     events: tuple[str, ...] = ()
     event_distance: int = 0
     spans: tuple[Span, ...] = ()
@@ -72,9 +75,8 @@ class SequenceSpec:
         values = dict(values)
         for name in ("past", "known", "static_real"):
             values[name] = {k: (float(a), float(b)) for k, (a, b) in values[name].items()}
-        values["static_categorical"] = {
-            k: tuple(v) for k, v in values["static_categorical"].items()
-        }
+        for name in ("static_categorical", "groups"):
+            values[name] = {k: tuple(v) for k, v in values[name].items()}
         values["spans"] = tuple(Span(**s) for s in values["spans"])
         for name in ("seasons", "events", "log_scale_moments", "calendar"):
             values[name] = tuple(values[name])
@@ -90,6 +92,7 @@ def learn_spec(
     past: Sequence[str] | None = None,
     known: Sequence[str] | None = None,
     static: Sequence[str] | None = None,
+    groups: Sequence[str] = (),
     **options: Any,
 ) -> SequenceSpec:
     """Reads the statistics of a training panel.
@@ -102,6 +105,7 @@ def learn_spec(
         past: names of past covariates; all of the panel when ``None``.
         known: names of known covariates; all when ``None``.
         static: names of static attributes; all when ``None``.
+        groups: names of static categories whose groups' profiles are references.
         options: other arguments of :class:`SequenceSpec`.
 
     Raises:
@@ -115,6 +119,7 @@ def learn_spec(
         ("past covariate", past, list(panel.past)),
         ("known covariate", known, list(panel.known)),
         ("static attribute", static, attributes),
+        ("static category", groups, list(panel.static_categorical)),
     ):
         for name in names:
             if name not in have:
@@ -143,6 +148,7 @@ def learn_spec(
             for n in static
             if n in panel.static_categorical
         },
+        groups={n: panel.static_categorical[n].vocabulary for n in groups} if seasons else {},
         events=tuple(n for n in panel.events if n in known),
         floor=1e-3 * typical,
         default_scale=typical,
@@ -187,18 +193,26 @@ class SequenceReader:
     Args:
         panel: the series; covariates are looked up by name.
         spec: what is read.
+        profiles: of the specification's groups, from the training panel; periods that they lack
+            are taken from this panel.
 
     Raises:
         DataError: a covariate or attribute of the specification is missing.
     """
 
-    def __init__(self, panel: Panel, spec: SequenceSpec) -> None:
+    def __init__(
+        self,
+        panel: Panel,
+        spec: SequenceSpec,
+        profiles: Mapping[str, GroupProfile] | None = None,
+    ) -> None:
         self.panel, self.spec = panel, spec
         for kind, names, have in (
             ("past covariate", spec.past, panel.past),
             ("known covariate", spec.known, panel.known),
             ("static attribute", spec.static_real, panel.static_real),
             ("static attribute", spec.static_categorical, panel.static_categorical),
+            ("static attribute", spec.groups, panel.static_categorical),
         ):
             for name in names:
                 if name not in have:
@@ -211,8 +225,13 @@ class SequenceReader:
             name: Categorical(np.zeros(0, np.int32), vocabulary)
             .encode([None, *panel.static_categorical[name].vocabulary])
             .codes
-            for name, vocabulary in spec.static_categorical.items()
+            for name, vocabulary in {**spec.static_categorical, **spec.groups}.items()
         }
+        self.profiles: dict[str, GroupProfile] = {}
+        for name, vocabulary in spec.groups.items():
+            own = GroupProfile.of(panel, name, vocabulary, spec.scale_window, spec.floor)
+            known = (profiles or {}).get(name)
+            self.profiles[name] = own if known is None else known.continued(own)
         self._first_period = int(panel.starts.min(initial=0))
         last = int((panel.starts + np.maximum(panel.lengths, 1)).max(initial=0)) + spec.horizon
         periods = np.arange(self._first_period, last + 1)
@@ -241,12 +260,12 @@ class SequenceReader:
     @property
     def reference_channels(self) -> int:
         """Scaled lags and whether they are there."""
-        return 7 * len(self.spec.seasons)
+        return (7 + 3 * len(self.spec.groups)) * len(self.spec.seasons)
 
     @property
     def candidates(self) -> int:
-        """Candidates of the additive skip: the level, and four a season."""
-        return 1 + 4 * len(self.spec.seasons)
+        """Candidates of the additive skip: the level, four a season, two a season and group."""
+        return 1 + (4 + 2 * len(self.spec.groups)) * len(self.spec.seasons)
 
     def read(
         self,
@@ -300,8 +319,9 @@ class SequenceReader:
         result["observed"] = seen[rows_, targets]
         if panel.censored is not None:
             result["censored"] = panel.censored_windows(rows, stops, total)[rows_, targets]
-        result |= self._references(y, seen, scale, known, forks, targets)
-        codes = [t[panel.static_categorical[n].codes[rows]] for n, t in self._codes.items()]
+        offsets = panel.starts[rows] + begins
+        result |= self._references(rows, offsets, y, seen, scale, known, forks, targets)
+        codes = [self._groups(name, rows) for name in spec.static_categorical]
         result["static_categorical"] = (
             np.stack(codes, 1).astype(np.int64) if codes else np.zeros((len(rows), 0), np.int64)
         )
@@ -351,6 +371,8 @@ class SequenceReader:
 
     def _references(
         self,
+        rows: NDArray,
+        offsets: NDArray,
         y: NDArray,
         seen: NDArray,
         scale: NDArray,
@@ -391,6 +413,21 @@ class SequenceReader:
             candidates += [values[0], values[0] * growth, around, around * growth]
             neighbours = there[1] & there[2]
             available += [there[0], there[0] & comparable, neighbours, neighbours & comparable]
+            for name, profile in self.profiles.items():
+                group = self._groups(name, rows)[:, None, None]
+                offset = offsets[:, None, None]
+                mean, has_mean = profile.value_at(group, at + offset)
+                then_scale, has_then = profile.scale_at(group, then + offset)
+                now_scale, has_now = profile.scale_at(group, fork + offset)
+                shaped = has_mean & has_then & (then_scale > 0)
+                shape = np.where(shaped, mean / np.where(shaped, then_scale, 1), 0)
+                shape = np.clip(shape, -50, 50)
+                grown = has_now & has_then & (then_scale > 0) & (now_scale > 0)
+                ratio = np.where(grown, now_scale / np.where(grown, then_scale, 1), 1)
+                ratio = np.clip(np.where(grown, ratio, 1), 0.2, 5.0)
+                lags += [squash(shape), shaped, np.log(ratio)]
+                candidates += [shape, values[0] * ratio]
+                available += [shaped, there[0] & grown]
             inside = (at >= 0) & (at <= fork)
             future.append(np.where(inside[..., None], known[batch, np.where(inside, at, 0)], 0))
         none = np.zeros((*targets.shape, 0), np.float32)
@@ -400,6 +437,11 @@ class SequenceReader:
             "candidates": np.stack(candidates, -1).astype(np.float32),
             "available": np.stack(available, -1),
         }
+
+    def _groups(self, name: str, rows: NDArray) -> NDArray[np.int64]:
+        """Codes ``(B,)`` of a static category under the training vocabulary."""
+        codes = self.panel.static_categorical[name].codes[rows]
+        return self._codes[name][codes].astype(np.int64)
 
     def _known(self, rows: NDArray, stops: NDArray, total: int) -> NDArray[np.float32]:
         """Known features ``(B, total, Cf)``, 0 where not given."""
