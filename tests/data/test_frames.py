@@ -160,6 +160,31 @@ def test_dates_under_an_integer_frequency_and_the_reverse_are_refused():
     refused(weekly().with_columns(pl.int_range(12).alias("ds")), "holds integers", frequency="D")
 
 
+@pytest.mark.parametrize(
+    ("numbers", "what"),
+    [
+        ([202410, 202411, 202412, 202501], "months"),
+        ([20240130, 20240131, 20240201, 20240202], "days"),
+    ],
+)
+def test_dates_written_as_numbers_are_refused(numbers, what):
+    table = weekly(4).with_columns(pl.Series("ds", numbers))
+    refused(table, f"are {what} written as numbers")
+
+
+def test_plain_period_numbers_are_fine():
+    for numbers in ([1, 2, 3, 5], [2021, 2022, 2023, 2024], [202490, 202491, 202492, 202493]):
+        panel = from_polars(weekly(4).with_columns(pl.Series("ds", numbers)))
+        assert panel.starts[0] == numbers[0]
+
+
+def test_months_dated_within_the_month_are_explained():
+    days = [f"2024-{m:02d}-15" for m in range(1, 13)]
+    with pytest.raises(DataError, match="neither first nor last days") as caught:
+        from_polars(weekly().with_columns(pl.Series("ds", days)))
+    assert "first day" in caught.value.hint
+
+
 def test_one_observation_needs_a_frequency():
     with pytest.raises(DataError, match="cannot be inferred"):
         from_polars(weekly(1))

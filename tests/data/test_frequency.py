@@ -92,7 +92,9 @@ def test_season(alias, season):
     assert Frequency.parse(alias).season == season
 
 
-@pytest.mark.parametrize("alias", ["", "fortnight", "W-XYZ", "D-MON", "QE-FOO", "ME-JAN", "-3D"])
+@pytest.mark.parametrize(
+    "alias", ["", "fortnight", "W-XYZ", "D-MON", "QE-FOO", "ME-JAN", "-3D", "0D", "00MS"]
+)
 def test_unknown_aliases_are_refused(alias):
     with pytest.raises(ParameterError, match="is not known; known are"):
         Frequency.parse(alias)

@@ -228,6 +228,14 @@ def grid_of(
             "Sum or drop the repeated rows first",
         )
     integers = np.issubdtype(times.dtype, np.integer)
+    written = _calendar_number(times) if integers and same.any() else None
+    if written is not None:
+        raise error(
+            f"the integers of column {column!r} are {written} written as numbers, e.g. {times[0]}: "
+            "between December and January they jump",
+            0,
+            "Convert them to dates, or number the periods 1, 2, 3, ...",
+        )
     if isinstance(frequency, Frequency):
         grid = frequency
     elif frequency is not None:
@@ -263,6 +271,21 @@ def grid_of(
             )
         _refuse_mixed(grid, frequency, distances, same, series, error)
     return grid
+
+
+def _calendar_number(times: NDArray[np.int64]) -> str | None:
+    """What 202412 or 20241231 stand for, where all of many different numbers can be read so."""
+    if len(np.unique(times)) < 3:
+        return None
+    months, days = times, np.ones_like(times)
+    if times.min() >= 1900_01_01 and times.max() <= 2100_12_31:
+        months, days = times // 100, times % 100
+    if months.min() < 1900_01 or months.max() > 2100_12:
+        return None
+    month = months % 100
+    if month.min() < 1 or month.max() > 12 or days.min() < 1 or days.max() > 31:
+        return None
+    return "months" if months is times else "days"
 
 
 def _refuse_mixed(

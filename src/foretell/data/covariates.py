@@ -150,17 +150,26 @@ def _placed(
             int(off[0]),
             f"The panel ends at {grid.time(panel.ends.max(keepdims=True))[0]}",
         )
-    keys = [id_column, time_column] if own else [time_column]
-    repeated = frame.select(~pl.struct(keys).is_first_distinct()).to_series()
-    if repeated.any():
-        row = int(repeated.arg_max() or 0)
+    periods = grid.index(times)
+    rows = rows_of(panel, frame[id_column]) if own else None
+    repeated = _repeated(np.zeros_like(periods) if rows is None else rows, periods)
+    if repeated.size:
+        row = int(repeated[0])
         raise error(
-            f"{int(repeated.sum())} rows repeat a date{' of their series' if own else ''}, "
+            f"{repeated.size} rows repeat a date{' of their series' if own else ''}, "
             f"first {times[row]}",
             row,
             "Give one row a period" if own else f"Give one row a period, or add {id_column!r}",
         )
-    return frame, rows_of(panel, frame[id_column]) if own else None, grid.index(times)
+    return frame, rows, periods
+
+
+def _repeated(rows: NDArray[np.int64], periods: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Places, in order, of what comes a second time; unknown series (row -1) do not count."""
+    order = np.lexsort((periods, rows))
+    rows, periods = rows[order], periods[order]
+    same = (rows[1:] == rows[:-1]) & (periods[1:] == periods[:-1]) & (rows[1:] >= 0)
+    return np.sort(order[1:][same])
 
 
 def rows_of(panel: Panel, ids: pl.Series) -> NDArray[np.int64]:

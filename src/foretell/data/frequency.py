@@ -84,7 +84,7 @@ class Frequency:
         if alias in ("integer", "1"):
             return cls()
         match = re.fullmatch(r"(\d*)([A-Za-z]+)(?:-([A-Z]{3}))?", alias)
-        if match is None:
+        if match is None or match[1].strip("0") == "" != match[1]:
             raise _unknown(alias)
         count = int(match[1] or 1)
         unit = {"d": "D", "w": "W", "H": "h", "T": "min", "S": "s", "A": "Y"}.get(
@@ -149,7 +149,7 @@ class Frequency:
         if steps.size == 0:
             raise DataError(
                 "the frequency cannot be inferred: no series has two different dates",
-                hint="Pass freq=, e.g. freq='W-FRI'",
+                hint="Pass frequency=, e.g. frequency='W-FRI'",
             )
         days_only = bool(np.all(micros % _DAY == 0))
         if days_only and steps.min() >= 28 * _DAY:
@@ -160,6 +160,11 @@ class Frequency:
                 distances = np.unique((months[1:] - months[:-1])[same])
                 step = gcd(*[int(d) for d in distances if d > 0])
                 return cls("months", step, int(months[0] % step), month_end=ends and not starts)
+            if steps.max() <= 31 * _DAY and len(np.unique(steps)) > 1:
+                raise DataError(
+                    f"the dates are months apart but neither first nor last days, e.g. {times[0]}",
+                    hint="Move each date to the first day of its month",
+                )
         values, counts = np.unique(steps, return_counts=True)
         step = int(values[np.argmax(counts)])
         return cls("fixed", step, int(micros[0] % step))
