@@ -99,6 +99,21 @@ def test_save_and_load(fitted, tmp_path):
     assert not list((tmp_path / "model").glob("*.p*k*l*"))
 
 
+def test_profiles_and_the_hold_at_zero_survive_saving(tmp_path):
+    panel = make_panel()
+    model = MQCNN(**SMALL, profile_groups=["shop"], static=[]).fit(panel)
+    assert model.holds_at_zero_
+    model.save(tmp_path / "m")
+    few = panel.select(np.array([0, 3]))
+    loaded = MQCNN.load(tmp_path / "m")
+    assert np.array_equal(loaded.predict(few).values, model.predict(panel).values[[0, 3]])
+    sign = np.where(np.arange(panel.target.size) % 3 == 0, -1, 1).astype(np.float32)
+    fields = {name: getattr(panel, name) for name in Panel.__dataclass_fields__}
+    returns = Panel(**{**fields, "target": panel.target * sign})
+    assert not MQCNN(**SMALL).fit(returns).holds_at_zero_
+    assert (model.predict(panel).values >= 0).all()
+
+
 def test_several_networks_are_averaged_by_level():
     panel = make_panel()
     both = MQCNN(**SMALL, seeds=2).fit(panel).predict(panel).values
