@@ -3,9 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from foretell.data.simulators.shop import shop
 from foretell.errors import ParameterError
+from foretell.estimators import MQCNN
 from foretell.evaluation import LeakageError, leakage_check
 from foretell.evaluation.leakage import corrupt_after
+from foretell.learners.demand.legacy.legacy import LegacyForecaster
+from foretell.learners.demand.quantile_forest import QRFForecaster
 
 
 def test_an_honest_model_passes_all_three(kit):
@@ -58,3 +62,23 @@ def test_origins_that_cannot_be(kit):
         leakage_check(kit.EmpiricalQuantiles(h=3), kit.random_panel(), back=[0])
     with pytest.raises(ParameterError, match="no series has a value"):
         leakage_check(kit.EmpiricalQuantiles(h=3), kit.random_panel(), back=[40])
+
+
+@pytest.fixture(scope="module")
+def shop_panel():
+    """Simulated sales with prices, promotions, events, page views and stock-outs."""
+    panel, _ = shop(items=12, weeks=120, seed=0)
+    return panel.select(np.arange(10))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        MQCNN(h=4, max_steps=3, batch_size=16, threads=1, span_targets=[(0, 2)]),
+        LegacyForecaster(h=4),
+        QRFForecaster(h=4, n_estimators=5),
+    ],
+    ids=lambda model: type(model).__name__,
+)
+def test_the_library_s_own_models_do_not_look_ahead(model, shop_panel):
+    assert leakage_check(model, shop_panel).passed

@@ -140,7 +140,7 @@ def learn_spec(
         horizon=horizon,
         seasons=tuple(int(m) for m in seasons),
         scale_window=scale_window,
-        past={n: _moments(panel.past[n]) for n in past},
+        past={n: _moments(_visible(panel, panel.past[n])) for n in past},
         known={n: _moments(panel.known[n]) for n in known},
         static_real={n: _moments(panel.static_real[n]) for n in static if n in panel.static_real},
         static_categorical={
@@ -169,6 +169,13 @@ def _series_scales(panel: Panel) -> NDArray[np.float64]:
         if y.size:
             result[j] = float(np.abs(y).mean(dtype=np.float64))
     return result
+
+
+def _visible(panel: Panel, flat: NDArray) -> NDArray:
+    """Values of the panel's own steps: the flat array also holds what a cut has hidden."""
+    series = int(np.searchsorted(np.cumsum(panel.lengths), _SAMPLE)) + 1
+    spans = zip(panel.begins[:series], panel.lengths[:series], strict=True)
+    return np.concatenate([flat[begin : begin + length] for begin, length in spans])
 
 
 def _moments(values: NDArray) -> tuple[float, float]:
