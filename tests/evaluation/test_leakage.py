@@ -5,7 +5,7 @@ import pytest
 
 from foretell.data.simulators.shop import shop
 from foretell.errors import ParameterError
-from foretell.estimators import MQCNN
+from foretell.estimators import MQCNN, MQDNN, MQRNN
 from foretell.evaluation import LeakageError, leakage_check
 from foretell.evaluation.leakage import corrupt_after
 from foretell.learners.demand.legacy.legacy import LegacyForecaster
@@ -75,8 +75,10 @@ def shop_panel():
     "model",
     [
         MQCNN(h=4, max_steps=3, batch_size=16, threads=1, span_targets=[(0, 2)]),
+        MQRNN(h=4, max_steps=3, batch_size=16, threads=1),
+        MQDNN(h=4, max_steps=3, batch_size=16, threads=1),
         LegacyForecaster(h=4),
-        QRFForecaster(h=4, n_estimators=5),
+        QRFForecaster(h=4, n_estimators=5, n_rows=2000),
     ],
     ids=lambda model: type(model).__name__,
 )
