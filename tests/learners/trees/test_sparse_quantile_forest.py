@@ -355,10 +355,23 @@ def test_small_lines_gain_from_pooling_s2():
     assert truth < pooled <= 0.97 * alone
 
 
+@pytest.mark.slow
+def test_small_lines_gain_from_pooling_s2_at_full_size():
+    sizes = np.maximum(150, (12_000 / np.arange(1, 21) ** 1.3)).astype(int)
+    pooled, alone, truth = lines_regret(0, sizes, True, 60, {"n_jobs": 2})
+    assert truth < pooled <= 0.97 * alone
+
+
 def test_pooling_does_not_help_lines_that_share_nothing():
     sizes = np.full(8, 500)
     pooled, alone, _ = lines_regret(0, sizes, False, 30)
     assert alone < pooled
+    # with the line's name the pooled trees get at least part of the way back
+    X, y, line, _ = simulators.product_lines(0, sizes, shared=False)
+    Z, _, where, mean = simulators.product_lines(50, np.full(8, 300), shared=False)
+    named = Forest(30, random_state=0).fit(X, y, groups=line).predict(Z, LEVELS, groups=where)
+    blind = Forest(30, random_state=0).fit(X, y).predict(Z, LEVELS)
+    assert simulators.regret(named, mean, 6.0) < simulators.regret(blind, mean, 6.0)
 
 
 def test_groups_let_the_trees_separate():

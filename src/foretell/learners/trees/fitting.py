@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from foretell.errors import ForetellError
 from foretell.learners.trees.binning import BinnedColumns
 from foretell.learners.trees.responses import ResponseTable
 from foretell.learners.trees.storage import Tree
@@ -35,10 +36,21 @@ class TreeSettings:
 
 
 def kernels(backend: str) -> tuple[ModuleType, ModuleType]:
-    """Growth and prediction functions, compiled or in plain numpy."""
-    if backend == "numba":
-        from foretell.learners.trees import growth, prediction
+    """Growth and prediction functions, compiled or in plain numpy.
 
+    Raises:
+        ForetellError: numba finds no folder in which it may keep compiled code.
+    """
+    if backend == "numba":
+        try:
+            from foretell.learners.trees import growth, prediction
+        except RuntimeError as error:
+            if "cache" not in str(error):
+                raise
+            raise ForetellError(
+                "numba finds no writable folder for compiled code: name one in the environment "
+                "variable NUMBA_CACHE_DIR, or use backend='numpy'"
+            ) from error
         return growth, prediction
     from foretell.learners.trees import growth_numpy, prediction_numpy
 
