@@ -132,8 +132,9 @@ class DistributionEngine(BaseEstimator):
         if cutoffs is not None:
             target = np.asarray(cutoffs, np.int64)[row] + column
             target -= target.min()
-            distinct = len(np.unique(finest * (int(target.max()) + 1) + target))
-            overlap = len(row) / distinct
+            own = finest >= 0
+            distinct = len(np.unique(finest[own] * (int(target.max()) + 1) + target[own]))
+            overlap = max(1.0, own.sum() / max(distinct, 1))
         # One family of cells an error kind: the errors themselves, or one a level for cqr.
         kinds = self._errors(f, y, point, scale, usable)
         self.cells_ = ErrorCells(float(self.lam), self.min_bucket).fit(

@@ -144,6 +144,8 @@ class ErrorCells:
         depth = len(self.depths_)
         if depth == 0:
             return _Depth(known, 1, own.astype(np.float32))
+        if not len(known):
+            return _Depth(known, 1, np.zeros((0, self.depths_[0].table.shape[1]), np.float32))
         # The parent codes of each cell: those of any of its errors, since each level is the
         # parent of the next.
         sample = np.zeros(len(known), np.int64)

@@ -102,22 +102,34 @@ class Patchwork:
         if plan.events is not None:
             self.events = clone(plan.events).fit(panel, history, groups, rows)
             values = values / self.events.factor(panel, rows, panel.lengths, width, groups)
-        if plan.seasonal is not None:
-            self.seasonal = clone(plan.seasonal).fit(
-                History(values, history.ends, history.lengths), panel.frequency, plan.season, groups
-            )
-        seasonless = values / self._season(history.periods, groups, rows)
+        self._fit_seasonal(values, history, panel, groups)
         if self._priced(panel):
             assert plan.price is not None
+            prices = panel.known_windows(plan.price.column, rows, panel.lengths, width)
+            feature = self._feature(panel, rows, panel.lengths, width)
+            # The season of the group, not of the series: a series' own index has learned from
+            # its own price cuts, and would hide a part of their effect.
+            season = self._season(history.periods, groups, np.full(len(panel), -1))
             self.price = clone(plan.price).fit(
-                seasonless,
-                panel.known_windows(plan.price.column, rows, panel.lengths, width).astype(float),
-                groups,
-                self._feature(panel, rows, panel.lengths, width),
+                values / season, prices.astype(float), groups, feature
             )
+            effect, _ = self.price.factor(prices.astype(float), width, rows, groups, feature)
+            values = values / effect
+            self._fit_seasonal(values, history, panel, groups)
+        seasonless = values / self._season(history.periods, groups, rows)
         if plan.new_items is not None:
             self.new_items = self._fit_analog(history, seasonless, rows, attributes, panel)
         return self
+
+    def _fit_seasonal(
+        self, values: NDArray, history: History, panel: Panel, groups: NDArray[np.int64]
+    ) -> None:
+        if self.plan.seasonal is None:
+            return
+        freed = History(values, history.ends, history.lengths)
+        self.seasonal = clone(self.plan.seasonal).fit(
+            freed, panel.frequency, self.plan.season, groups
+        )
 
     def _fit_analog(
         self,
