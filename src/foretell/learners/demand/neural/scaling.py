@@ -24,7 +24,24 @@ def causal_mean_scale(
     Returns:
         (B, T) float32, positive.
     """
-    sizes = np.where(observed, np.abs(values), 0).astype(np.float64)
+    mean, count = trailing_mean(np.abs(values), observed, window)
+    return np.where(count > 0, np.maximum(mean, floor), default).astype(np.float32)
+
+
+def trailing_mean(
+    values: NDArray, observed: NDArray[np.bool_], window: int
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Mean of the last ``window`` observed values up to each time, and how many there were so far.
+
+    Args:
+        values: (B, T); anything where not observed.
+        observed: (B, T).
+        window: number of observed values.
+
+    Returns:
+        (B, T) means, 0 where nothing has been observed yet, and (B, T) counts.
+    """
+    sizes = np.where(observed, values, 0).astype(np.float64)
     batch, length = sizes.shape
     totals = np.zeros((batch, length + 1))
     np.cumsum(sizes, axis=1, out=totals[:, 1:])
@@ -38,5 +55,4 @@ def causal_mean_scale(
     ends[rows, counts[rows, steps + 1]] = steps + 1
     before = np.take_along_axis(ends, np.maximum(now - window, 0), axis=1)
     sums = totals[:, 1:] - np.take_along_axis(totals, before, axis=1)
-    mean = sums / np.maximum(np.minimum(now, window), 1)
-    return np.where(now > 0, np.maximum(mean, floor), default).astype(np.float32)
+    return sums / np.maximum(np.minimum(now, window), 1), now

@@ -16,7 +16,7 @@ from foretell.errors import DataError
 from foretell.learners.demand.forecast import Span
 from foretell.learners.demand.neural.calendar import calendar_features
 from foretell.learners.demand.neural.profiles import GroupProfile
-from foretell.learners.demand.neural.scaling import causal_mean_scale
+from foretell.learners.demand.neural.scaling import causal_mean_scale, trailing_mean
 
 Moments = dict[str, tuple[float, float]]
 _SAMPLE = 5_000_000
@@ -367,8 +367,12 @@ class SequenceReader:
             channels += [squash(lagged / scale), there, np.clip(np.log(scale / before), -3, 3)]
         for name, (mean, sd) in spec.past.items():
             values = self.panel.past_windows(name, rows, stops, y.shape[1])[:, :length]
-            there = np.isfinite(values)
-            channels += [np.where(there, (values - mean) / sd, 0), there]
+            there: NDArray = np.isfinite(values)
+            scaled: NDArray = np.where(there, (values - mean) / sd, 0)
+            # Deviations from the recent past: the level of a price index or a temperature names
+            # the date, and at prediction lies outside of what was trained on.
+            scaled = scaled - trailing_mean(scaled, there, spec.scale_window)[0]
+            channels += [np.where(there, np.clip(scaled, -5, 5), 0), there]
         stacked = np.stack(channels, -1).astype(np.float32)
         result = {"sequence": np.concatenate([stacked, known[:, :length]], -1)}
         if spec.guard:
