@@ -367,12 +367,12 @@ class SequenceReader:
             channels += [squash(lagged / scale), there, np.clip(np.log(scale / before), -3, 3)]
         for name, (mean, sd) in spec.past.items():
             values = self.panel.past_windows(name, rows, stops, y.shape[1])[:, :length]
-            there: NDArray = np.isfinite(values)
-            scaled: NDArray = np.where(there, (values - mean) / sd, 0)
+            given = np.isfinite(values)
+            scaled: NDArray = np.where(given, (values - mean) / sd, 0)
             # Deviations from the recent past: the level of a price index or a temperature names
             # the date, and at prediction lies outside of what was trained on.
-            scaled = scaled - trailing_mean(scaled, there, spec.scale_window)[0]
-            channels += [np.where(there, np.clip(scaled, -5, 5), 0), there]
+            scaled = scaled - trailing_mean(scaled, given, spec.scale_window)[0]
+            channels += [np.where(given, np.clip(scaled, -5, 5), 0), given]
         stacked = np.stack(channels, -1).astype(np.float32)
         result = {"sequence": np.concatenate([stacked, known[:, :length]], -1)}
         if spec.guard:
