@@ -10,6 +10,7 @@ import torch
 
 from foretell.data.frequency import Frequency
 from foretell.data.panel import Categorical, Panel
+from foretell.data.simulators import cones
 from foretell.errors import DataError, NotFittedError, ParameterError
 from foretell.estimators.mq_dnn import MQDNN
 from foretell.evaluation.metrics import crossing_rate, weighted_quantile_loss
@@ -150,3 +151,39 @@ def test_squared_loss_trains_the_middle_only():
     learner.loss(batch).sum().backward()
     bias = learner.head.linear.bias.grad
     assert bias[4] != 0 and bias[[0, 1, 2, 3, 5, 6, 7, 8]].abs().max() == 0
+
+
+def asymmetric_laplace_cdf(error, p=0.35):
+    return np.where(error < 0, p * np.exp((1 - p) * error), 1 - (1 - p) * np.exp(-p * error))
+
+
+def cone_scores(series, **options):
+    """Regret against the true quantiles, and the largest error of the true coverage by step."""
+    panel, truth = cones(series=series, cycles=24, horizon=12, seed=0)
+    model = MQDNN(
+        12, hidden=(64, 64), dropout=0.0, batch_size=256, threads=1, device="cpu", **options
+    ).fit(panel.cut(48))
+    forecast = model.predict_origins(panel, [48, 36, 24, 12])
+    ids, levels = list(forecast.ids), forecast.levels
+    y = panel.outcomes(ids, forecast.cutoffs, 12)
+    best = truth.quantiles(ids, forecast.cutoffs, 12, levels)
+    loss = weighted_quantile_loss(y, forecast.values, levels)
+    regret = loss / weighted_quantile_loss(y, best, levels) - 1
+    rows = np.array([panel.positions[i] for i in ids])
+    steps = (forecast.cutoffs + 1)[:, None] + np.arange(12)
+    centre, scale = truth.centre[rows[:, None], steps], truth.scale[rows[:, None], steps]
+    covered = asymmetric_laplace_cdf((forecast.values - centre[..., None]) / scale[..., None])
+    return regret, np.abs(covered.mean(axis=0) - levels).max()
+
+
+def test_knows_a_cone_from_its_features():
+    regret, error = cone_scores(100, n_rows=20_000, max_steps=500)
+    assert regret < 0.08
+    assert error < 0.09
+
+
+@pytest.mark.slow
+def test_knows_a_cone_almost_perfectly():
+    regret, error = cone_scores(600, n_rows=140_000, max_steps=4000)
+    assert regret <= 0.03
+    assert error <= 0.02

@@ -21,13 +21,14 @@ class DenseScaler:
     """Robust scaling with indicators of what is missing, for neural networks.
 
     Each feature is centred on its median, divided by its inter-quartile range (the standard
-    deviation where that is zero) and clipped to its 1 % and 99 % quantiles; what is missing
-    becomes the median, and a feature that is missing in some training rows gets an indicator
-    column. Features that are (nearly) always missing in training, or constant, are left out: a
-    network cannot learn what to do with them, and would do anything when they appear.
+    deviation where that is zero) and, beyond its 1 % and 99 % quantiles, grows only with the
+    logarithm of the distance; what is missing becomes the median, and a feature that is missing
+    in some training rows gets an indicator column. Features that are (nearly) always missing in
+    training, or constant, are left out: a network cannot learn what to do with them, and would
+    do anything when they appear.
 
     Args:
-        clip: share of the values beyond which to clip, on each side.
+        clip: share of the values on each side beyond which to damp.
         least: share of the rows in which a feature must be present to be used.
     """
 
@@ -70,7 +71,10 @@ class DenseScaler:
         """(B, P) with NaN to (B, width) float32 without; within a few units of zero."""
         part = values[:, self.used_]
         j = self.used_
-        scaled = (np.clip(part, self.low_[j], self.high_[j]) - self.centre_[j]) / self.spread_[j]
+        held = np.clip(part, self.low_[j], self.high_[j])
+        beyond = (part - held) / self.spread_[j]
+        scaled = (held - self.centre_[j]) / self.spread_[j]
+        scaled += np.sign(beyond) * np.log1p(np.abs(beyond))
         scaled = np.where(np.isnan(part), 0.0, np.clip(scaled, -8.0, 8.0))
         flags = np.isnan(values[:, self.flagged_])
         return np.concatenate([scaled, flags], axis=1).astype(np.float32)
