@@ -206,6 +206,25 @@ def test_bins_of_sparse_columns():
     assert stored.nnz == 1 and stored.data[0] == 0.0
 
 
+def test_short_and_long_columns_get_the_cuts_of_each_alone():
+    rng = np.random.default_rng(0)
+    dense = np.round(rng.normal(size=(400, 30)), 1)
+    dense[rng.uniform(size=dense.shape) < rng.uniform(0.1, 1, size=30)] = np.nan
+    dense[:, 3] = np.nan
+    dense[:, 4] = rng.normal(size=400)
+    ptr, rows, values = to_columns(to_float32_csr(dense))
+    weight = rng.uniform(0.5, 2, 400)
+    columns = bin_columns(ptr, rows, values, weight, 400, max_bins=150)
+    assert (np.diff(ptr) > 150).any() and (np.diff(ptr) <= 150).any()
+    for k in range(30):
+        part = slice(ptr[k], ptr[k + 1])
+        cuts = columns.cuts[columns.cut_ptr[k] : columns.cut_ptr[k + 1]]
+        if part.stop > part.start:
+            expected = cut_points(values[part], weight[rows[part]], 150)
+            np.testing.assert_array_equal(cuts, expected)
+        np.testing.assert_array_equal(columns.bins[part], np.searchsorted(cuts, values[part]) + 1)
+
+
 def test_neighbouring_floats_are_told_apart():
     x = np.array([1.0, np.nextafter(np.float32(1), np.float32(2))], dtype=np.float32)
     cuts = cut_points(x, np.ones(2))

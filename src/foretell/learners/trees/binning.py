@@ -70,10 +70,7 @@ def cut_points(
             (mass * (max_bins / mass[-1]) * (1 - 1e-12)).astype(np.int64), max_bins - 1
         )
         last = np.flatnonzero(bin_of[1:] != bin_of[:-1])
-    lower, upper = distinct[last], distinct[last + 1]
-    middle = (lower.astype(np.float64) + upper.astype(np.float64)) / 2
-    rounded = middle.astype(np.float32)
-    return np.where(rounded >= upper, lower, rounded).astype(np.float32)
+    return _between(distinct[last], distinct[last + 1])
 
 
 def bin_columns(
@@ -94,21 +91,54 @@ def bin_columns(
         n_rows: number of rows.
         max_bins: most bins a column gets.
     """
-    n_columns = len(column_ptr) - 1
+    sizes = np.diff(column_ptr)
     bins = np.empty(len(rows), dtype=np.uint8)
-    counts = np.zeros(n_columns, dtype=np.int64)
+    counts = np.zeros(len(sizes), dtype=np.int64)
+    long = np.flatnonzero(sizes > max_bins)
     pieces: list[NDArray[np.float32]] = []
-    for column in range(n_columns):
+    for column in long:
         start, end = column_ptr[column], column_ptr[column + 1]
-        if start == end:
-            continue
         present = values[start:end]
-        cuts = cut_points(present, weights[rows[start:end]], max_bins)
-        bins[start:end] = np.searchsorted(cuts, present, side="left") + 1
-        counts[column] = len(cuts)
-        pieces.append(cuts)
+        pieces.append(cut_points(present, weights[rows[start:end]], max_bins))
+        bins[start:end] = np.searchsorted(pieces[-1], present, side="left") + 1
+        counts[column] = len(pieces[-1])
+    is_short = np.repeat(sizes <= max_bins, sizes)
+    owner = np.repeat(np.arange(len(sizes)), sizes)[is_short]
+    short_bins, short_owner, short_cuts = _rank_bins(owner, values[is_short])
+    bins[is_short] = short_bins
+    counts += np.bincount(short_owner, minlength=len(sizes))
     cut_ptr = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
-    cuts = np.concatenate(pieces) if pieces else np.empty(0, dtype=np.float32)
+    cuts = np.empty(cut_ptr[-1], dtype=np.float32)
+    of_short = np.repeat(sizes <= max_bins, counts)
+    cuts[of_short] = short_cuts
+    if pieces:
+        cuts[~of_short] = np.concatenate(pieces)
     return BinnedColumns(
         np.ascontiguousarray(column_ptr, dtype=np.int64), rows, bins, cut_ptr, cuts, n_rows
     )
+
+
+def _rank_bins(
+    owner: NDArray[np.int64], values: NDArray[np.float32]
+) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.float32]]:
+    """Bins of many columns that have too few values to share bins, all at once.
+
+    Takes the column of each value; gives each value's bin, and the columns and places of the cuts.
+    """
+    order = np.lexsort((values, owner))
+    column, ordered = owner[order], values[order]
+    opens = np.ones(len(order), dtype=bool)  # a new column
+    opens[1:] = column[1:] != column[:-1]
+    rises = np.zeros(len(order), dtype=bool)  # a new value of the same column
+    rises[1:] = ~opens[1:] & (ordered[1:] != ordered[:-1])
+    climbed = np.cumsum(rises)
+    bins = np.empty(len(order), dtype=np.uint8)
+    bins[order] = climbed - climbed[opens][np.cumsum(opens) - 1] + 1 if len(order) else 0
+    at = np.flatnonzero(rises)
+    return bins, column[at], _between(ordered[at - 1], ordered[at])
+
+
+def _between(lower: NDArray[np.float32], upper: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Middle of neighbours, below the upper one even where they are neighbouring floats."""
+    middle = ((lower.astype(np.float64) + upper.astype(np.float64)) / 2).astype(np.float32)
+    return np.where(middle >= upper, lower, middle).astype(np.float32)
