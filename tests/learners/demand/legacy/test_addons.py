@@ -114,7 +114,7 @@ def test_the_group_whose_seasons_differ_is_found():
 
 
 def _event_panel(values, marks, starts=0):
-    n, width = values.shape
+    n = len(values)
     size = marks.shape[1]
     return Panel.from_arrays(
         list(values),

@@ -142,7 +142,8 @@ class AnalogNew(BaseEstimator):
         limit = np.where(np.isfinite(limit), limit, 1.0)
         nearest = np.min(distance, axis=1, keepdims=True)
         nearest = np.where(np.isfinite(nearest), nearest, 0.0)
-        weight = np.where(distance <= limit + 1e-12, np.exp(-(distance - nearest) / self.bandwidth), 0)
+        chosen = distance <= limit + 1e-12
+        weight = np.where(chosen, np.exp(-(distance - nearest) / self.bandwidth), 0.0)
         seen = np.isfinite(self.curves_)
         filled = np.where(seen, self.curves_, 0.0)
         number = seen.sum(axis=1)
@@ -169,7 +170,8 @@ class AnalogNew(BaseEstimator):
         unit = self.dispersion_
         level = (prior + sold / unit) / (prior / safe + exposure / unit)
         ahead = np.clip(ages[:, None] + np.arange(h), 0, shape.shape[1] - 1)
-        return np.maximum(level, 0)[:, None] * np.take_along_axis(shape, ahead, axis=1)
+        level = np.where(mean + sold > 0, np.maximum(level, 0), 0.0)
+        return level[:, None] * np.take_along_axis(shape, ahead, axis=1)
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
         """What was learned, as JSON values and arrays."""

@@ -26,6 +26,8 @@ METHODS = ("empirical", "gamma", "negative_binomial", "cqr")
 TAUS = np.r_[0.001, 0.0025, 0.005, np.arange(1, 100) / 100, 0.995, 0.9975, 0.999]
 """Levels at which error quantiles are kept; others are interpolated between them."""
 
+MEDIAN = int(np.argmin(np.abs(TAUS - 0.5)))
+
 
 class DistributionEngine(BaseEstimator):
     """Quantiles around forecasts from standardised past errors ``r = (y - f) / s``.
@@ -156,6 +158,7 @@ class DistributionEngine(BaseEstimator):
         *,
         groups: Sequence[ArrayLike] = (),
         level: ArrayLike | None = None,
+        bias: ArrayLike = 1.0,
     ) -> NDArray[np.float32]:
         """Quantiles (M, K, Q) around forecasts, non-decreasing along Q.
 
@@ -164,6 +167,9 @@ class DistributionEngine(BaseEstimator):
             quantiles: (Q,) levels; for ``"cqr"`` those of the fit.
             groups: codes as in :meth:`fit`, as many arrays; unknown codes use the parent.
             level: as in :meth:`fit`.
+            bias: ``"empirical"`` only: share of the errors' median that is kept, one number or
+                (M,). 1 corrects the forecast by its past bias; 0 leaves the forecast as the
+                median, which is better where biases do not last.
         """
         if not hasattr(self, "cells_"):
             raise NotFittedError("the distribution engine is not fitted: call fit(...) first")
@@ -194,6 +200,10 @@ class DistributionEngine(BaseEstimator):
         for b in np.unique(buckets):
             columns = np.flatnonzero(buckets == b)
             table = self.cells_.lookup(codes, int(b), m)  # (M, E) or (M, L, E)
+            if self.method == "empirical":
+                median = table[:, MEDIAN : MEDIAN + 1]
+                kept = np.asarray(bias, np.float32).reshape(-1, 1)
+                table = np.asarray(table - (1 - kept) * median, np.float32)
             part = slice(columns[0], columns[-1] + 1)
             result[:, part] = self._spread(f[:, part], scale[:, part], table, taus)
         if self.nonnegative:

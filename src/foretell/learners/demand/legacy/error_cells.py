@@ -110,8 +110,8 @@ class ErrorCells:
         levels = [(zero, 1), (zero, buckets)]
         for codes in groups:
             number = max(1, len(np.unique(codes[codes >= 0])))
-            split = len(codes) / overlap / (number * buckets) >= self.min_bucket
-            levels.append((codes, buckets if split else 1))
+            enough = len(codes) / overlap / (number * buckets) >= self.min_bucket
+            levels.append((codes, buckets if enough else 1))
         for codes, split in levels:
             keep = codes >= 0
             known = np.unique(codes[keep])
@@ -158,12 +158,13 @@ class ErrorCells:
         parent = parents if split > 1 else parents.mean(axis=1, keepdims=True)
         own = own.reshape(len(known), split, -1)
         n = size.reshape(len(known), split, 1)
-        table = np.where(n > 0, (n * np.nan_to_num(own) + self.lam * parent) / (n + self.lam + 1e-12), parent)
+        mixed = (n * np.nan_to_num(own) + self.lam * parent) / (n + self.lam + 1e-12)
+        table = np.where(n > 0, mixed, parent)
         if split == 1:
             # One table for all horizons keeps the parent's difference between buckets.
             share = self.lam / (n + self.lam + 1e-12)
             table = table + share * (parents - parent)
-            return _Depth(known, buckets, table.reshape(len(known) * buckets, -1).astype(np.float32))
+            split = buckets
         return _Depth(known, split, table.reshape(len(known) * split, -1).astype(np.float32))
 
     def lookup(

@@ -117,8 +117,8 @@ def seasonal_strength(values: NDArray, season: int) -> NDArray[np.float64]:
     The trend is the line through year-on-year differences, the season the mean of each phase.
     ``Var(R)`` is divided by its degrees of freedom: with two seasons, the phase means of pure
     noise explain half of its variance, and the uncorrected strength would call it seasonal.
-    Rows in which fewer than an eighth of the phases (or 4) were seen twice get 0. After Hyndman & Athanasopoulos,
-    "Forecasting: Principles and Practice", section 6.7.
+    Rows in which fewer than an eighth of the phases (or 4) were seen twice get 0. After Hyndman &
+    Athanasopoulos, "Forecasting: Principles and Practice", section 6.7.
     """
     n, width = values.shape
     cycles = width // season

@@ -18,7 +18,7 @@ from foretell.learners.demand.legacy.distribution_engine import DistributionEngi
 from foretell.learners.demand.legacy.elasticity import PriceElasticity
 from foretell.learners.demand.legacy.events import EventAddon
 from foretell.learners.demand.legacy.history import History
-from foretell.learners.demand.legacy.patchwork import Patchwork, Plan, Points, launch_curves
+from foretell.learners.demand.legacy.patchwork import Patchwork, Plan, Points
 from foretell.learners.demand.legacy.point_models import (
     TSB,
     ExponentialSmoothing,
@@ -75,6 +75,8 @@ class LegacyForecaster(Forecaster):
         season_length: periods a season; the frequency's usual one when ``None``.
         group: static category of the groups; ``None`` takes the seasonal add-on's.
         origins: rolling origins for the engine.
+        bias: share of a series' past median error by which its forecasts are corrected; new and
+            intermittent items are corrected in full.
         longest: periods of history looked at; four seasons, at least 200, when ``None``.
         components: return the components table with each forecast.
     """
@@ -94,6 +96,7 @@ class LegacyForecaster(Forecaster):
         season_length: int | None = None,
         group: str | None = None,
         origins: int = 12,
+        bias: float = 0.0,
         longest: int | None = None,
         components: bool = True,
     ) -> None:
@@ -108,6 +111,7 @@ class LegacyForecaster(Forecaster):
         self.season_length = season_length
         self.group = group
         self.origins = origins
+        self.bias = bias
         self.longest = longest
         self.components = components
 
@@ -264,7 +268,7 @@ class LegacyForecaster(Forecaster):
         rows = analog.rows_
         if len(rows) > 1000:
             rows = rows[np.linspace(0, len(rows) - 1, 1000).astype(np.int64)]
-        result = []
+        result: list[tuple[NDArray, ...]] = []
         for age in (1, 4, 8):
             long_enough = rows[panel.lengths[rows] > age]
             if not len(long_enough):
@@ -307,9 +311,10 @@ class LegacyForecaster(Forecaster):
             part = slice(start, start + 16384)
             values[part] = self.engine_.apply(
                 points.point[part],
-                levels,
+                levels.tolist(),
                 groups=self._cells(points.route[part], groups[part], rows[part]),
                 level=points.local[part],
+                bias=self._bias(points.route[part]),
             )
         table_ = self._components(panel, points) if self.components else None
         return self._forecast(panel, values, components=table_)
@@ -325,6 +330,15 @@ class LegacyForecaster(Forecaster):
         # A launched item's errors as a new one say nothing about it today.
         own = np.where(kind == 0, -1, rows)
         return [kind, kind * size + groups, own]
+
+    def _bias(self, route: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Share of past bias that is corrected (N,).
+
+        Points of the new and the intermittent are means, far from the median of skewed demand.
+        """
+        keep = {"new": 1.0, "intermittent": 1.0, "lumpy": 1.0}
+        routes = self.plan_.router.routes
+        return np.array([keep.get(name, self.bias) for name in routes])[route]
 
     def _groups(self, panel: Panel) -> NDArray[np.int64]:
         if self.group_ is None:
@@ -363,7 +377,7 @@ class LegacyForecaster(Forecaster):
         ]
         reasons = self.plan_.router.reasons(points.features, points.rule)
         flags = []
-        outside = points.extrapolated.any(axis=1)
+        outside = np.asarray(points.extrapolated.any(axis=1))
         for i in range(n):
             found = []
             if outside[i]:

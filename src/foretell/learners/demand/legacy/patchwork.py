@@ -14,7 +14,7 @@ from foretell.data.panel import Panel
 from foretell.learners.demand.legacy.analog import AnalogNew
 from foretell.learners.demand.legacy.elasticity import PriceElasticity
 from foretell.learners.demand.legacy.events import EventAddon
-from foretell.learners.demand.legacy.history import History, last_values, row_mean, trailing_mean
+from foretell.learners.demand.legacy.history import History, last_values, trailing_mean
 from foretell.learners.demand.legacy.point_models import PointModel, default_window, median_of
 from foretell.learners.demand.legacy.router import Router
 from foretell.learners.demand.legacy.seasonal import SeasonalAddon
@@ -229,7 +229,7 @@ class Patchwork:
             base[at], used[at] = self._ensemble(
                 plan.models[name], adjusted[at], seasonless[at], season[at]
             )
-        fallback = ~np.isfinite(base).all(axis=1)
+        fallback = np.asarray(~np.isfinite(base).all(axis=1))
         if fallback.any():
             rest = np.nan_to_num(last_values(seasonless[fallback]))
             base[fallback] = np.where(np.isfinite(base[fallback]), base[fallback], rest[:, None])
@@ -239,10 +239,11 @@ class Patchwork:
         point = np.maximum(base, 0) * multiplied
         local = np.nan_to_num(trailing_mean(history.values, default_window(plan.season)))
         with np.errstate(invalid="ignore"):
-            returns = (np.nan_to_num(history.values) < 0).any(axis=1) | (base < 0).any(axis=1)
+            negative = (np.nan_to_num(history.values) < 0).any(axis=1)
+            negative |= (base < 0).any(axis=1)
         return Points(
             point, np.maximum(base, 0), shown, event[:, width:], price[:, width:],
-            np.maximum(local, 0), route, rule, features, outside[:, width:], fallback, returns,
+            np.maximum(local, 0), route, rule, features, outside[:, width:], fallback, np.asarray(negative),
             needs,
         )  # fmt: skip
 
@@ -315,4 +316,4 @@ def launch_curves(values: NDArray, lengths: NDArray[np.int64], ages: int) -> NDA
     return np.where(inside, np.take_along_axis(values, np.minimum(place, width - 1), 1), np.nan)
 
 
-__all__ = ["Patchwork", "Plan", "Points", "launch_curves", "row_mean"]
+__all__ = ["Patchwork", "Plan", "Points", "launch_curves"]

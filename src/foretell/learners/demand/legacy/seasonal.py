@@ -24,7 +24,7 @@ class SeasonalAddon(BaseEstimator):
 
     For group g and phase w: ``s_gw`` is the weighted mean of ``y / level`` over the series and
     years of the group, shrunk in logarithms to the parent's index with weight ``lam`` and brought
-    to a geometric mean of one. Parents: all series, then the group, then, with ``lam_series``,
+    to a mean of one. Parents: all series, then the group, then, with ``lam_series``,
     the series itself. Two passes: the level of the first is the moving average over a whole
     season (the mean of the last season where history is too short for one); the second smooths
     what the first index leaves, so that the half seasons at both ends count too.
@@ -93,7 +93,8 @@ class SeasonalAddon(BaseEstimator):
             flat[:, -season:] = mean[:, None]
             level[short] = flat
         self._estimate(values, level, phases, groups, count, final=False)
-        index = np.where(np.isfinite(values), self._of_rows(groups, np.arange(count), phases), np.nan)
+        index = self._of_rows(groups, np.arange(count), phases)
+        index[~np.isfinite(values)] = np.nan
         window = self.window or max(3, season // 4)
         # Ratio of sums: a value divided by a small index must not carry the level.
         second = _smooth(values, window) / _smooth(index, window)
@@ -147,15 +148,14 @@ class SeasonalAddon(BaseEstimator):
         number = np.bincount(cell, minlength=size).reshape(count, -1)
         ratio = np.where(bottom > 0, top / np.where(bottom > 0, bottom, 1), 1.0)
         log = np.log(np.maximum(ratio, self.floor))
-        log = np.where(number > 0, (number * log + lam * parent) / np.maximum(number + lam, 1e-9), parent)
-        seen = number > 0
+        shrunk = (number * log + lam * parent) / np.maximum(number + lam, 1e-9)
+        log = np.where(number > 0, shrunk, parent)
         if is_weekly_year(self.frequency_, self.season_):
             log[:, 52] = (log[:, 51] + log[:, 0]) / 2  # week 53: the mean of weeks 52 and 1
-            seen[:, 52] = False
             core = slice(0, 52)
         else:
             core = slice(0, self.phases_)
-        # A mean of one over all phases: seen ones carry the estimate, the others the parent.
+        # A mean of one over all phases: those not seen carry the parent's value.
         log -= np.log(np.mean(np.exp(log[:, core]), axis=1, keepdims=True))
         return np.maximum(log, np.log(self.floor))
 
@@ -252,8 +252,9 @@ def strongest_group(
         cells = len(np.unique(cell))
         if len(ratio) <= cells:
             continue
-        noise = (ratio @ ratio - grouped) / (len(ratio) - cells)
-        gain = (grouped - common - (cells - number) * noise) / max(ratio @ ratio - common, 1e-12)
+        everything = float(ratio @ ratio)
+        noise = (everything - grouped) / (len(ratio) - cells)
+        gain = (grouped - common - (cells - number) * noise) / max(everything - common, 1e-12)
         if gain > best:
             best, chosen = gain, name
     return chosen
