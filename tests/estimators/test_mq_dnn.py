@@ -187,3 +187,18 @@ def test_knows_a_cone_almost_perfectly():
     regret, error = cone_scores(600, n_rows=140_000, max_steps=4000)
     assert regret <= 0.03
     assert error <= 0.02
+
+
+def test_calibration_mends_an_overfitted_net():
+    panel = shop(60, 100, seed=1)
+    options = dict(n_rows=600, max_steps=400, dropout=0.0, quantiles=(0.1, 0.5, 0.9))
+    raw = small(**options).fit(panel.cut(8))
+    mended = small(**options, calibrate="cqr").fit(panel.cut(8))
+    y = panel.windows(np.arange(len(panel)), panel.lengths, 8)
+
+    def outer(model):
+        q = model.predict(panel.cut(8)).values
+        return np.mean((y >= q[..., 0]) & (y <= q[..., 2]))
+
+    assert outer(raw) < 0.72
+    assert abs(outer(mended) - 0.8) < abs(outer(raw) - 0.8)

@@ -28,6 +28,7 @@ from foretell.training import TensorExamples
 
 BLOCK = 100_000
 SCALER_ROWS = 30_000
+LEAST_GROUPS = 8
 
 
 class MQDNN(NeuralForecaster):
@@ -48,7 +49,8 @@ class MQDNN(NeuralForecaster):
             0 counts all series the same.
         n_rows: rows (series, origin, horizon) drawn to train on.
         season_length: m, or several with the main one first; by the frequency when ``None``.
-        features: the pack's features; the standard ones, without past covariates, when ``None``.
+        features: the pack's features; when ``None`` the standard ones without past covariates and
+            without groupings of fewer than eight groups, which a network learns as dates.
         non_negative: whether forecasts are held at zero; when ``None``, if no training value was
             negative but for one in a hundred (returns).
         loss: ``"quantile"``, or ``"squared"``, which trains the middle level only (to compare).
@@ -61,7 +63,7 @@ class MQDNN(NeuralForecaster):
         quantiles: Sequence[float] = DEFAULT_LEVELS,
         *,
         hidden: Sequence[int] = (256, 256),
-        dropout: float = 0.1,
+        dropout: float = 0.25,
         embedding: int = 50,
         loss_weight: float = 1.0,
         n_rows: int = 150_000,
@@ -72,7 +74,7 @@ class MQDNN(NeuralForecaster):
         max_steps: int = 1500,
         batch_size: int = 512,
         learning_rate: float = 3e-3,
-        weight_decay: float = 1e-2,
+        weight_decay: float = 5e-2,
         schedule: str = "one_cycle",
         seed: int = 0,
         seeds: int = 1,
@@ -112,7 +114,7 @@ class MQDNN(NeuralForecaster):
         self._check()
         features = self.features
         if features is None:
-            features = default_features(waves=True, past=False)
+            features = default_features(waves=True, past=False, least_groups=LEAST_GROUPS)
         pack = FeaturePack(self.h, features=features, season_length=self.season_length)
         self.pack_ = pack.fit(panel)
         rows, _, _ = sample_rows(
@@ -196,9 +198,10 @@ class MQDNN(NeuralForecaster):
         grown = [name for name in place if name.startswith("lag_grown_")]
         wanted += grown[1:2] or grown[:1]
         wanted += [f"lag_{m}" for m in self.pack_.seasons_[1:]]
+        quarter = f"_growth_{max(2, self.pack_.seasons_[0] // 4)}"
         found = [anchor, *(column(name) for name in wanted if name in place)]
         for name in place:
-            if name.endswith("_growth_13") and not name.startswith(("all_", "Type_")):
+            if name.removesuffix(quarter) in self.pack_.groupings_ and name.endswith(quarter):
                 growth = matrix.values[:, place[name]].astype(np.float64)
                 found.append(np.where(np.isnan(growth), anchor, anchor * growth))
         return np.stack(found, axis=1).astype(np.float32)

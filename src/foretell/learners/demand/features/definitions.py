@@ -147,7 +147,14 @@ class GroupFeatures(Feature):
     Growth of the group's paired totals over a season, volatility of the pairs, and the group's
     seasonal index at the period of the reference: its mean value then relative to that over the
     season up to the origin.
+
+    Args:
+        least: groupings with fewer groups are left out. What few groups do together says little
+            but which period it is, and a network learns such dates by heart.
     """
+
+    def __init__(self, least: int = 1) -> None:
+        self.least = least
 
     def compute(self, rows: RowView) -> Columns:
         """See the class."""
@@ -156,6 +163,8 @@ class GroupFeatures(Feature):
         reference = rows.periods(rows.reference_step)
         m = rows.season
         for name, tables in rows.groups.items():
+            if max(1, len(tables.running["count"]) - 1) < self.least:
+                continue
             codes = rows.codes[name][rows.local] if name in rows.codes else None
             groups = np.zeros(len(rows), np.int64) if codes is None else codes.astype(np.int64)
             absent = np.zeros(len(rows), bool) if codes is None else codes == 0

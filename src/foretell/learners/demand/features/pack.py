@@ -78,12 +78,15 @@ class FeatureMatrix:
     codes: NDArray[np.int32]
 
 
-def default_features(*, waves: bool = False, past: bool = True) -> list[Feature]:
+def default_features(
+    *, waves: bool = False, past: bool = True, least_groups: int = 1
+) -> list[Feature]:
     """The standard pack.
 
     Args:
         waves: positions in seasons as sine and cosine, for smooth models.
         past: whether to use past covariates.
+        least_groups: groupings with fewer groups are left out.
     """
     features: list[Feature] = [
         SeasonalLags(),
@@ -95,7 +98,7 @@ def default_features(*, waves: bool = False, past: bool = True) -> list[Feature]
         Events(),
         KnownCovariates(),
         Statics(),
-        GroupFeatures(),
+        GroupFeatures(least_groups),
     ]
     return [*features, PastCovariates()] if past else features
 
