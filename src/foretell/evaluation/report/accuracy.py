@@ -267,7 +267,7 @@ def _segment(
     runs = table["seed"].n_unique() if "seed" in table.columns else 1
     models = [m for m in data.models if m in set(table["model"])]
     held = {(r["model"], r[name]): r for r in summary.iter_rows(named=True)}
-    labels = [str(_LABELS.get(k, k)) for k in keys]
+    labels = [_label(name, k) for k in keys]
     values: dict[str, list[float | None]] = {
         m: [_finite(held.get((m, k), {}).get("wql")) for k in keys] for m in models
     }
@@ -282,6 +282,13 @@ def _segment(
         for i, (k, label) in enumerate(zip(keys, labels, strict=True))
     ]
     return labels, values, rows
+
+
+def _label(segment: str, key: Any) -> str:
+    text = str(_LABELS.get(key, key))
+    if segment == "horizon_bucket":
+        return "–".join(part.lstrip("0") or "0" for part in text.split("-"))
+    return text
 
 
 def _finite(value: Any) -> float | None:

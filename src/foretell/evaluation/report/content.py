@@ -99,7 +99,7 @@ def headline(data: ReportInput, costs: list[dict[str, Any]]) -> dict[str, Any]:
         low, high = _shares(compared.lower, compared.upper, base)
         less = "lower" if compared.difference < 0 else "higher"
         sentences.append(
-            f"{data.best} is the best of them: its quantile loss is "
+            f"{data.best} is {_rank(data)}: its quantile loss is "
             f"{percent(abs(compared.relative), 1)} {less} than that of {compared.reference}"
             + (
                 f" (95% interval {low} to {high})."
@@ -146,6 +146,12 @@ def headline(data: ReportInput, costs: list[dict[str, Any]]) -> dict[str, Any]:
                 }
             )
     return {"sentences": sentences, "tiles": tiles}
+
+
+def _rank(data: ReportInput) -> str:
+    if data.baseline == data.best:
+        return "the baseline, and none did better"
+    return "the better of the two" if len(data.models) == 2 else "the best of them"
 
 
 def _signed(value: float) -> str:

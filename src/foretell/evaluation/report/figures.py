@@ -50,7 +50,8 @@ def layout(**more: Any) -> dict[str, Any]:
     """What all figures share."""
     axis = {
         "gridcolor": GRID, "linecolor": "#9aa5b1", "ticks": "outside", "tickcolor": "#9aa5b1",
-        "ticklen": 4, "zeroline": False, "automargin": True, "title": {"standoff": 8},
+        "ticklen": 4, "zeroline": False, "automargin": True,
+        "title": {"standoff": 8, "font": {"size": 12.5, "color": MUTED}},
     }  # fmt: skip
     base: dict[str, Any] = {
         "font": {"family": _FONT, "size": 13, "color": INK},
@@ -63,7 +64,9 @@ def layout(**more: Any) -> dict[str, Any]:
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "title": {"text": ""}},
     }
     for key in ("xaxis", "yaxis"):
-        base[key] = {**axis, **more.pop(key, {})}
+        own = more.pop(key, {})
+        title = {**axis["title"], **own.get("title", {})}
+        base[key] = {**axis, **own, "title": title}
     return {**base, **more}
 
 
@@ -83,7 +86,8 @@ def reliability_figure(
             x=np.concatenate([level, level[::-1]]) * 100,
             y=np.concatenate([upper, lower[::-1]]),
             fill="toself", fillcolor=shade(style["colour"], 0.16 if i == 0 else 0.09),
-            line={"width": 0}, hoverinfo="skip", showlegend=False, legendgroup=f"m{i}",
+            mode="lines", line={"width": 0}, hoverinfo="skip", showlegend=False,
+            legendgroup=f"m{i}",
         )  # fmt: skip
         figure.add_scatter(
             x=level * 100,
@@ -99,7 +103,7 @@ def reliability_figure(
         layout(
             xaxis={"title": {"text": "quantile level"}, "ticksuffix": "%"},
             yaxis={
-                "title": {"text": "outcomes below it, minus the level (points)"},
+                "title": {"text": "coverage minus level (points)"},
                 "tickformat": "+d",
             },
         )

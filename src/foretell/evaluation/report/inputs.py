@@ -13,6 +13,7 @@ from foretell.decisions.orders import Orders
 from foretell.errors import ParameterError
 from foretell.evaluation.backtest import Backtest
 from foretell.evaluation.decision_cost import DecisionCost
+from foretell.evaluation.tidy import summarise
 from foretell.learners.demand.forecast import Forecast
 
 PROMOTION_NAMES = (
@@ -82,11 +83,16 @@ class ReportInput:
 
     @property
     def reference(self) -> str | None:
-        """The model that the best is compared with, or ``None`` when it stands alone."""
+        """The model that the best is compared with.
+
+        The baseline; where that is the best itself or not named, the next best by WQL; ``None``
+        when there is one model only.
+        """
         if self.baseline is not None and self.baseline != self.best:
             return self.baseline
-        others = [m for m in self.tables[self.protocol]["model"].unique() if m != self.best]
-        return None if self.baseline is None or not others else self.baseline
+        summary = summarise(self.tables[self.protocol], metrics=["wql"])
+        others = summary.filter(pl.col("model") != self.best).sort("wql", "model", nulls_last=True)
+        return None if others.is_empty() else str(others["model"][0])
 
     @property
     def models(self) -> list[str]:

@@ -24,7 +24,7 @@ def _table(table: Mapping[str, Any], path: tuple[str, ...], lines: list[str]) ->
         lines += ["", f"[{'.'.join(_key(p) for p in path)}]"]
     lines += [f"{_key(k)} = {_value(v)}" for k, v in plain.items()]
     for key, value in table.items():
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, Mapping):
             _table(value, (*path, str(key)), lines)
 
 
