@@ -134,18 +134,21 @@ class DistributionEngine(BaseEstimator):
         if cutoffs is not None:
             target = np.asarray(cutoffs, np.int64)[row] + column
             target -= target.min()
-            own = finest >= 0
+            # A part of the series is enough to see how often periods repeat.
+            own = (finest >= 0) & (finest < np.quantile(finest, min(1.0, 5e5 / len(row))) + 1)
             distinct = len(np.unique(finest[own] * (int(target.max()) + 1) + target[own]))
             overlap = max(1.0, own.sum() / max(distinct, 1))
         # One family of cells an error kind: the errors themselves, or one a level for cqr.
         kinds = self._errors(f, y, point, scale, usable)
+        groups_of_errors = [c[row] for c in codes]
+        del f, y, point, scale, base, usable, row, column, finest
         self.cells_ = ErrorCells(float(self.lam), self.min_bucket).fit(
             kinds,
             self._ranks(),
             weight,
             bucket,
             len(self.horizon_edges) + 1,
-            [c[row] for c in codes],
+            groups_of_errors,
             overlap=overlap,
             moments=self.method in ("gamma", "negative_binomial"),
         )

@@ -9,6 +9,12 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+LARGEST = 20_000
+"""Errors of a cell, on average, beyond which a random part of them is used."""
+
+BLOCK = 8192
+"""Cells whose quantiles are taken at a time."""
+
 
 def weighted_quantiles(
     values: NDArray,
@@ -122,12 +128,7 @@ class ErrorCells:
             if moments:
                 own, size = _mean_square(kinds[0][keep], weight[keep], cell, count, overlap)
             else:
-                parts = [
-                    weighted_quantiles(e[keep], weight[keep], cell, count, t, overlap)
-                    for e, t in zip(kinds, ranks, strict=True)
-                ]
-                own = np.concatenate([p[0] for p in parts], axis=1)
-                size = parts[0][1]
+                own, size = _quantiles(kinds, ranks, weight, keep, cell, count, overlap)
             self.depths_.append(self._shrunk(known, split, own, size, codes, groups, buckets))
         return self
 
@@ -198,6 +199,45 @@ class ErrorCells:
             for i, b in enumerate(state["buckets"])
         ]
         return self
+
+
+def _quantiles(
+    kinds: Sequence[NDArray],
+    ranks: Sequence[NDArray[np.float64]],
+    weight: NDArray,
+    keep: NDArray[np.bool_],
+    cell: NDArray[np.int64],
+    count: int,
+    overlap: float,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Quantiles (count, E) and sizes (count,) of all kinds, in bounded memory.
+
+    Large cells are thinned to some thousands of errors drawn at random (their quantiles are known
+    well enough); many small cells are done block by block.
+    """
+    rows = np.flatnonzero(keep)
+    thin = max(1.0, len(rows) / (LARGEST * max(count, 1)))
+    if thin > 1:
+        chosen = np.random.default_rng(0).random(len(rows)) < 1 / thin
+        rows, cell = rows[chosen], cell[chosen]
+    own = np.empty((count, sum(len(t) for t in ranks)))
+    size = np.empty(count)
+    for start in range(0, count, BLOCK):
+        stop = min(start + BLOCK, count)
+        if count > BLOCK:
+            inside = np.flatnonzero((cell >= start) & (cell < stop))
+        else:
+            inside = np.arange(len(rows))
+        at, local = rows[inside], cell[inside] - start
+        place = 0
+        for errors, taus in zip(kinds, ranks, strict=True):
+            values, number = weighted_quantiles(
+                errors[at], weight[at], local, stop - start, taus, overlap / thin
+            )
+            own[start:stop, place : place + len(taus)] = values
+            size[start:stop] = number
+            place += len(taus)
+    return own, size
 
 
 def _mean_square(

@@ -200,7 +200,8 @@ class LegacyForecaster(Forecaster):
             keep = np.flatnonzero(honest & np.isfinite(outcome).any(axis=1))
             at = begun[keep]
             collected.append(
-                (points.point[keep], outcome[keep], points.local[keep], now.route[at], at,
+                (points.point[keep].astype(np.float32), outcome[keep].astype(np.float32),
+                 points.local[keep], now.route[at], at,
                  sub.ends[keep], np.full(len(at), back))
             )  # fmt: skip
         collected += self._launch_errors(panel, groups, attributes)
@@ -209,6 +210,7 @@ class LegacyForecaster(Forecaster):
         point, outcome, local, route, at, cutoffs, age = (
             np.concatenate(parts) for parts in zip(*collected, strict=True)
         )
+        del collected, now
         self.engine_ = DistributionEngine() if self.engine is None else self._clone_engine()
         if self.engine_.method == "cqr":
             raise ParameterError("the patchwork makes points: its engine cannot be cqr")

@@ -243,8 +243,8 @@ class Patchwork:
             negative |= (base < 0).any(axis=1)
         return Points(
             point, np.maximum(base, 0), shown, event[:, width:], price[:, width:],
-            np.maximum(local, 0), route, rule, features, outside[:, width:], fallback, np.asarray(negative),
-            needs,
+            np.maximum(local, 0), route, rule, features, outside[:, width:], fallback,
+            np.asarray(negative), needs,
         )  # fmt: skip
 
     def _ensemble(
