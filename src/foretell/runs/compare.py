@@ -1,0 +1,49 @@
+"""Two runs side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+
+from foretell.errors import ParameterError
+from foretell.runs.folder import RunFolder
+
+
+def compare_runs(first: str | Path, second: str | Path, metric: str = "wql") -> pl.DataFrame:
+    """One score of every model and protocol that either run has.
+
+    Args:
+        first: folder of a complete run.
+        second: folder of a complete run.
+        metric: a key of ``metrics.<model>.<protocol>`` in ``run.json``.
+
+    Returns:
+        Columns ``model, protocol, first, second, ratio`` (second / first) and ``same_data``; null
+        where a run lacks the pair.
+
+    Raises:
+        ArtefactError: a run is not complete.
+        ParameterError: no model has that score.
+    """
+    records = [RunFolder(path).require_complete() for path in (first, second)]
+    same = records[0]["data"]["fingerprint"] == records[1]["data"]["fingerprint"]
+    scores: list[dict[tuple[str, str], float | None]] = []
+    known: set[str] = set()
+    for record in records:
+        pairs = {}
+        for model, protocols in record["metrics"].items():
+            for protocol, values in protocols.items():
+                known |= set(values)
+                if metric in values:
+                    pairs[model, protocol] = values[metric]
+        scores.append(pairs)
+    if not any(scores):
+        raise ParameterError(f"no model has a score {metric!r}; known are {sorted(known)}")
+    rows = []
+    for pair in dict.fromkeys([*scores[0], *scores[1]]):
+        a, b = scores[0].get(pair), scores[1].get(pair)
+        ratio = b / a if a and b is not None else None
+        rows.append((*pair, a, b, ratio, same))
+    columns = ["model", "protocol", "first", "second", "ratio", "same_data"]
+    return pl.DataFrame(rows, schema=columns, orient="row", infer_schema_length=None)

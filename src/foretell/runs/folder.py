@@ -1,0 +1,165 @@
+"""The folder of a run: what was asked, how it went, and everything that came out."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import shutil
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from foretell import __version__
+from foretell.errors import ArtefactError
+
+Status = Literal["running", "complete", "failed", "interrupted"]
+FORMAT = 1
+
+_PACKAGES = ("numpy", "polars", "torch", "lightning", "scikit-learn", "numba", "statsforecast")
+
+
+class RunFolder:
+    """A folder with ``run.json`` and the files of one run.
+
+    ``run.json`` is written first, with status ``running``, and replaced in one step at each change:
+    a folder that looks complete is complete.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @classmethod
+    def create(
+        cls, path: str | Path, document: Mapping[str, Any], *, resume: bool = False
+    ) -> RunFolder:
+        """A new folder marked ``running``; with ``resume`` the folder of an interrupted run.
+
+        Raises:
+            ArtefactError: the folder holds something else, or a finished run.
+        """
+        folder = cls(path)
+        if folder.path.exists() and any(folder.path.iterdir()):
+            if not (folder.path / "run.json").is_file():
+                raise ArtefactError(f"{folder.path} is not empty and holds no run: name another")
+            status = folder.read()["status"]
+            if not resume:
+                raise ArtefactError(
+                    f"{folder.path} holds a run that is {status}: name another folder"
+                    + ("" if status == "complete" else ", or go on with --resume")
+                )
+            if status == "complete":
+                raise ArtefactError(f"{folder.path} is complete: there is nothing to resume")
+        folder.path.mkdir(parents=True, exist_ok=True)
+        folder.write(
+            {
+                "format": FORMAT,
+                "status": "running",
+                **document,
+                "started": now(),
+                "process": os.getpid(),
+                "versions": versions(),
+            }
+        )
+        return folder
+
+    def read(self) -> dict[str, Any]:
+        """``run.json``.
+
+        Raises:
+            ArtefactError: it is missing, damaged or newer than this library.
+        """
+        path = self.path / "run.json"
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ArtefactError(f"{path} cannot be read: {error}") from error
+        if not isinstance(document, dict) or not isinstance(document.get("format"), int):
+            raise ArtefactError(f"{path} is not the record of a run")
+        if document["format"] > FORMAT:
+            raise ArtefactError(
+                f"{path} has format {document['format']}, this foretell reads up to {FORMAT}: "
+                "install a newer one"
+            )
+        return document
+
+    def require_complete(self) -> dict[str, Any]:
+        """``run.json`` of a run that ended well.
+
+        Raises:
+            ArtefactError: it did not; says why.
+        """
+        document = self.read()
+        if document["status"] != "complete":
+            reason = document.get("failure", {}).get("message", "it did not finish")
+            raise ArtefactError(f"the run in {self.path} is {document['status']}: {reason}")
+        return document
+
+    def write(self, document: Mapping[str, Any]) -> None:
+        """Replaces ``run.json`` in one step; NaN and infinities become null."""
+        text = json.dumps(_plain(document), indent=1, allow_nan=False)
+        partial = self.path / ".run.json.partial"
+        partial.write_text(text + "\n", encoding="utf-8")
+        os.replace(partial, self.path / "run.json")
+
+    def update(self, **changes: Any) -> dict[str, Any]:
+        """Changes keys of ``run.json`` and returns it."""
+        document = {**self.read(), **changes}
+        self.write(document)
+        return document
+
+    def end(self, status: Status, **changes: Any) -> dict[str, Any]:
+        """Sets the status and the time of the end; a complete run loses its working files."""
+        document = self.update(status=status, ended=now(), **changes)
+        if status == "complete":
+            shutil.rmtree(self.work, ignore_errors=True)
+        return document
+
+    @property
+    def work(self) -> Path:
+        """Results of finished jobs and checkpoints, kept until the run is complete."""
+        return self.path / "work"
+
+
+def list_runs(parent: str | Path) -> list[tuple[Path, dict[str, Any]]]:
+    """Runs directly under a folder, the newest first; unreadable ones are left out."""
+    found = []
+    for file in Path(parent).glob("*/run.json"):
+        try:
+            found.append((file.parent, RunFolder(file.parent).read()))
+        except ArtefactError:
+            continue
+    return sorted(found, key=lambda run: run[1].get("started", ""), reverse=True)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, foretell and what its numbers depend on."""
+    installed = {"python": platform.python_version(), "foretell": __version__}
+    for package in _PACKAGES:
+        try:
+            installed[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return installed
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "item") and not isinstance(value, str):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
