@@ -14,6 +14,7 @@ from foretell.data.panel import Categorical, Panel
 from foretell.errors import ArtefactError, DataError, NotFittedError, ParameterError
 from foretell.estimators import MQCNN, MQRNN
 from foretell.estimators.calibration import Calibration
+from foretell.evaluation.leakage import leakage_check
 from foretell.evaluation.metrics import coverage, crossing_rate, weighted_quantile_loss
 from foretell.learners.demand.forecast import Forecast, Span
 from foretell.learners.demand.forecaster import Forecaster
@@ -147,6 +148,24 @@ def test_causal_ensemble_uses_only_earlier_dates(fitted):
     assert np.isfinite(model.predict(panel).values).all()
     cut = model.predict(panel.cut(5)).values
     np.testing.assert_allclose(model.predict_origins(panel, [5]).values, cut, rtol=1e-5, atol=1e-4)
+
+
+def test_series_that_begin_after_an_origin_are_forecast_for_its_own_dates(fitted):
+    panel = make_panel()
+    target = panel.target.copy()
+    target[:40] = np.nan  # series 0 is first observed at step 40 of 48
+    fields = {name: getattr(panel, name) for name in Panel.__dataclass_fields__}
+    late = Panel(**{**fields, "target": target})
+    together = fitted.predict_origins(late, [0, 15, 48])
+    parts = Forecast.concat([fitted.predict(late.cut(b)) for b in (0, 15, 48)])
+    assert together.cutoffs.tolist() == parts.cutoffs.tolist()
+    np.testing.assert_allclose(together.values, parts.values, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("cls", [MQCNN, MQRNN])
+def test_nothing_after_an_origin_reaches_a_forecast(cls):
+    report = leakage_check(cls(**SMALL, profile_groups=["shop"]), make_panel())
+    assert report.passed
 
 
 # What real tables hold.

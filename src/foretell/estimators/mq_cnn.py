@@ -309,8 +309,8 @@ class MQCNN(NeuralForecaster):
         place = {int(b): j for j, b in enumerate(offsets)}
         for rows in _chunks(panel.lengths, len(offsets) * self.h):
             begins = np.minimum(reader.first_observed[rows], panel.lengths[rows])
-            forks = panel.lengths[rows][:, None] - 1 - offsets - begins[:, None]
-            forks = np.maximum(forks, -1)
+            ends = np.maximum(panel.lengths[rows][:, None] - offsets, 0)
+            forks = ends - 1 - begins[:, None]
             length = max(1, int(forks.max()) + 1)
             batch = reader.read(rows, begins, forks, length)
             output = learner(batch)

@@ -287,7 +287,8 @@ class SequenceReader:
             rows: (B,) series.
             begins: (B,) step at which each window begins.
             forks: (B, F) positions in the window; everything up to and including that step is
-                known to the fork. -1 stands before the first step.
+                known to the fork. A negative one stands before the first step: the encoder has
+                nothing for it, but what is known ahead is that of its own dates.
             length: steps T that are encoded; more than the last fork needs is never looked at.
 
         Returns:
@@ -298,36 +299,42 @@ class SequenceReader:
             and ``censored (B, F, K)`` where the panel has the flag.
         """
         spec, panel, k = self.spec, self.panel, self.spec.horizon
-        total = length + k
-        stops = begins + total
+        # Windows reach to the left of their beginning only where a fork stands there.
+        lead = max(0, -1 - int(forks.min()))
+        total = lead + length + k
+        stops = begins + length + k
         y = panel.windows(rows, stops, total)
         seen = ~np.isnan(y)
+        seen[:, :lead] = False
         y = np.where(seen, y, 0).astype(np.float32)
         known = self._known(rows, stops, total)
         event = self._event_mask(rows, stops, total)
         scaled_on = seen & ~event if spec.guard else seen
         scale = causal_mean_scale(
-            y[:, :length],
-            scaled_on[:, :length],
+            y[:, : lead + length],
+            scaled_on[:, : lead + length],
             spec.scale_window,
             spec.floor,
             spec.default_scale,
         )
-        result = self._encoder_inputs(rows, stops, y, seen, known, event, scale)
+        result = self._encoder_inputs(
+            rows, stops, y[:, lead:], seen[:, lead:], known[:, lead:], event[:, lead:],
+            scale[:, lead:],
+        )  # fmt: skip
+        result["forks"] = forks
+        forks = forks + lead
         index = np.maximum(forks, 0)
-        started = forks >= 0
         batch = np.arange(len(rows))[:, None]
-        fork_scale = np.where(started, scale[batch, index], spec.default_scale)
+        fork_scale = np.where(forks >= 0, scale[batch, index], spec.default_scale)
         targets = forks[:, :, None] + np.arange(1, k + 1)
         rows_ = batch[:, :, None]
-        result["forks"] = forks
         result["scale"] = fork_scale.astype(np.float32)
         result["target"] = y[rows_, targets]
         result["observed"] = seen[rows_, targets]
         if panel.censored is not None:
             result["censored"] = panel.censored_windows(rows, stops, total)[rows_, targets]
-        offsets = panel.starts[rows] + begins
-        result |= self._references(rows, offsets, y, seen, scale, known, forks, targets)
+        offsets = panel.starts[rows] + begins - lead
+        result |= self._references(rows, offsets, lead, y, seen, scale, known, forks, targets)
         codes = [self._groups(name, rows) for name in spec.static_categorical]
         result["static_categorical"] = (
             np.stack(codes, 1).astype(np.int64) if codes else np.zeros((len(rows), 0), np.int64)
@@ -384,6 +391,7 @@ class SequenceReader:
         self,
         rows: NDArray,
         offsets: NDArray,
+        lead: int,
         y: NDArray,
         seen: NDArray,
         scale: NDArray,
@@ -408,14 +416,14 @@ class SequenceReader:
             values, there = [], []
             for shift in (0, -1, 1):
                 place = at + shift
-                inside = (place >= 0) & (place <= fork)
+                inside = (place >= lead) & (place <= fork)
                 place = np.where(inside, place, 0)
                 have = inside & seen[batch, place]
                 there.append(have)
                 values.append(np.where(have, y[batch, place] / unit, 0))
             # The same season's scale as that of the fork, so that a ratio is free of the season.
             then = fork - back
-            comparable = then >= 0
+            comparable = then >= lead
             before = np.where(comparable, scale[batch, np.maximum(then, 0)], unit)
             growth = np.clip(unit / before, 0.2, 5.0)
             lags += [squash(v) for v in values]
@@ -439,7 +447,7 @@ class SequenceReader:
                 lags += [squash(shape), shaped, np.log(ratio)]
                 candidates += [shape, values[0] * ratio]
                 available += [shaped, there[0] & grown]
-            inside = (at >= 0) & (at <= fork)
+            inside = (at >= lead) & (at <= fork)
             future.append(np.where(inside[..., None], known[batch, np.where(inside, at, 0)], 0))
         none = np.zeros((*targets.shape, 0), np.float32)
         return {
