@@ -162,6 +162,27 @@ def test_quantiles_never_cross_and_never_fall_below_zero():
     assert result.min() >= 0
 
 
+def test_bias_of_zero_keeps_the_forecast_as_the_median():
+    rng = np.random.default_rng(11)
+    f = rng.uniform(50, 100, (500, 3))
+    engine = DistributionEngine().fit(f, 1.1 * f + rng.normal(size=f.shape))
+    one = engine.apply(f, [0.5])[..., 0]
+    none = engine.apply(f, [0.5], bias=0.0)[..., 0]
+    mixed = engine.apply(f, [0.5], bias=np.r_[0.0, np.ones(499)])[..., 0]
+    assert np.median(one / f) == pytest.approx(1.1, abs=0.01)
+    np.testing.assert_allclose(none, f, rtol=1e-4)
+    np.testing.assert_allclose(mixed[0], f[0], rtol=1e-4)
+    np.testing.assert_array_equal(mixed[1:], one[1:])
+
+
+def test_large_cells_are_thinned_without_changing_their_quantiles():
+    rng = np.random.default_rng(12)
+    f = np.full((60_000, 1), 100.0)
+    y = f + rng.normal(size=f.shape)
+    found = DistributionEngine(horizon_edges=(), kappa=1.0).fit(f, y).apply(f[:1], LEVELS)[0, 0]
+    np.testing.assert_allclose(found, np.quantile(y, LEVELS), atol=0.05)
+
+
 def test_state_round_trip():
     rng = np.random.default_rng(10)
     f = rng.exponential(3, (400, 5))

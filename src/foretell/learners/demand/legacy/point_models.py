@@ -325,10 +325,12 @@ def _run_statsforecast(
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 points = factory(**arguments).forecast(y=filled, h=h)["mean"]
-        except (ValueError, ZeroDivisionError, IndexError, np.linalg.LinAlgError, Exception) as e:
-            if isinstance(e, TypeError):
-                raise
-            continue  # too short or constant for this model: the rest of the route answers
+        except TypeError:
+            raise  # wrong options
+        except Exception:
+            # statsforecast raises plain exceptions for histories that are too short or constant;
+            # the other models of the route, or the fallback, answer for them.
+            continue
         result[i] = np.where(np.isfinite(points), points, np.nan)
     return result
 
