@@ -41,7 +41,9 @@ def make_panel(
     return panel, mean
 
 
-def make_backtest(panel: Panel, mean: np.ndarray, model: str, wide: float, horizon: int) -> Backtest:
+def make_backtest(
+    panel: Panel, mean: np.ndarray, model: str, wide: float, horizon: int
+) -> Backtest:
     from scipy import stats
 
     cutoffs = panel.ends - horizon

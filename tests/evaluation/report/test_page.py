@@ -23,7 +23,7 @@ HOSTILE = (
     "</script><img src=x onerror=alert(2)>",
     '"><svg onload=alert(3)>',
     "{{ 7 * 7 }}",
-    "=HYPERLINK(\"http://evil.example\")",
+    '=HYPERLINK("http://evil.example")',
     "a & b 'quoted' \u2028 end",
     "<a href='http://evil.example'>click</a>",
     "Ünïcode, 12%",

@@ -31,6 +31,11 @@ _ORDER = {
     "history": ("new", "short", "established"),
 }
 _LABELS = {"none": "ordinary", "post_event": "after an event", None: "not known"}
+_WHERE = {
+    "velocity": "velocity tenth {}",
+    "horizon_bucket": "{} periods ahead",
+    "horizon": "{} periods ahead",
+}
 _MOST_LABELS = 30
 
 
@@ -38,9 +43,7 @@ def compare(data: ReportInput, protocol: str) -> Difference | None:
     """Best model against the baseline, or ``None`` where it stands alone."""
     if data.reference is None or "unique_id" not in data.tables[protocol].columns:
         return None
-    return difference(
-        data.tables[protocol], data.best, data.reference, resamples=RESAMPLES, seed=0
-    )
+    return difference(data.tables[protocol], data.best, data.reference, resamples=RESAMPLES, seed=0)
 
 
 def boards(data: ReportInput) -> list[dict[str, Any]]:
@@ -101,9 +104,7 @@ def _difference(row: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _board_sentence(
-    data: ReportInput, protocol: str, board: pl.DataFrame, reference: str
-) -> str:
+def _board_sentence(data: ReportInput, protocol: str, board: pl.DataFrame, reference: str) -> str:
     first = board["model"][0]
     if len(board) == 1:
         return f"{first} was the only model; its WQL is {fixed(board['wql'][0])}."
@@ -184,8 +185,8 @@ def _calibration_sentence(best: str, found: pl.DataFrame) -> str:
     level, seen = part["level"][i], part["coverage"][i]
     verdict = _verdict(float(np.abs(gap).max()))
     return (
-        f"{best} is {verdict}: at its worst level, {percent(level)}, {percent(seen, 1)} of outcomes "
-        "lay at or below the forecast."
+        f"{best} is {verdict}: at its worst level, {percent(level)}, {percent(seen, 1)} of "
+        "outcomes lay at or below the forecast."
     )
 
 
@@ -235,7 +236,9 @@ def segments(
         if found is None:
             continue
         labels, values, rows = found
-        heading, axis, ordered = _SEGMENTS.get(name, (name.replace("_", " ").capitalize(), "", False))
+        heading, axis, ordered = _SEGMENTS.get(
+            name, (name.replace("_", " ").capitalize(), "", False)
+        )
         figure = f"segment-{name}"
         drawn[figure] = figures.to_json(
             figures.segment_figure(labels, values, styles, axis or heading.lower(), ordered)
@@ -244,7 +247,9 @@ def segments(
             {
                 "heading": heading,
                 "figure": figure,
-                "sentence": _segment_sentence(data.best, labels, values),
+                "sentence": _segment_sentence(
+                    data.best, [_WHERE.get(name, "“{}”").format(text) for text in labels], values
+                ),
                 "rows": rows,
                 "models": list(values),
             }
@@ -298,13 +303,15 @@ def _finite(value: Any) -> float | None:
 def _segment_sentence(
     best: str, labels: Sequence[str], values: Mapping[str, Sequence[float | None]]
 ) -> str:
-    own = [(v, label) for v, label in zip(values.get(best, ()), labels, strict=False) if v is not None]
+    own = [
+        (v, label) for v, label in zip(values.get(best, ()), labels, strict=False) if v is not None
+    ]
     if len(own) < 2:
         return ""
     (low, where_low), (high, where_high) = min(own), max(own)
     times = number(high / low, 2) if low > 0 else None
     more = f", {times} times the lowest" if times is not None else ""
     return (
-        f"{best} errs least at “{where_low}” (WQL {fixed(low, 3)}) and most at “{where_high}” "
+        f"{best} errs least at {where_low} (WQL {fixed(low, 3)}) and most at {where_high} "
         f"({fixed(high, 3)}{more})."
     )

@@ -189,14 +189,11 @@ def _series_section(
     ]
     total = len({str(i) for i in data.backtests[data.protocol][data.best].forecast.ids})
     shown = len(fan["ids"])
-    sentence = (
-        f"Shading is the forecast of {data.best}, dots are what happened. "
-        + (
-            "All series can be looked up."
-            if shown == total
-            else f"{shown:,} of {total:,} series can be looked up: the largest, and others spread "
-            "over all sizes."
-        )
+    sentence = f"Shading is the forecast of {data.best}, dots are what happened. " + (
+        "All series can be looked up."
+        if shown == total
+        else f"{shown:,} of {total:,} series can be looked up: the largest, and others spread "
+        "over all sizes."
     )
     return {"cards": cards, "sentence": sentence, "shown": shown}
 
@@ -204,7 +201,7 @@ def _series_section(
 def effects_section(data: ReportInput) -> tuple[dict[str, Any] | None, dict[str, Any]]:
     """Price elasticities and event effects: what the page says, and its figures."""
     drawn: dict[str, Any] = {}
-    section: dict[str, Any] = {}
+    section: dict[str, Any] = {"elasticity": None, "events": None}
     table = data.effects.get("elasticity")
     if table is not None and not table.is_empty():
         known = table.filter(pl.col("elasticity").is_finite())
@@ -231,7 +228,7 @@ def effects_section(data: ReportInput) -> tuple[dict[str, Any] | None, dict[str,
         if shared:
             drawn["events"] = figures.to_json(figures.event_figure(shared, noun))
             section["events"] = {"sentence": _event_sentence(shared, noun), **rows}
-    return (section or None), drawn
+    return (section if drawn else None), drawn
 
 
 def _elasticity_sentence(known: pl.DataFrame, table: pl.DataFrame, centre: float) -> str:
@@ -407,7 +404,9 @@ def reproduce_section(data: ReportInput) -> dict[str, Any]:
         "command": str(command) if command else "",
         "recipe": to_toml(recipe) if isinstance(recipe, Mapping) else str(recipe or ""),
         "fingerprint": str(fingerprint) if fingerprint else "",
-        "seeds": ", ".join(map(str, seeds)) if isinstance(seeds, list | tuple) else str(seeds or ""),
+        "seeds": ", ".join(map(str, seeds))
+        if isinstance(seeds, list | tuple)
+        else str("" if seeds is None else seeds),
         "versions": {str(k): str(v) for k, v in versions.items()},
         "timings": _timings(run.get("timings") or {}),
     }

@@ -15,6 +15,12 @@ from foretell.evaluation.report.inputs import ReportInput
 from foretell.evaluation.report.words import count, fixed, number, percent
 
 MOST_ORDERS = 5000
+_METHODS = {
+    "period": "the period's own forecast",
+    "span": "a forecast of the periods' sum",
+    "rank": "periods summed as if high or low together",
+    "independent": "periods summed as if independent",
+}
 
 
 def cost_rows(data: ReportInput) -> list[dict[str, Any]]:
@@ -109,8 +115,9 @@ def orders_section(data: ReportInput) -> tuple[dict[str, Any] | None, dict[str, 
         return None, None
     table = orders.to_polars().with_columns(
         pl.Series("expected", _expected(data)),
-        pl.Series("placed", period_labels_of(data)),
+        pl.Series("placed", _placed(data)),
     )
+    table = table.with_columns(pl.col("method").replace(_METHODS))
     total = float(table["order"].sum())
     placed = int((table["order"] > 0).sum())
     shown = table.sort("order", "unique_id", descending=[True, False]).head(MOST_ORDERS)
@@ -126,23 +133,30 @@ def orders_section(data: ReportInput) -> tuple[dict[str, Any] | None, dict[str, 
     }
     if data.future is None:
         del numbers["expected"]
-    last = {"method": "quantile from", "reason": "note"}
-    payload = {
-        "columns": [
-            *[{"name": k, "title": v, "text": True} for k, v in texts.items()],
-            *[{"name": k, "title": v, "text": False} for k, v in numbers.items()],
-            *[{"name": k, "title": v, "text": True} for k, v in last.items()],
-        ],
+    last = {"method": "demand from", "reason": "note"}
+    columns = [
+        _column(shown[key], title, text)
+        for titles, text in ((texts, True), (numbers, False), (last, True))
+        for key, title in titles.items()
+    ]
+    payload: dict[str, Any] = {
+        "columns": columns,
         "rows": [
             list(row)
             for row in zip(
                 *[shown[c].to_list() for c in texts],
-                *[rounded_columns(shown[c]) for c in numbers],
+                *[_numbers(shown[c]) for c in numbers],
                 *[shown[c].to_list() for c in last],
                 strict=True,
             )
         ],
     }
+    row = payload["rows"][0]
+    shared = [
+        f"{c['title']} {_cell(c, v)}{' periods' if c['name'] == 'periods' else ''}"
+        for c, v in zip(columns, row, strict=True)
+        if c["hidden"] and v not in (None, "")
+    ]
     periods = sorted(set(orders.periods.tolist()))
     span = f"{periods[0]}" if len(periods) == 1 else f"{periods[0]} to {periods[-1]}"
     section = {
@@ -154,11 +168,13 @@ def orders_section(data: ReportInput) -> tuple[dict[str, Any] | None, dict[str, 
         "left_out": len(table) - len(shown),
         "shown": len(shown),
         "total": len(table),
-        "columns": payload["columns"],
+        "shared": f"All of them: {'; '.join(shared)}." if shared else "",
+        "columns": columns,
         "first": [
             [
-                {"text": str(v) if c["text"] else fixed_cell(c["name"], v), "number": not c["text"]}
-                for c, v in zip(payload["columns"], row, strict=True)  # type: ignore[arg-type]
+                {"text": _cell(c, v), "number": not c["text"]}
+                for c, v in zip(columns, row, strict=True)
+                if not c["hidden"]
             ]
             for row in payload["rows"][:15]
         ],
@@ -166,14 +182,29 @@ def orders_section(data: ReportInput) -> tuple[dict[str, Any] | None, dict[str, 
     return section, payload
 
 
-def fixed_cell(name: str, value: Any) -> str:
-    """A number of the orders' table as text."""
-    if name == "fractile":
-        return percent(value, 1)
-    return fixed(value, 0) if value is None or float(value).is_integer() else fixed(value, 1)
+def _column(values: pl.Series, title: str, text: bool) -> dict[str, Any]:
+    """A column's heading; one that says the same of all orders stays out of sight."""
+    whole = text or all(v is None or float(v).is_integer() for v in values.to_list())
+    kept = values.name in ("unique_id", "order")
+    return {
+        "name": values.name,
+        "title": title,
+        "text": text,
+        "places": 0 if whole else 1,
+        "hidden": not kept and values.n_unique() == 1,
+    }
 
 
-def rounded_columns(values: pl.Series) -> list[float | int | None]:
+def _cell(column: Mapping[str, Any], value: Any) -> str:
+    """An entry of the orders' table as text, as the page's script writes it."""
+    if column["text"]:
+        return str(value)
+    if column["name"] == "fractile":
+        return f"{fixed(100 * value, 1)}%".replace(".0%", "%")
+    return fixed(value, column["places"])
+
+
+def _numbers(values: pl.Series) -> list[float | int | None]:
     """Numbers with at most six significant digits, whole ones as integers."""
     result: list[float | int | None] = []
     for value in values.cast(pl.Float64).to_list():
@@ -186,7 +217,7 @@ def rounded_columns(values: pl.Series) -> list[float | int | None]:
     return result
 
 
-def period_labels_of(data: ReportInput) -> list[str]:
+def _placed(data: ReportInput) -> list[str]:
     """When each order is placed."""
     assert data.orders is not None
     periods, where = np.unique(data.orders.cutoffs, return_inverse=True)
@@ -201,7 +232,9 @@ def _expected(data: ReportInput) -> list[float | None]:
     assert orders is not None
     if future is None:
         return [None] * len(orders)
-    rows = {(str(i), int(c)): k for k, (i, c) in enumerate(zip(future.ids, future.cutoffs, strict=True))}
+    rows = {
+        (str(i), int(c)): k for k, (i, c) in enumerate(zip(future.ids, future.cutoffs, strict=True))
+    }
     total = np.cumsum(np.maximum(future.median, 0), axis=1)
     result: list[float | None] = []
     for name, cutoff, periods in zip(orders.ids, orders.cutoffs, orders.periods, strict=True):

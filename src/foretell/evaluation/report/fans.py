@@ -45,7 +45,7 @@ def choose(data: ReportInput) -> tuple[list[Highlight], list[str]]:
     highlights = _highlights(data, table)
     by_volume = table.sort("abs_y", "unique_id", descending=[True, False])["unique_id"].to_list()
     room = max(0, data.series - len(highlights))
-    evenly = np.linspace(0, len(by_volume) - 1, room).astype(int) if room else []
+    evenly = np.linspace(0, len(by_volume) - 1, room).astype(int).tolist()
     candidates = [
         *[h.unique_id for h in highlights],
         *by_volume[: room // 2],
@@ -74,7 +74,7 @@ def fan_data(data: ReportInput, ids: list[str]) -> dict[str, Any]:
     latest = {m: _latest(tests[m].forecast, ids) for m in [data.best, *others]}
     future_rows = {} if data.future is None else _latest(data.future, ids)
     wql = dict(_of_best(data).select("unique_id", "wql").iter_rows())
-    raw = []
+    raw: list[list[Any]] = []
     periods: set[int] = set()
     for name in ids:
         i = latest[data.best][name]
@@ -226,7 +226,9 @@ def _new(data: ReportInput, names: list[str]) -> Highlight | None:
         young = [n for n in names if known[n] < limit]
         if young:
             chosen = young[len(young) // 2]
-            return Highlight("new", chosen, f"only {known[chosen]} periods seen before the forecast")
+            return Highlight(
+                "new", chosen, f"only {known[chosen]} periods seen before the forecast"
+            )
     return None
 
 
@@ -274,9 +276,12 @@ def _one(data: ReportInput, name: str, cutoff: int) -> tuple[int, NDArray, list[
     stop = cutoff - int(panel.starts[i]) + 1
     first = max(0, stop - wanted)
     history = panel.series(i)[first : max(first, stop)]
-    length = len(history) + forecast.horizon
+    ahead = forecast.horizon
+    if data.future is not None:
+        ahead = max(ahead, int(panel.lengths[i]) + data.future.horizon - stop)
+    length = len(history) + ahead
     marked = np.zeros((1, length), bool)
-    row, end = np.array([i]), np.array([stop + forecast.horizon])
+    row, end = np.array([i]), np.array([stop + ahead])
     for column in data.promotion_columns:
         marked |= _on(panel, column, row, end, length)
     start = int(panel.starts[i]) + first

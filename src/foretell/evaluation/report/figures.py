@@ -48,7 +48,7 @@ def shade(colour: str, opacity: float) -> str:
 
 def layout(**more: Any) -> dict[str, Any]:
     """What all figures share."""
-    axis = {
+    axis: dict[str, Any] = {
         "gridcolor": GRID, "linecolor": "#9aa5b1", "ticks": "outside", "tickcolor": "#9aa5b1",
         "ticklen": 4, "zeroline": False, "automargin": True,
         "title": {"standoff": 8, "font": {"size": 12.5, "color": MUTED}},
@@ -61,7 +61,13 @@ def layout(**more: Any) -> dict[str, Any]:
         "height": 340,
         "hovermode": "closest",
         "hoverlabel": {"bgcolor": "white", "bordercolor": "#9aa5b1", "font": {"color": INK}},
-        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "title": {"text": ""}},
+        "legend": {
+            "orientation": "h",
+            "x": 0,
+            "y": 1.02,
+            "yanchor": "bottom",
+            "title": {"text": ""},
+        },
     }
     for key in ("xaxis", "yaxis"):
         own = more.pop(key, {})
@@ -182,7 +188,11 @@ def elasticity_figure(values: Sequence[float], centre: float) -> go.Figure:
     )  # fmt: skip
     figure.add_vline(
         x=centre, line={"color": BASELINE, "width": 1.6, "dash": "dash"},
-        annotation={"text": f"median {centre:.2f}", "font": {"color": BASELINE}, "yanchor": "bottom"},
+        annotation={
+            "text": f"median {centre:.2f}".replace("-", "\u2212"),
+            "font": {"color": BASELINE},
+            "yanchor": "bottom",
+        },
     )  # fmt: skip
     figure.update_layout(
         layout(

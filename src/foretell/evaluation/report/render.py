@@ -56,14 +56,18 @@ def render_report(data: ReportInput) -> str:
         f"default-src 'none'; script-src {_hash(plotly)} {_hash(script)}; "
         "style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
     )
-    return _environment().get_template("report.html.j2").render(
-        **context,
-        version=__version__,
-        policy=Markup(policy),  # noqa: S704  (fixed text and hashes)
-        style=Markup(_read("style.css")),  # noqa: S704
-        plotly=Markup(plotly),  # noqa: S704
-        script=Markup(script),  # noqa: S704
-        payload=Markup(embed_json(payload)),  # noqa: S704
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            **context,
+            version=__version__,
+            policy=Markup(policy),
+            style=Markup(_read("style.css")),
+            plotly=Markup(plotly),
+            script=Markup(script),
+            payload=Markup(embed_json(payload)),
+        )
     )
 
 

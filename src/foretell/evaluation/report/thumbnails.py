@@ -19,7 +19,7 @@ def thumbnail(row: Sequence[Any], levels: Sequence[float], label: str) -> Markup
         levels: levels of its quantiles.
         label: what a screen reader says.
     """
-    start, history, begin, quantiles, outcomes = row[:5]
+    history, begin, quantiles, outcomes = row[1:5]
     shown = min(len(history), 2 * len(outcomes) + 8)
     first = begin - shown
     history = history[len(history) - shown :] if shown else []
@@ -59,4 +59,4 @@ def thumbnail(row: Sequence[Any], levels: Sequence[float], label: str) -> Markup
         ("truth", outcomes, begin),
     ):
         pieces += [f'<polyline class="{kind}" points="{p}"/>' for p in lines(values, origin)]
-    return Markup("".join(pieces) + "</svg>")  # noqa: S704  (numbers and an escaped label only)
+    return Markup("".join(pieces) + "</svg>")

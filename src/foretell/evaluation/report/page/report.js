@@ -27,11 +27,14 @@
   }
   function format(value, places) {
     if (value === null || value === undefined) return "–";
-    return value.toLocaleString("en", { maximumFractionDigits: places }).replace("-", "−");
+    return value.toLocaleString("en", {
+      minimumFractionDigits: places, maximumFractionDigits: places
+    }).replace("-", "−");
   }
 
   // -- series ---------------------------------------------------------------------------------
   var fans = payload.fans;
+  var whole = document.getElementById("whole"), current = 0;
   function shade(hex, opacity) {
     var n = parseInt(hex.slice(1), 16);
     return "rgba(" + (n >> 16) + "," + ((n >> 8) & 255) + "," + (n & 255) + "," + opacity + ")";
@@ -57,10 +60,14 @@
     });
   }
   function show(index) {
+    current = index;
     var s = fans.series[index], colours = payload.colours, traces = [], shapes = [];
     var numeric = fans.dates.every(function (d) { return /^-?\d+$/.test(d); });
+    var horizon = s[4].length, past = s[1];
+    if (!whole.checked) past = past.slice(Math.max(0, past.length - Math.max(3 * horizon, 26)));
+    var first = s[2] - past.length;
     traces.push({
-      x: dates(s[0], s[1].length), y: s[1], mode: "lines", name: "history",
+      x: dates(first, past.length), y: past, mode: "lines", name: "history",
       line: { color: "#1f2933", width: 1.3 }
     });
     bands(traces, s[2], s[3], colours[fans.best], 0.17, literal(fans.best));
@@ -76,9 +83,10 @@
       marker: { color: "#1f2933", size: 6, symbol: "circle-open", line: { width: 1.6 } }
     });
     if (s[7]) bands(traces, s[6], s[7], "#4d7c5a", 0.2, "next");
-    if (s[8].length) {
+    var marked = s[8].filter(function (i) { return i >= first; });
+    if (marked.length) {
       traces.push({
-        x: s[8].map(function (i) { return fans.dates[i]; }), y: s[8].map(function () { return 0; }),
+        x: marked.map(function (i) { return fans.dates[i]; }), y: marked.map(function () { return 0; }),
         yaxis: "y2", mode: "markers", name: "promotion or event",
         marker: { symbol: "triangle-up", size: 8, color: "#b45309" },
         hovertemplate: "%{x}<extra>promotion or event</extra>"
@@ -130,6 +138,7 @@
       if (wanted && found.options.length && found.selectedIndex < 0) show(Number(found.options[0].value));
     };
     find.addEventListener("input", list);
+    whole.addEventListener("change", function () { show(current); });
     found.addEventListener("change", function () { show(Number(found.value)); });
     document.querySelectorAll(".fan").forEach(function (card) {
       card.addEventListener("click", function () {
@@ -151,7 +160,8 @@
     var text = function (value, i) {
       var c = orders.columns[i];
       if (c.text) return value === null ? "" : String(value);
-      return c.name === "fractile" && value !== null ? format(100 * value, 1) + "%" : format(value, 1);
+      if (c.name !== "fractile" || value === null) return format(value, c.places);
+      return (format(100 * value, 1) + "%").replace(".0%", "%");
     };
     var fill = function () {
       var pages = Math.max(1, Math.ceil(kept.length / PAGE));
@@ -160,6 +170,7 @@
       kept.slice(page * PAGE, page * PAGE + PAGE).forEach(function (row) {
         var line = document.createElement("tr");
         row.forEach(function (value, i) {
+          if (orders.columns[i].hidden) return;
           var cell = document.createElement("td");
           cell.textContent = text(value, i);
           if (!orders.columns[i].text) cell.className = "n";
