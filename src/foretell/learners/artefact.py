@@ -50,9 +50,7 @@ def read_kind(folder: str | Path) -> str:
     return _read_config(Path(folder))["kind"]
 
 
-def load_artefact(
-    folder: str | Path, kind: str
-) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+def load_artefact(folder: str | Path, kind: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Reads a folder written by :func:`save_artefact`.
 
     Raises:

@@ -106,7 +106,7 @@ class Forecast:
         return replace(self, levels=grid, values=self.quantile(grid), spans=spans)
 
     def sample(self, n: int, seed: int = 0) -> NDArray[np.float32]:
-        """Sample paths (M, K, n), rank-coupled: one uniform number a path, shared by all periods."""
+        """Sample paths (M, K, n), rank-coupled: one uniform number a path for all its periods."""
         uniforms = np.random.default_rng(seed).uniform(1e-3, 1 - 1e-3, size=n)
         return interpolate_quantiles(self.values, self.levels, uniforms)
 

@@ -58,9 +58,7 @@ class Forecaster(BaseEstimator):
         self.is_fitted_ = True
         return self
 
-    def predict(
-        self, panel: Panel, *, quantiles: Sequence[float] | None = None
-    ) -> Forecast:
+    def predict(self, panel: Panel, *, quantiles: Sequence[float] | None = None) -> Forecast:
         """Forecasts the h periods after each series' last step.
 
         Args:
