@@ -46,7 +46,7 @@ class MQCNN(NeuralForecaster):
         n_forks: forecast dates of a series and step, or ``"all"``.
         fork_draw: ``"random"``, ``"contiguous"`` or ``"last"`` (one window a series; for
             comparisons only).
-        season_length: periods of a season or of several, longest memory last (``(24, 168)``); the
+        season_length: periods of a season, or of several, the main one first (``(24, 168)``); the
             frequency's when ``None``; 1 for no seasonal reference.
         known: known covariates to read; all of the panel when ``None``.
         past: past covariates to read; all when ``None``.
@@ -227,10 +227,10 @@ class MQCNN(NeuralForecaster):
             dropout=self.dropout, loss_weight=self.loss_weight,
         )  # fmt: skip
         field = self._receptive_field()
-        if field is not None and seasons and field < max(seasons):
+        if field is not None and seasons and field < seasons[0]:
             warnings.warn(
                 f"{self.name}: the encoder {self._encoder!r} sees {field} periods, less than the "
-                f"season of {max(seasons)}; the seasonal references still reach back a season",
+                f"season of {seasons[0]}; the seasonal references still reach back a season",
                 stacklevel=5,
             )
 
