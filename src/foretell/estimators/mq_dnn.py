@@ -71,7 +71,7 @@ class MQDNN(NeuralForecaster):
         features: Sequence[Feature] | None = None,
         non_negative: bool | None = None,
         loss: Literal["quantile", "squared"] = "quantile",
-        max_steps: int = 1500,
+        max_steps: int = 1000,
         batch_size: int = 512,
         learning_rate: float = 3e-3,
         weight_decay: float = 5e-2,
