@@ -227,3 +227,35 @@ def test_unobserved_outcomes_become_null(make_input: Make) -> None:
 def test_unknown_best_model_is_refused(make_input: Make) -> None:
     with pytest.raises(ParameterError, match="best 'nobody' is not among"):
         make_input(best="nobody")
+
+
+def test_several_protocols_and_seeds(make_input: Make) -> None:
+    data = make_input()
+    first = data.tables["holdout"]
+    noisy = first.with_columns(pl.lit(1).alias("seed"), pl.col("pinball_q0.9") * 1.2)
+    table = pl.concat([first, noisy.select(first.columns)])
+    tests = data.backtests["holdout"]
+    page = Page(
+        render_report(
+            ReportInput(
+                **{
+                    **vars(data),
+                    "tables": {"holdout": table, "rolling": first},
+                    "backtests": {"holdout": tests, "rolling": tests},
+                }
+            )
+        )
+    )
+    assert {"reliability-0", "reliability-1"} <= set(page.payload["figures"])
+    words = " ".join(page.words)
+    assert "\u00b1" in words and "standard deviation over seeds" in words
+
+
+def test_scores_kept_without_series_or_segments(make_input: Make) -> None:
+    data = make_input()
+    from foretell.evaluation import evaluate
+
+    table = evaluate(data.backtests["holdout"], data.panel, by=(), keep_series=False)
+    page = Page(render_report(ReportInput(**{**vars(data), "tables": {"holdout": table}})))
+    assert page.payload["fans"] is None and "series" not in page.ids
+    assert page.payload["figures"] == {}

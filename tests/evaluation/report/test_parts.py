@@ -104,7 +104,7 @@ def test_fan_data_are_the_panel_and_the_forecast(make_input: Make) -> None:
         assert row[6] == row[2] + 6 and len(row[7][0]) == 6
         assert drawn["dates"][row[6] - 1] == str(data.panel.frequency.time(data.panel.ends)[i])[:10]
         marked = data.panel.known_windows(
-            "promotion", np.array([i]), np.array([len(series)]), len(past) + 6
+            "promotion", np.array([i]), np.array([len(series) + 6]), len(past) + 12
         )[0]
         assert row[8] == (row[0] + np.flatnonzero(marked > 0)).tolist()
 

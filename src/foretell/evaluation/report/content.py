@@ -189,11 +189,15 @@ def _series_section(
     ]
     total = len({str(i) for i in data.backtests[data.protocol][data.best].forecast.ids})
     shown = len(fan["ids"])
-    sentence = f"Shading is the forecast of {data.best}, dots are what happened. " + (
+    found = (
         "All series can be looked up."
         if shown == total
-        else f"{shown:,} of {total:,} series can be looked up: the largest, and others spread "
-        "over all sizes."
+        else f"{shown:,} of {total:,} series can be looked up: the largest, and others spread over "
+        "all sizes."
+    )
+    sentence = (
+        f"Shading is the forecast of {data.best}; dots, in the small charts the orange line, are "
+        f"what happened. {found}"
     )
     return {"cards": cards, "sentence": sentence, "shown": shown}
 
