@@ -23,6 +23,7 @@ from foretell.learners.demand.neural.profiles import GroupProfile
 from foretell.learners.demand.neural.sequences import SequenceReader, SequenceSpec, learn_spec
 from foretell.learners.demand.quantile_forest import holds_at_zero
 
+_SCALE_WINDOW = 13
 _CHUNK_STEPS = 200_000
 _CHUNK_CELLS = 400_000
 
@@ -56,7 +57,8 @@ class MQCNN(NeuralForecaster):
             one series.
         non_negative: whether forecasts are held at zero; when ``None``, if no more than one
             training value in a hundred is negative (returns).
-        scale_window: observed values in the causal scale.
+        scale_window: observed values in the causal scale; when ``None``, 13, or as many whole
+            seasons as cover it where a season is short, so that the scale does not swing with it.
         log_scale: whether the logarithm of the scale is an input; switch it off for exact scale
             equivariance.
         calendar: groups of calendar features (``day``, ``week``, ``month``, ``year``,
@@ -106,7 +108,7 @@ class MQCNN(NeuralForecaster):
         static: Sequence[str] | None = None,
         profile_groups: Sequence[str] = (),
         non_negative: bool | None = None,
-        scale_window: int = 13,
+        scale_window: int | None = None,
         log_scale: bool = True,
         calendar: Sequence[str] | None = None,
         event_distance: int = 0,
@@ -207,8 +209,8 @@ class MQCNN(NeuralForecaster):
         self._check()
         seasons = self._seasons(panel)
         self.spec_ = learn_spec(
-            panel, self.h, seasons=seasons, scale_window=self.scale_window, past=self.past,
-            known=self.known, static=self.static, groups=self.profile_groups,
+            panel, self.h, seasons=seasons, scale_window=self._scale_window(seasons),
+            past=self.past, known=self.known, static=self.static, groups=self.profile_groups,
             event_distance=self.event_distance,
             spans=tuple(s if isinstance(s, Span) else Span(*s) for s in self.span_targets),
             calendar=self._calendar(panel), log_scale=self.log_scale, guard=self.post_event_guard,
@@ -239,7 +241,9 @@ class MQCNN(NeuralForecaster):
             raise ParameterError(
                 f"{self.name}: unknown encoder {self._encoder!r}: one of {', '.join(ENCODERS)}"
             )
-        for name in ("scale_window", "hidden", "layers", "specific", "agnostic", "t_min"):
+        if self.scale_window is not None and self.scale_window < 1:
+            raise ParameterError(f"{self.name}: scale_window must be at least 1")
+        for name in ("hidden", "layers", "specific", "agnostic", "t_min"):
             if int(getattr(self, name)) < 1:
                 raise ParameterError(f"{self.name}: {name} must be at least 1")
         for name in ("event_distance", "ensemble_origins", "loss_weight"):
@@ -263,6 +267,13 @@ class MQCNN(NeuralForecaster):
             raise ParameterError(f"{self.name}: season_length must be at least 1, not {given}")
         return tuple(m for m in seasons if m > 1)
 
+    def _scale_window(self, seasons: tuple[int, ...]) -> int:
+        if self.scale_window is not None:
+            return self.scale_window
+        if not seasons or seasons[0] > 2 * _SCALE_WINDOW:
+            return _SCALE_WINDOW
+        return -(-_SCALE_WINDOW // seasons[0]) * seasons[0]
+
     def _calendar(self, panel: Panel) -> tuple[str, ...]:
         if self.calendar is not None:
             return tuple(self.calendar)
@@ -280,7 +291,7 @@ class MQCNN(NeuralForecaster):
 
     def _make_examples(self, panel: Panel, held_out: int | None) -> ForkingExamples:
         # A fork in a window that was cut from within a series must see what it would see there.
-        reach = max([self.scale_window, *(m + 1 for m in self.spec_.seasons)])
+        reach = max([self.spec_.scale_window, *(m + 1 for m in self.spec_.seasons)])
         warmup = max(self._receptive_field() or 2 * reach, reach)
         return ForkingExamples(
             panel,
