@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foretell.data.simulators import shop
-from foretell.evaluation.report import ReportInput, fans, legacy_effects
+from foretell.evaluation.report import ReportInput, decisions, fans, legacy_effects
 from foretell.evaluation.report.toml import to_toml
 from foretell.evaluation.report.words import count, fixed, number, percent, period_noun, seconds
 from foretell.learners.demand.legacy import LegacyForecaster
@@ -107,6 +108,20 @@ def test_fan_data_are_the_panel_and_the_forecast(make_input: Make) -> None:
             "promotion", np.array([i]), np.array([len(series) + 6]), len(past) + 12
         )[0]
         assert row[8] == (row[0] + np.flatnonzero(marked > 0)).tolist()
+
+
+def test_expected_demand_may_be_whole_for_one_series_and_not_for_the_next(
+    make_input: Make,
+) -> None:
+    data = make_input(orders=True)
+    assert data.future is not None
+    values = np.full_like(data.future.values, 2.5)
+    values[0] = 2.0
+    section, rows = decisions.orders_section(
+        replace(data, future=replace(data.future, values=values))
+    )
+    assert section is not None
+    assert rows
 
 
 def test_a_new_series_is_found() -> None:

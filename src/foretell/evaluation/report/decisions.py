@@ -114,7 +114,7 @@ def orders_section(data: ReportInput) -> tuple[dict[str, Any] | None, dict[str, 
     if orders is None or len(orders) == 0:
         return None, None
     table = orders.to_polars().with_columns(
-        pl.Series("expected", _expected(data)),
+        pl.Series("expected", _expected(data), dtype=pl.Float64),
         pl.Series("placed", _placed(data)),
     )
     table = table.with_columns(pl.col("method").replace(_METHODS))
