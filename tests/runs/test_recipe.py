@@ -70,6 +70,7 @@ def test_other_data_drop_the_columns_and_keep_the_horizon():
     assert recipe.data.source == "sales.csv"
     assert recipe.data.horizon == 39
     assert recipe.data.options == {}
+    assert "Walmart" not in recipe.title + recipe.description
 
 
 def test_only_keeps_members_of_an_ensemble():

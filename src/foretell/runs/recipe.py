@@ -205,7 +205,7 @@ def load(source: str | Path, *, data: str | None = None, settings: Iterable[str]
     Args:
         source: ``"demand"``, ``"walmart"``, ... or a path.
         data: replaces the data's source; what the recipe said of columns and options is dropped,
-            its horizon stays.
+            and so are its title and description; its horizon stays.
         settings: ``key=value`` with dotted keys and TOML values, e.g.
             ``models.mq_cnn.max_steps=200``; a value that is no TOML is taken as text.
 
@@ -217,6 +217,8 @@ def load(source: str | Path, *, data: str | None = None, settings: Iterable[str]
     if data is not None:
         horizon = document.get("data", {}).get("horizon")
         document["data"] = {"source": data, **({} if horizon is None else {"horizon": horizon})}
+        for key in ("title", "description"):  # they speak of other data
+            document.pop(key, None)
     for setting in settings:
         _apply(document, setting)
     return parse(document, where=str(source))
