@@ -97,7 +97,7 @@ def test_new_category_short_and_empty_series(panel, model):
 def test_one_period_without_statics_or_season():
     rng = np.random.default_rng(0)
     panel = Panel.from_arrays(list(rng.gamma(3, 1, (5, 40))))
-    model = small(1, embedding=0, max_steps=20).fit(panel)
+    model = small(1, embedding=0, max_steps=20, tilt=0.5).fit(panel)
     assert model.predict(panel).values.shape == (5, 1, 9)
 
 
@@ -106,7 +106,7 @@ def test_errors(panel):
         MQDNN().predict(panel)
     for options, named in (
         ({"loss": "huber"}, "loss"), ({"loss_weight": 2.0}, "loss_weight"),
-        ({"dropout": 1.0}, "dropout"), ({"n_rows": 0}, "n_rows"), ({"patience": 3}, "patience"),
+        ({"dropout": 1.0}, "dropout"), ({"tilt": -1.0}, "tilt"), ({"n_rows": 0}, "n_rows"), ({"patience": 3}, "patience"),
     ):  # fmt: skip
         with pytest.raises(ParameterError, match=named):
             small(**options).fit(panel)

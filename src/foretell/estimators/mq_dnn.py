@@ -48,6 +48,8 @@ class MQDNN(NeuralForecaster):
         loss_weight: exponent of a row's scale in the loss: 1 minimises the weighted quantile loss,
             0 counts all series the same.
         n_rows: rows (series, origin, horizon) drawn to train on.
+        tilt: series are drawn in proportion to their size to this power and weighed back: more
+            rows where the weighted loss is decided.
         season_length: m, or several with the main one first; by the frequency when ``None``.
         features: the pack's features; when ``None`` the standard ones without past covariates and
             without groupings of fewer than eight groups, which a network learns as dates.
@@ -67,6 +69,7 @@ class MQDNN(NeuralForecaster):
         embedding: int = 50,
         loss_weight: float = 1.0,
         n_rows: int = 150_000,
+        tilt: float = 0.0,
         season_length: int | Sequence[int] | None = None,
         features: Sequence[Feature] | None = None,
         non_negative: bool | None = None,
@@ -105,6 +108,7 @@ class MQDNN(NeuralForecaster):
         self.embedding = embedding
         self.loss_weight = loss_weight
         self.n_rows = n_rows
+        self.tilt = tilt
         self.season_length = season_length
         self.features = features
         self.non_negative = non_negative
@@ -146,6 +150,8 @@ class MQDNN(NeuralForecaster):
             raise ParameterError(f"{self.name}: loss must be 'quantile' or 'squared'")
         if not 0 <= self.loss_weight <= 1:
             raise ParameterError(f"{self.name}: loss_weight must lie in [0, 1]")
+        if not 0 <= self.tilt <= 1:
+            raise ParameterError(f"{self.name}: tilt must lie in [0, 1]")
         if not 0 <= self.dropout < 1:
             raise ParameterError(f"{self.name}: dropout must lie in [0, 1)")
         for name in ("n_rows", "embedding"):
@@ -158,10 +164,13 @@ class MQDNN(NeuralForecaster):
     def _make_examples(self, panel: Panel, held_out: int | None) -> TensorExamples:
         if held_out is None:
             rng = np.random.default_rng(self.seed)
-            rows, drawn, _ = sample_rows(
-                panel, self.h, self.n_rows, season=self.pack_.seasons_[0], rng=rng
+            rows, drawn, weights = sample_rows(
+                panel, self.h, self.n_rows, season=self.pack_.seasons_[0], rng=rng, tilt=self.tilt
             )
-            return TensorExamples({**self._inputs(panel, rows), "y": drawn.astype(np.float32)})
+            tensors = {**self._inputs(panel, rows), "y": drawn.astype(np.float32)}
+            if self.tilt:
+                tensors["weight"] = weights.astype(np.float32)
+            return TensorExamples(tensors)
         past = panel.cut(held_out)
         rows = FeatureRows.ahead(past, np.flatnonzero(past.lengths > 0), min(self.h, held_out))
         targets = rows.origins + rows.horizons

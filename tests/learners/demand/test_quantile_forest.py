@@ -134,6 +134,8 @@ def test_errors(panel):
         QRFForecaster(response="ratio").fit(panel)
     with pytest.raises(ParameterError, match="n_rows"):
         QRFForecaster(n_rows=0).fit(panel)
+    with pytest.raises(ParameterError, match="tilt"):
+        QRFForecaster(tilt=2.0).fit(panel)
     with pytest.raises(ParameterError, match="h must"):
         QRFForecaster(0).fit(panel)
     with pytest.raises(DataError, match="two observed"):

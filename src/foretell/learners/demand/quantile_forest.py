@@ -44,6 +44,8 @@ class QRFForecaster(Forecaster):
         h: number of periods to forecast, K.
         quantiles: ascending levels in (0, 1).
         n_rows: training rows drawn from all (series, origin, horizon).
+        tilt: series are drawn in proportion to their size to this power and weighed back: more
+            rows where the weighted loss is decided.
         n_estimators: number of trees.
         response: ``"residual"`` against the seasonal reference (the level where there is none) or
             ``"level"``.
@@ -69,6 +71,7 @@ class QRFForecaster(Forecaster):
         quantiles: Sequence[float] = DEFAULT_LEVELS,
         *,
         n_rows: int = 100_000,
+        tilt: float = 0.0,
         n_estimators: int = 100,
         response: Response = "residual",
         criterion: str = "quantile",
@@ -85,6 +88,7 @@ class QRFForecaster(Forecaster):
     ) -> None:
         super().__init__(h=h, quantiles=quantiles)
         self.n_rows = n_rows
+        self.tilt = tilt
         self.n_estimators = n_estimators
         self.response = response
         self.criterion = criterion
@@ -104,13 +108,15 @@ class QRFForecaster(Forecaster):
             raise ParameterError(f"{self.name}: response must be 'residual' or 'level'")
         if isinstance(self.n_rows, bool) or self.n_rows < 1:
             raise ParameterError(f"{self.name}: n_rows must be at least 1, not {self.n_rows!r}")
+        if not 0 <= self.tilt <= 1:
+            raise ParameterError(f"{self.name}: tilt must lie in [0, 1], not {self.tilt!r}")
         panel.require_known(0)
         self.pack_ = FeaturePack(
             self.h, features=self.features, season_length=self.season_length
         ).fit(panel)
         rng = np.random.default_rng(self.seed)
         rows, y, weights = sample_rows(
-            panel, self.h, self.n_rows, season=self.pack_.seasons_[0], rng=rng
+            panel, self.h, self.n_rows, season=self.pack_.seasons_[0], rng=rng, tilt=self.tilt
         )
         matrix = self.pack_.compute(panel, rows)
         self.positive_ = holds_at_zero(panel) if self.non_negative is None else self.non_negative
