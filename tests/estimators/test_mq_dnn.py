@@ -106,7 +106,8 @@ def test_errors(panel):
         MQDNN().predict(panel)
     for options, named in (
         ({"loss": "huber"}, "loss"), ({"loss_weight": 2.0}, "loss_weight"),
-        ({"dropout": 1.0}, "dropout"), ({"tilt": -1.0}, "tilt"), ({"n_rows": 0}, "n_rows"), ({"patience": 3}, "patience"),
+        ({"dropout": 1.0}, "dropout"), ({"tilt": -1.0}, "tilt"), ({"n_rows": 0}, "n_rows"),
+        ({"patience": 3}, "patience"),
     ):  # fmt: skip
         with pytest.raises(ParameterError, match=named):
             small(**options).fit(panel)
