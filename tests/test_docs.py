@@ -1,0 +1,120 @@
+"""The pages say what is true: their code runs, their commands parse, their tables are complete."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import typer.main
+from typer.testing import CliRunner
+
+from foretell.cli import app
+from foretell.data import to_parquet
+from foretell.data.simulators import shop
+from foretell.runs import recipe as recipes
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+DOCS = CHECKOUT / "docs"
+PAGES = [CHECKOUT / "README.md", *sorted(DOCS.glob("*.md"))]
+NEEDS_REAL_DATA = "registry.load("
+
+
+def blocks(page: Path, language: str) -> Iterator[tuple[int, str]]:
+    """Line before each fenced block of a language, and its text."""
+    text = page.read_text(encoding="utf-8")
+    for found in re.finditer(rf"^```{language}[^\n]*\n(.*?)^```", text, re.M | re.S):
+        yield text.count("\n", 0, found.start(1)), found.group(1)
+
+
+def commands(page: Path) -> list[str]:
+    """Every call of foretell in the page's shell blocks, continued lines joined."""
+    lines = []
+    for _, text in blocks(page, "sh"):
+        lines += text.replace("\\\n", " ").splitlines()
+    return [line for line in lines if line.startswith("foretell ")]
+
+
+def with_code(pages: list[Path]) -> list[Path]:
+    return [page for page in pages if any(blocks(page, "python"))]
+
+
+def prepare_data_page() -> dict[str, Any]:
+    """The files and names that the data page takes for granted."""
+    panel, _ = shop(items=4, stores=2, weeks=80, horizon=13, seed=0)
+    files = to_parquet(panel, "shop.parquet")
+    known = ["price", "promotion", "easter", "christmas"]
+    history = pl.read_parquet(files["history"])
+    history.rename({"censored": "stockout"}).write_parquet("sales.parquet")
+    future = pl.read_parquet(files["future"])
+    future.select("unique_id", "ds", *known).write_csv("plans.csv")
+    items = pl.read_parquet(files["static"])
+    items.write_csv("items.csv")
+    return {"items": items, "rows": [0, 1], "stops": panel.lengths[:2]}
+
+
+@pytest.mark.parametrize("page", with_code(PAGES), ids=lambda page: page.stem)
+def test_code_of_a_page_runs_top_to_bottom(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"__name__": page.stem}
+    if page.name == "data.md":
+        names |= prepare_data_page()
+    for line, code in blocks(page, "python"):
+        if NEEDS_REAL_DATA in code:
+            compile(code, str(page), "exec")
+            continue
+        # Tracebacks then name the page's own line.
+        exec(compile("\n" * line + code, str(page), "exec", dont_inherit=True), names)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_commands_of_a_page_exist(page: Path) -> None:
+    group = typer.main.get_command(app)
+    for line in commands(page):
+        name, *arguments = shlex.split(line, comments=True)
+        command: Any = group
+        context = None
+        while hasattr(command, "resolve_command"):
+            context = command.make_context(name, arguments[:1], parent=context)
+            name, command, _ = command.resolve_command(context, arguments)
+            arguments = arguments[1:]
+        values = command.make_context(name, arguments, parent=context).params
+        if name == "run" and not str(values["recipe"]).endswith(".toml"):
+            recipe = recipes.load(
+                values["recipe"], data=values["data"], settings=values["settings"] or ()
+            )
+            if values["models"]:
+                recipe.only(values["models"].split(","))
+
+
+def test_commands_of_getting_started_make_the_files_it_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = DOCS / "getting-started.md"
+    exec(next(blocks(page, "python"))[1], {})
+    run, predict = (
+        next(line for line in commands(page) if line.startswith(f"foretell {name}"))
+        for name in ("run", "predict")
+    )
+    small = [
+        "models.mq_cnn.max_steps=5",
+        "models.forest.n_rows=1000",
+        "models.forest.n_estimators=5",
+    ]
+    for line in (run + "".join(f" --set {setting}" for setting in small), predict):
+        result = CliRunner().invoke(app, shlex.split(line)[1:])
+        assert result.exit_code == 0, result.output
+    section = page.read_text(encoding="utf-8").split("The run's folder then holds")[1]
+    promised = re.findall(r"^\| `([^`]+)` \|", section.split("###")[0], re.M)
+    assert len(promised) == 6
+    assert {name.rstrip("/") for name in promised} == {p.name for p in Path("runs/sales").iterdir()}
+    orders = pl.read_parquet("next/orders.parquet")
+    assert orders["cutoff"].n_unique() == 1
+    assert orders.height == 16
