@@ -1,14 +1,12 @@
 from __future__ import annotations
 
-from datetime import date
-
 import numpy as np
 import pytest
 from scipy import stats
 
 from foretell.data.simulators import Truth, cones, elastic_demand, shop, spikes
 from foretell.data.simulators.cones import asymmetric_laplace_quantiles
-from foretell.data.simulators.shop import EVENTS, easter
+from foretell.data.simulators.shop import EVENTS
 from foretell.data.simulators.truth import negative_binomial_quantiles, normal_nodes
 from foretell.errors import DataError, ParameterError
 
@@ -113,14 +111,6 @@ def test_shop_samples_agree_with_its_quantiles():
     exact = truth.quantiles(panel.ids, panel.ends, 4, LEVELS)
     sampled = np.quantile(paths, LEVELS, axis=0, method="inverted_cdf").transpose(1, 2, 0)
     assert np.all(np.abs(sampled - exact) <= np.maximum(1, 0.05 * exact))
-
-
-@pytest.mark.parametrize(
-    ("year", "day"),
-    [(1961, (4, 2)), (2000, (4, 23)), (2019, (4, 21)), (2024, (3, 31)), (2038, (4, 25))],
-)
-def test_easter_falls_on_its_date(year, day):
-    assert easter(year) == date(year, *day)
 
 
 def test_negative_binomial_quantiles_are_scipys():

@@ -20,7 +20,7 @@ from foretell.learners.demand.features import (
     sample_rows,
     to_sparse,
 )
-from foretell.learners.demand.features.calendar import easter_periods, easter_sunday
+from foretell.learners.demand.features.calendar import easter_periods
 
 WEEKS = Frequency.parse("W", example=np.datetime64("2020-01-03"))
 HORIZON = 8
@@ -178,15 +178,6 @@ def test_lags_never_lie_ahead(season, origin, horizon, shift):
     step = int(view.lagged(season, shift)[0])
     assert step - min(shift, 0) <= origin and step <= origin
     assert (origin + horizon + shift - step) % season == 0
-
-
-@pytest.mark.parametrize(
-    ("year", "day"),
-    [(2010, "2010-04-04"), (2011, "2011-04-24"), (2012, "2012-04-08"), (2038, "2038-04-25"),
-     (1961, "1961-04-02"), (2000, "2000-04-23")],
-)  # fmt: skip
-def test_easter(year, day):
-    assert easter_sunday(year) == np.datetime64(day)
 
 
 def test_easter_weeks():

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
+from foretell.data.calendar import easter_sunday
 from foretell.data.frequency import Frequency
 from foretell.data.panel import Categorical, Panel
 from foretell.data.simulators.truth import (
@@ -257,22 +258,9 @@ def shop(
     return observed, truth
 
 
-def easter(year: int) -> date:
-    """Easter Sunday of the Gregorian calendar (Meeus, Astronomical Algorithms, ch. 8)."""
-    a, b, c = year % 19, year // 100, year % 100
-    d, e = b // 4, b % 4
-    g = (8 * b + 13) // 25
-    h = (19 * a + b - d - g + 15) % 30
-    i, k = c // 4, c % 4
-    weekday = (32 + 2 * e + 2 * i - h - k) % 7
-    m = (a + 11 * h + 19 * weekday) // 433
-    month = (h + weekday - 7 * m + 90) // 25
-    return date(year, month, (h + weekday - 7 * m + 33 * month + 19) % 32)
-
-
 def _event_date(name: str, year: int) -> date:
     if name == "easter":
-        return easter(year)
+        return easter_sunday(year).astype(date)
     if name == "christmas":
         return date(year, 12, 25)
     november = date(year, 11, 1)

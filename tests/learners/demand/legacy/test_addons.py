@@ -11,7 +11,7 @@ from foretell.learners.demand.legacy.elasticity import (
     shrink,
     trailing_median,
 )
-from foretell.learners.demand.legacy.events import EventAddon, easter_sunday, event_periods
+from foretell.learners.demand.legacy.events import EventAddon, event_periods
 from foretell.learners.demand.legacy.history import History, iso_week, phase_of, seasonal_strength
 from foretell.learners.demand.legacy.seasonal import SeasonalAddon, strongest_group
 
@@ -45,9 +45,12 @@ def test_index_of_planted_season_with_winter_amplitude():
     blank = _history(shape)
     groups = np.repeat([1, 2], 20)
     rng = np.random.default_rng(0)
-    values = np.where(
-        (groups == 1)[:, None], _season_of(blank, profiles[0]), _season_of(blank, profiles[1])
-    ) * rng.uniform(5, 500, 40)[:, None]
+    values = (
+        np.where(
+            (groups == 1)[:, None], _season_of(blank, profiles[0]), _season_of(blank, profiles[1])
+        )
+        * rng.uniform(5, 500, 40)[:, None]
+    )
     addon = SeasonalAddon(lam=0.0, lam_series=None).fit(_history(values), WEEKLY, 52, groups)
     found = np.exp(addon.log_group_)
     assert found[1, :52].max() / found[1, :52].min() > 18
@@ -159,15 +162,6 @@ def test_event_never_seen_in_a_group_uses_the_parent():
     # 10 occurrences count against 10 of no effect; the group's own 10 against those.
     assert np.log(parent) == pytest.approx(np.log(2) / 2)
     assert np.log(addon.profile("sale", 1)[0]) == pytest.approx(np.log(2) * 0.75)
-
-
-@pytest.mark.parametrize(
-    ("year", "day"),
-    [(2010, "2010-04-04"), (2011, "2011-04-24"), (2012, "2012-04-08"), (2024, "2024-03-31"),
-     (2025, "2025-04-20"), (2000, "2000-04-23"), (1981, "1981-04-19"), (2038, "2038-04-25")],
-)  # fmt: skip
-def test_easter(year, day):
-    assert easter_sunday(year) == day
 
 
 def test_days_fall_into_the_week_that_holds_them():

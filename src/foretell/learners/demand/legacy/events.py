@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
+from foretell.data.calendar import easter_sunday
 from foretell.data.frequency import Frequency
 from foretell.data.panel import Panel
 from foretell.errors import ParameterError
@@ -175,19 +176,6 @@ def event_periods(frequency: Frequency, days: NDArray) -> NDArray[np.int64]:
     if frequency.alias.startswith("W-") and frequency.alias[2:] in ("FRI", "SAT", "SUN"):
         days = days + np.timedelta64(6, "D")
     return frequency.index(days)
-
-
-def easter_sunday(year: int) -> str:
-    """ISO date of western Easter Sunday (the Gregorian computus)."""
-    golden = year % 19
-    century = year // 100
-    moon = (19 * golden + century - century // 4 - (8 * century + 13) // 25 + 15) % 30
-    moon -= (moon // 28) * (1 - (29 // (moon + 1)) * ((21 - golden) // 11))
-    weekday = (year + year // 4 + moon + 2 - century + century // 4) % 7
-    offset = moon - weekday
-    month = 3 + (offset + 40) // 44
-    day = offset + 28 - 31 * (month // 4)
-    return f"{year:04d}-{month:02d}-{day:02d}"
 
 
 def _year(moment: Any) -> int:

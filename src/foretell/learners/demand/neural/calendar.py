@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
+from foretell.data.calendar import easter_sunday
 from foretell.data.frequency import Frequency
 from foretell.errors import ParameterError
 
@@ -96,21 +96,7 @@ def _days_to_easter(days: NDArray[np.datetime64]) -> NDArray[np.int64]:
     years = days.astype("datetime64[Y]").astype(int) + 1970
     best = np.full(len(days), 10_000, np.int64)
     for delta in (-1, 0, 1):
-        dates = np.array([_easter(int(y)) for y in years + delta], "datetime64[D]")
+        dates = np.array([easter_sunday(int(y)) for y in years + delta], "datetime64[D]")
         distance = (days - dates).astype(np.int64)
         best = np.where(np.abs(distance) < np.abs(best), distance, best)
     return best
-
-
-@lru_cache(maxsize=1024)
-def _easter(year: int) -> str:
-    """Date of Easter Sunday, Gregorian (Butcher's algorithm, 1876)."""
-    golden, century, rest = year % 19, year // 100, year % 100
-    leaps, fourth = divmod(century, 4)
-    correction = (century - (century + 8) // 25 + 1) // 3
-    epact = (19 * golden + century - leaps - correction + 15) % 30
-    quarter, left = divmod(rest, 4)
-    weekday = (32 + 2 * fourth + 2 * quarter - epact - left) % 7
-    late = (golden + 11 * epact + 22 * weekday) // 451
-    month, day = divmod(epact + weekday - 7 * late + 114, 31)
-    return f"{year:04d}-{month:02d}-{day + 1:02d}"
