@@ -7,7 +7,13 @@ import pytest
 
 from foretell.data.public.demand import favorita, m4, walmart
 from foretell.estimators import MQCNN
-from foretell.evaluation.metrics import crossing_rate, mase, seasonal_scale, weighted_quantile_loss
+from foretell.evaluation.metrics import (
+    coverage,
+    crossing_rate,
+    mase,
+    seasonal_scale,
+    weighted_quantile_loss,
+)
 
 pytestmark = [pytest.mark.real_data, pytest.mark.slow]
 
@@ -24,9 +30,11 @@ def wql(panel, forecast):
 
 def test_walmart(data_set):
     panel = walmart(data_set("walmart_store_sales"))
-    model = MQCNN(h=39, **WALMART).fit(panel.cut(39))
-    score, _ = wql(panel, model.predict_origins(panel, [39]))
-    assert score <= 0.091
+    model = MQCNN(h=39, **WALMART, calibrate="cqr").fit(panel.cut(39))
+    forecast = model.predict_origins(panel, [39])
+    score, y = wql(panel, forecast)
+    assert score <= 0.085
+    assert np.abs(coverage(y, forecast.values) - forecast.levels).max() <= 0.06
     last = MQCNN(h=39, **{**WALMART, "fork_draw": "last", "n_forks": 1}).fit(panel.cut(39))
     # One window a series, as public code trains by default.
     assert wql(panel, last.predict_origins(panel, [39]))[0] >= 1.3 * score
