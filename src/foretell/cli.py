@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
+import signal
 import sys
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -32,18 +35,32 @@ RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="folder of a ru
 
 
 @contextmanager
-def _reporting(resume: str | None = None) -> Iterator[None]:
-    """Turns errors into one clear line and an exit code: 2 for input, 3 for a failure."""
+def _reporting(again: Callable[[], str | None] = lambda: None) -> Iterator[None]:
+    """Turns errors into one clear line and an exit code: 2 for input, 3 for a failure.
+
+    Args:
+        again: how to go on after an interruption; asked then.
+    """
     try:
         yield
     except ForetellError as error:
         _err.print(f"error: {error}", style="red", markup=False)
         raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt:
+        resume = again()
         _err.print("interrupted" + (f"; go on with: {resume}" if resume else ""), markup=False)
         raise typer.Exit(130) from None
     except MemoryError:
         _err.print("error: out of memory", style="red")
+        raise typer.Exit(3) from None
+    except OSError as error:
+        _err.print(f"error: {error}", style="red", markup=False)
+        raise typer.Exit(3) from None
+    except typer.Exit:
+        raise
+    except Exception:
+        traceback.print_exc()
+        _err.print("error: this should not have happened; please report it", style="red")
         raise typer.Exit(3) from None
 
 
@@ -64,7 +81,10 @@ def main(
 
 @app.command("run")
 def run_command(
-    recipe: Annotated[str, typer.Argument(help="a shipped recipe, or the path of a .toml file")],
+    recipe: Annotated[
+        str | None,
+        typer.Argument(help="a shipped recipe, or the path of a .toml file", show_default=False),
+    ] = None,
     data: Annotated[
         str | None, typer.Option(help="a file, a public data set or a simulator instead")
     ] = None,
@@ -74,32 +94,63 @@ def run_command(
     models: Annotated[
         str | None, typer.Option(help="only these models of the recipe, with commas")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="folder of the run [runs/RECIPE-TIME]")] = None,
-    engine: Annotated[str, typer.Option(help="local or ray")] = "local",
-    resume: Annotated[bool, typer.Option(help="go on with an interrupted run in --out")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="folder of the run", show_default="runs/RECIPE-TIME")
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="local, or ray for a cluster", show_default="local")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="go on with the interrupted run in --out")
+    ] = False,
 ) -> None:
-    """Makes a run: backtests, scores, orders, a saved model and a report."""
-    from foretell.runs import recipe as recipes
-    from foretell.runs import runner
+    """Makes a run: backtests, scores, orders, a saved model and a report.
 
-    if out is None:
-        name = Path(recipe).stem
-        out = Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
-    command = " ".join(["foretell", *sys.argv[1:]])
-    again = f"foretell run {recipe} --out {out} --resume"
+    foretell run demand
+
+    foretell run demand --data sales.csv --set data.horizon=8 --set 'data.known=["price"]'
+
+    foretell run --resume --out runs/demand-20260101-120000
+    """
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    place = out
+    if place is None and recipe is not None:
+        place = Path("runs") / f"{Path(recipe).stem}-{datetime.now():%Y%m%d-%H%M%S}"
+
+    def again() -> str | None:
+        found = place is not None and (place / "run.json").is_file()
+        return f"foretell run --resume --out {shlex.quote(str(place))}" if found else None
+
     with _reporting(again):
-        loaded = recipes.load(recipe, data=data, settings=settings or ())
-        if models is not None:
-            loaded = loaded.only([m.strip() for m in models.split(",")])
-        folder = runner.run(
-            loaded,
-            out,
-            engine=engine,
-            command=command,
-            resume=resume,
-            progress=_err.is_terminal,
-            tell=lambda line: _err.print(line, style="dim", markup=False),
-        )
+        from foretell.errors import ParameterError
+        from foretell.runs import recipe as recipes
+        from foretell.runs import runner
+
+        loaded = None
+        if recipe is not None:
+            loaded = recipes.load(recipe, data=data, settings=settings or ())
+            if models is not None:
+                loaded = loaded.only([m.strip() for m in models.split(",")])
+        elif data is not None or settings or models is not None:
+            raise ParameterError("--data, --set and --models change a recipe: name one")
+        if resume:
+            if out is None:
+                raise ParameterError("--resume needs --out, the folder of the interrupted run")
+            folder = runner.resume(
+                out, recipe=loaded, engine=engine, progress=_err.is_terminal, tell=_tell
+            )
+        elif loaded is None or place is None:
+            raise ParameterError(f"name a recipe: {', '.join(recipes.shipped())}, or a .toml file")
+        else:
+            command = shlex.join(["foretell", *sys.argv[1:]])
+            folder = runner.run(
+                loaded,
+                place,
+                engine=engine or "local",
+                command=command,
+                progress=_err.is_terminal,
+                tell=_tell,
+            )
         _show(folder.read())
         _out.print(f"\nreport: {folder.path / 'report.html'}", markup=False)
 
@@ -112,13 +163,23 @@ def predict(
     quantiles: Annotated[
         str | None, typer.Option(help="levels with commas; the recipe's by default")
     ] = None,
+    future: Annotated[
+        str | None, typer.Option(help="table of known covariates ahead; the recipe's by default")
+    ] = None,
+    static: Annotated[
+        str | None, typer.Option(help="table of attributes; the recipe's by default")
+    ] = None,
+    items: Annotated[
+        str | None, typer.Option(help="table of stock and costs; the recipe's by default")
+    ] = None,
 ) -> None:
     """Forecasts new data with a run's saved model, and orders where the run had an order rule."""
-    from foretell.runs.predict import predict_run
-
     with _reporting():
+        from foretell.runs.predict import predict_run
+
         levels = None if quantiles is None else [_number(q) for q in quantiles.split(",")]
-        for file in predict_run(run, data, out, quantiles=levels):
+        tables = {"future": future, "static": static, "items": items}
+        for file in predict_run(run, data, out, quantiles=levels, **tables):
             _out.print(str(file), markup=False)
 
 
@@ -129,9 +190,9 @@ def compare(
     metric: Annotated[str, typer.Option(help="the score to compare")] = "wql",
 ) -> None:
     """Compares two runs' models score by score."""
-    from foretell.runs.compare import compare_runs
-
     with _reporting():
+        from foretell.runs.compare import compare_runs
+
         table = compare_runs(first, second, metric)
         shown = Table(*table.columns, title=f"{metric}: {first} and {second}")
         for row in table.iter_rows():
@@ -142,9 +203,9 @@ def compare(
 @app.command()
 def report(run: RunArgument) -> None:
     """Draws a run's report anew."""
-    from foretell.runs.predict import redraw_report
-
     with _reporting():
+        from foretell.runs.predict import redraw_report
+
         _out.print(str(redraw_report(run)), markup=False)
 
 
@@ -200,6 +261,10 @@ def data_check(name: Annotated[str, typer.Argument(help="a data set's name")]) -
             _out.print(f"{file.state:9} {file.path}: {file.detail}", markup=False)
         if any(file.state != "ok" for file in found):
             raise typer.Exit(2)
+
+
+def _tell(line: str) -> None:
+    _err.print(line, style="dim", markup=False)
 
 
 def _show(record: dict) -> None:

@@ -145,6 +145,34 @@ class QuantileEnsemble(Forecaster):
     def _levels(members: Sequence[Forecaster]) -> Sequence[float]:
         return members[0].quantiles if members else DEFAULT_LEVELS
 
+    @classmethod
+    def of_fitted(
+        cls,
+        members: Sequence[Forecaster],
+        method: Combination = "median",
+        *,
+        weights: Sequence[float] | None = None,
+        alias: str | None = None,
+    ) -> QuantileEnsemble:
+        """An ensemble of models that are fitted already, used as they are.
+
+        Raises:
+            ParameterError: a member is not fitted, or the horizons differ.
+        """
+        ensemble = cls(list(members), method, weights=weights, alias=alias)
+        for member in members:
+            if not getattr(member, "is_fitted_", False):
+                raise ParameterError(f"{ensemble.name}: the member {member.name} is not fitted")
+            if member.h != ensemble.h:
+                raise ParameterError(
+                    f"{ensemble.name}: {member.name} forecasts {member.h} periods, "
+                    f"{members[0].name} {ensemble.h}"
+                )
+        _shares(len(members), weights)
+        ensemble.members_ = [[member] for member in members]
+        ensemble.is_fitted_ = True
+        return ensemble
+
     def _fit(self, panel: Panel) -> None:
         if not self.members:
             raise ParameterError(f"{self.name}: at least one member is needed")

@@ -4,17 +4,34 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 from foretell.errors import ForetellError, ParameterError
 
 
+class EngineError(ForetellError):
+    """The machines that should do the work are not there, or went away."""
+
+
 class Engine(Protocol):
-    """Maps a function over jobs; results come in the order of the jobs."""
+    """Maps a function over jobs; results come in the order of the jobs.
+
+    Where an engine does not share this process' memory, large data are handed to jobs as the path
+    of a folder, which all machines of a cluster must see.
+    """
 
     name: str
+    shares_memory: bool
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
 
     def map(self, function: Callable[..., Any], *iterables: Iterable[Any]) -> Iterator[Any]:
         """Results in the order of the arguments."""
@@ -25,6 +42,7 @@ class LocalEngine:
     """One job after the other, in this process."""
 
     name = "local"
+    shares_memory = True
 
     def __enter__(self) -> Self:
         return self
@@ -45,26 +63,31 @@ class RayEngine:
     """
 
     name = "ray"
+    shares_memory = False
 
     def __init__(self) -> None:
         try:
             import ray
         except ImportError:
-            raise ForetellError("--engine ray needs Ray: pip install 'foretell[ray]'") from None
+            raise EngineError("--engine ray needs Ray: pip install 'foretell[ray]'") from None
         self._ray = ray
         self._started = False
 
     def __enter__(self) -> Self:
-        if not self._ray.is_initialized():
-            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-            quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-            try:
-                self._ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), **quiet)
-            except ConnectionError:
-                if "RAY_ADDRESS" in os.environ:
-                    raise
-                self._ray.init(include_dashboard=False, **quiet)
-            self._started = True
+        if self._ray.is_initialized():
+            return self
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+        named = os.environ.get("RAY_ADDRESS")
+        try:
+            self._ray.init(address=named or "auto", **quiet)
+        except ConnectionError as error:
+            if named is not None:
+                raise EngineError(
+                    f"no Ray cluster answers at RAY_ADDRESS={named}: {error}"
+                ) from error
+            self._ray.init(address="local", include_dashboard=False, **quiet)
+        self._started = True
         return self
 
     def __exit__(
@@ -91,20 +114,25 @@ class RayEngine:
 
         shared = put(function)
         pending = [task.remote(shared, *map(put, job)) for job in zip(*iterables, strict=False)]
-        for reference in pending:
-            try:
+        try:
+            for reference in pending:
                 yield ray.get(reference)
-            except ray.exceptions.RayTaskError as error:
-                for other in pending:
-                    ray.cancel(other)
-                raise (error.cause if isinstance(error.cause, ForetellError) else error) from None
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, ForetellError):
+                raise error.cause from None
+            raise
+        except ray.exceptions.RayError as error:
+            raise EngineError(f"a Ray task was lost: {error}") from error
+        finally:
+            for other in pending:
+                ray.cancel(other, force=True)  # those that are done do not mind
 
 
 def _call(function: Callable[..., Any], *arguments: Any) -> Any:
     return function(*arguments)
 
 
-def make_engine(name: str) -> AbstractContextManager[Engine]:
+def make_engine(name: str) -> Engine:
     """``"local"`` or ``"ray"``.
 
     Raises:

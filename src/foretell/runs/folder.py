@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
@@ -11,7 +12,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal, get_args
 
 from foretell import __version__
 from foretell.errors import ArtefactError
@@ -19,6 +20,7 @@ from foretell.errors import ArtefactError
 Status = Literal["running", "complete", "failed", "interrupted"]
 FORMAT = 1
 
+_LOCK = ".lock"
 _PACKAGES = ("numpy", "polars", "torch", "lightning", "scikit-learn", "numba", "statsforecast")
 
 
@@ -26,48 +28,63 @@ class RunFolder:
     """A folder with ``run.json`` and the files of one run.
 
     ``run.json`` is written first, with status ``running``, and replaced in one step at each change:
-    a folder that looks complete is complete.
+    a folder that looks complete is complete. The process that works on a run holds a lock on the
+    folder, which ends with the process however it ends.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self._lock: IO[bytes] | None = None
 
     @classmethod
-    def create(
-        cls, path: str | Path, document: Mapping[str, Any], *, resume: bool = False
-    ) -> RunFolder:
-        """A new folder marked ``running``; with ``resume`` the folder of an interrupted run.
+    def create(cls, path: str | Path, document: Mapping[str, Any]) -> RunFolder:
+        """A new folder marked ``running``.
 
         Raises:
-            ArtefactError: the folder holds something else, or a finished run.
+            ArtefactError: the folder cannot be made or holds something.
         """
         folder = cls(path)
-        if folder.path.exists() and any(folder.path.iterdir()):
+        try:
+            folder.path.mkdir(parents=True, exist_ok=True)
+            holds_something = any(folder.path.iterdir())
+        except OSError as error:
+            raise ArtefactError(f"{folder.path} cannot be made a run's folder: {error}") from error
+        if holds_something:
             if not (folder.path / "run.json").is_file():
                 raise ArtefactError(f"{folder.path} is not empty and holds no run: name another")
             status = folder.read()["status"]
-            if not resume:
-                raise ArtefactError(
-                    f"{folder.path} holds a run that is {status}: name another folder"
-                    + ("" if status == "complete" else ", or go on with --resume")
-                )
-            if status == "complete":
-                raise ArtefactError(f"{folder.path} is complete: there is nothing to resume")
-        folder.path.mkdir(parents=True, exist_ok=True)
-        folder.write(
-            {
-                "format": FORMAT,
-                "status": "running",
-                **document,
-                "started": now(),
-                "process": os.getpid(),
-                "versions": versions(),
-            }
-        )
+            raise ArtefactError(
+                f"{folder.path} holds a run that is {status}: name another folder"
+                + ("" if status in ("complete", "running") else ", or go on with --resume")
+            )
+        folder._hold()
+        folder.write({"format": FORMAT, "status": "running", **document, **_beginning()})
+        return folder
+
+    @classmethod
+    def resume(cls, path: str | Path) -> RunFolder:
+        """The folder of a run that was interrupted, killed or failed, marked ``running`` again.
+
+        Raises:
+            ArtefactError: it holds no run, a finished one, or one that another process works on.
+        """
+        folder = cls(path)
+        if not (folder.path / "run.json").is_file():
+            raise ArtefactError(f"{folder.path} holds no run to resume")
+        status = folder.read()["status"]
+        if status == "complete":
+            raise ArtefactError(f"{folder.path} is complete: there is nothing to resume")
+        folder._hold()
+        document = folder.read()
+        document.pop("failure", None)
+        document.pop("ended", None)
+        times = [*document.get("resumed", []), now()]
+        begun = {**_beginning(), "started": document.get("started", times[0])}
+        folder.write({**document, **begun, "status": "running", "resumed": times})
         return folder
 
     def read(self) -> dict[str, Any]:
-        """``run.json``.
+        """``run.json``; a run whose process is gone without a word is ``interrupted``.
 
         Raises:
             ArtefactError: it is missing, damaged or newer than this library.
@@ -75,16 +92,46 @@ class RunFolder:
         path = self.path / "run.json"
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise ArtefactError(f"{path} cannot be read: {error}") from error
-        if not isinstance(document, dict) or not isinstance(document.get("format"), int):
+        if (
+            not isinstance(document, dict)
+            or not isinstance(document.get("format"), int)
+            or document.get("status") not in get_args(Status)
+        ):
             raise ArtefactError(f"{path} is not the record of a run")
         if document["format"] > FORMAT:
             raise ArtefactError(
                 f"{path} has format {document['format']}, this foretell reads up to {FORMAT}: "
                 "install a newer one"
             )
+        if document["status"] == "running" and not self._is_held():
+            document["status"] = "interrupted"
+            document["failure"] = {"message": "its process was killed; go on with --resume"}
         return document
+
+    def _hold(self) -> None:
+        lock = open(self.path / _LOCK, "ab")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            raise ArtefactError(
+                f"another process works on the run in {self.path}: wait for it or stop it"
+            ) from None
+        self._lock = lock
+
+    def _is_held(self) -> bool:
+        if self._lock is not None:
+            return True
+        try:
+            with open(self.path / _LOCK, "rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return False
 
     def require_complete(self) -> dict[str, Any]:
         """``run.json`` of a run that ended well.
@@ -94,7 +141,7 @@ class RunFolder:
         """
         document = self.read()
         if document["status"] != "complete":
-            reason = document.get("failure", {}).get("message", "it did not finish")
+            reason = (document.get("failure") or {}).get("message", "it did not finish")
             raise ArtefactError(f"the run in {self.path} is {document['status']}: {reason}")
         return document
 
@@ -116,6 +163,10 @@ class RunFolder:
         document = self.update(status=status, ended=now(), **changes)
         if status == "complete":
             shutil.rmtree(self.work, ignore_errors=True)
+        if self._lock is not None:
+            (self.path / _LOCK).unlink(missing_ok=True)
+            self._lock.close()
+            self._lock = None
         return document
 
     @property
@@ -133,6 +184,15 @@ def list_runs(parent: str | Path) -> list[tuple[Path, dict[str, Any]]]:
         except ArtefactError:
             continue
     return sorted(found, key=lambda run: run[1].get("started", ""), reverse=True)
+
+
+def _beginning() -> dict[str, Any]:
+    return {
+        "started": now(),
+        "process": os.getpid(),
+        "machine": f"{platform.node()}, {platform.platform()}, {os.cpu_count()} cores",
+        "versions": versions(),
+    }
 
 
 def versions() -> dict[str, str]:

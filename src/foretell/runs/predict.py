@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import polars as pl
 
 from foretell.errors import ArtefactError, ForetellError
 from foretell.learners.demand import Forecaster
 from foretell.runs.folder import RunFolder
-from foretell.runs.recipe import Recipe, parse
-from foretell.runs.runner import make_orders
-from foretell.runs.sources import load_panel
+from foretell.runs.jobs import limited_threads
+from foretell.runs.publish import draw, find, make_orders
+from foretell.runs.results import read_results, write_table
+from foretell.runs.runner import look_ahead, read_recipe
+from foretell.runs.sources import for_new_data, load_panel, naming_source
+
+_EFFECTS = ("elasticity", "events")
 
 
 def predict_run(
-    run: str | Path, data: str, out: str | Path, *, quantiles: Sequence[float] | None = None
+    run: str | Path,
+    data: str,
+    out: str | Path,
+    *,
+    quantiles: Sequence[float] | None = None,
+    future: str | None = None,
+    static: str | None = None,
+    items: str | None = None,
 ) -> list[Path]:
     """Forecasts new data with a run's model.
 
@@ -23,6 +36,9 @@ def predict_run(
         data: a source with the columns of the run's data.
         out: folder for the files.
         quantiles: levels; those of the model when ``None``.
+        future: table of the known covariates ahead; the recipe's when ``None``.
+        static: table of attributes; the recipe's when ``None``.
+        items: table of stock and costs for orders; the recipe's when ``None``.
 
     Returns:
         The files written: ``predictions.parquet`` and, where the recipe orders, ``orders.parquet``.
@@ -30,30 +46,77 @@ def predict_run(
     Raises:
         ArtefactError: the run is not complete or kept no model.
         DataError: the data cannot be used.
+        ParameterError: ``items`` are given to a run without orders.
     """
     folder = RunFolder(run)
-    recipe = read_recipe(folder)
-    if not (folder.path / "model").is_dir():
-        raise ArtefactError(f"the run in {folder.path} kept no model: its recipe has no [final]")
-    model = Forecaster.load(folder.path / "model")
-    forecast = model.predict(load_panel(recipe.data, source=data), quantiles=quantiles)
+    record = folder.require_complete()
+    recipe = read_recipe(folder, record)
+    model = _kept_model(folder)
+    if items is not None and recipe.orders is None:
+        raise ArtefactError(f"the run in {folder.path} orders nothing: its recipe has no [orders]")
+    section = for_new_data(
+        recipe.data, record.get("data") or {}, data, future=future, static=static
+    )
+    with naming_source(data):
+        panel = load_panel(section, seed=recipe.seeds[0])
+        with limited_threads(recipe):
+            forecast = model.predict(panel, quantiles=quantiles)
     tables = {"predictions": forecast.to_polars()}
     if recipe.orders is not None:
-        tables["orders"] = make_orders(recipe.orders, forecast).to_polars()
-    Path(out).mkdir(parents=True, exist_ok=True)
-    files = []
-    for name, table in tables.items():
-        file = Path(out) / f"{name}.parquet"
-        partial = file.with_suffix(".partial")
-        table.write_parquet(partial)
-        files.append(partial.replace(file))
-    return files
-
-
-def read_recipe(folder: RunFolder) -> Recipe:
-    """The recipe of a complete run."""
-    document = folder.require_complete()
+        rule = recipe.orders if items is None else recipe.orders.model_copy(update={"items": items})
+        tables["orders"] = make_orders(rule, forecast).to_polars()
+    place = Path(out)
     try:
-        return parse(document["recipe"], where=str(folder.path / "run.json"))
-    except (KeyError, ForetellError) as error:
-        raise ArtefactError(f"{folder.path} holds a recipe that cannot be read: {error}") from error
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArtefactError(f"{place} cannot be made a folder: {error}") from error
+    return [write_table(table, place / f"{name}.parquet") for name, table in tables.items()]
+
+
+def redraw_report(run: str | Path) -> Path:
+    """Draws a run's report anew from its folder and its data.
+
+    Args:
+        run: folder of a complete run.
+
+    Returns:
+        The page.
+
+    Raises:
+        ArtefactError: the run is not complete, or its data are gone or have changed.
+    """
+    folder = RunFolder(run)
+    record = folder.require_complete()
+    recipe = read_recipe(folder, record)
+    try:
+        panel = load_panel(recipe.data, seed=recipe.seeds[0])
+    except ForetellError as error:
+        raise ArtefactError(
+            f"the report of {folder.path} needs the run's data, which cannot be read: {error}"
+        ) from error
+    if panel.fingerprint() != (record.get("data") or {}).get("fingerprint"):
+        raise ArtefactError(
+            f"the data {recipe.data.source!r} have changed since the run in {folder.path}: its "
+            "backtests do not belong to them any more"
+        )
+    results = read_results(folder.path, record.get("backtests") or [], panel)
+    final = record.get("final") or {}
+    model = _kept_model(folder) if final.get("kept") else None
+    with naming_source(recipe.data.source):
+        ahead = look_ahead(recipe, panel, model, str(final.get("model")), _read_effects(folder))
+    draw(folder, record, recipe, panel, results, find(recipe, panel, results), ahead)
+    return folder.path / "report.html"
+
+
+def _kept_model(folder: RunFolder) -> Forecaster:
+    if not (folder.path / "model").is_dir():
+        raise ArtefactError(f"the run in {folder.path} kept no model: its recipe has no [final]")
+    return Forecaster.load(folder.path / "model")
+
+
+def _read_effects(folder: RunFolder) -> Mapping[str, pl.DataFrame]:
+    files = {name: folder.path / f"{name}.parquet" for name in _EFFECTS}
+    try:
+        return {name: pl.read_parquet(file) for name, file in files.items() if file.is_file()}
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise ArtefactError(f"the tables in {folder.path} cannot be read: {error}") from error

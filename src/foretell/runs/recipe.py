@@ -8,15 +8,24 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from foretell.errors import RecipeError
 from foretell.learners.demand.forecast import DEFAULT_LEVELS
-from foretell.runs.models import ENSEMBLE, MODELS, constructor_parameters
+from foretell.runs.models import (
+    ENSEMBLE,
+    MODELS,
+    check_ensemble,
+    constructor_parameters,
+    make_model,
+)
 
 _SHIPPED = resources.files("foretell.runs") / "recipes"
+
+Name = Annotated[str, Field(pattern=r"^\w[\w .+-]*$")]
+"""Names of models and protocols, which also name folders."""
 
 
 class _Section(BaseModel):
@@ -33,7 +42,7 @@ class DataSection(_Section):
 
     source: str = "shop"
     options: dict[str, Any] = Field(default_factory=dict)
-    horizon: int = Field(13, ge=1)
+    horizon: int = Field(default=13, ge=1)
     season_length: int | list[int] | None = None
     id_column: str = "unique_id"
     time_column: str = "ds"
@@ -47,7 +56,7 @@ class DataSection(_Section):
     frequency: str | None = None
     impute: Literal["forward"] | None = None
     query: str | None = None
-    limit: int | None = Field(None, ge=1, description="use the first so many series only")
+    limit: int | None = Field(default=None, ge=1, description="use the first so many series only")
 
 
 class ProtocolSection(_Section):
@@ -57,12 +66,27 @@ class ProtocolSection(_Section):
     in periods before the end.
     """
 
-    windows: int = Field(1, ge=1)
-    step: int | None = Field(None, ge=1)
-    refit: bool | int = False
-    back: list[int] | None = None
-    horizon: int | None = Field(None, ge=1)
-    min_history: int = Field(1, ge=1)
+    windows: int = Field(default=1, ge=1)
+    step: int | None = Field(default=None, ge=1)
+    refit: bool | Annotated[int, Field(ge=1)] = False
+    back: list[Annotated[int, Field(ge=0)]] | None = Field(default=None, min_length=1)
+    horizon: int | None = Field(default=None, ge=1)
+    min_history: int = Field(default=1, ge=1)
+
+    @model_validator(mode="after")
+    def _origins_differ(self) -> ProtocolSection:
+        if self.back is not None and len(set(self.back)) < len(self.back):
+            raise ValueError(f"back names an origin twice: {self.back}")
+        return self
+
+    def fits(self, horizon: int) -> list[tuple[int, ...]]:
+        """The origins that each fit serves, in periods before the end, the earliest first."""
+        horizon = self.horizon or horizon
+        step = self.step or horizon
+        origins = self.back or [horizon + i * step for i in range(self.windows)]
+        origins = sorted(origins, reverse=True)
+        every = len(origins) if self.refit is False else int(self.refit)
+        return [tuple(origins[i : i + every]) for i in range(0, len(origins), every)]
 
 
 class ModelSection(BaseModel):
@@ -87,10 +111,9 @@ class OrdersSection(_Section):
     """The replenishment decision; numbers as in :class:`foretell.decisions.Replenishment`.
 
     ``items`` is a table with ``unique_id`` and any of these numbers by series (stock on hand, for
-    instance). ``model`` is a model's name or ``"best"``.
+    instance). The orders follow the forecasts of the model that is kept.
     """
 
-    model: str = "best"
     items: str | None = None
     service_level: float | None = None
     underage: float | None = None
@@ -99,8 +122,8 @@ class OrdersSection(_Section):
     unit_cost: float | None = None
     salvage: float | None = None
     holding: float | None = None
-    lead_time: int = Field(0, ge=0)
-    review: int = Field(1, ge=1)
+    lead_time: int = Field(default=0, ge=0)
+    review: int = Field(default=1, ge=1)
     minimum_order: float = 0.0
     batch_size: float = 0.0
     maximum_order: float | None = None
@@ -117,7 +140,7 @@ class FinalSection(_Section):
 class ReportSection(_Section):
     """What the report shows."""
 
-    series: int = Field(200, ge=5, description="series that can be looked up")
+    series: int = Field(default=200, ge=5, description="series that can be looked up")
     segments: list[str] = Field(
         default_factory=lambda: ["velocity", "horizon_bucket", "event", "history"]
     )
@@ -130,66 +153,73 @@ class Recipe(_Section):
     title: str = "Demand forecasts and orders"
     description: str = ""
     seeds: list[int] = Field(default_factory=lambda: [0], min_length=1)
-    threads: int | None = Field(1, ge=1)
+    threads: int | None = Field(default=1, ge=1)
     quantiles: list[float] = Field(default_factory=lambda: list(DEFAULT_LEVELS))
     data: DataSection = Field(default_factory=DataSection)
-    protocols: dict[str, ProtocolSection] = Field(
+    protocols: dict[Name, ProtocolSection] = Field(
         default_factory=lambda: {"holdout": ProtocolSection()}, min_length=1
     )
-    models: dict[str, ModelSection] = Field(min_length=1)
+    models: dict[Name, ModelSection] = Field(min_length=1)
     baseline: str | None = None
     orders: OrdersSection | None = None
     final: FinalSection | None = Field(default_factory=FinalSection)
     report: ReportSection = Field(default_factory=ReportSection)
 
     @model_validator(mode="after")
-    def _names(self) -> Recipe:
+    def _fits_together(self) -> Recipe:
         for name, model in self.models.items():
-            where = f"models.{name}"
-            if model.kind not in MODELS and model.kind != ENSEMBLE:
-                raise ValueError(
-                    f"{where}.kind {model.kind!r} is not known"
-                    + _nearest(model.kind, [*MODELS, ENSEMBLE])
-                )
-            allowed = constructor_parameters(model.kind)
-            for key in model.parameters:
-                if key not in allowed:
-                    raise ValueError(f"{where} has no key {key!r}" + _nearest(key, allowed))
-            if model.is_ensemble:
-                self._check_members(where, model)
-        for place, name in (
+            self._check_model(f"models.{name}", name, model)
+        for place, named in (
             ("baseline", self.baseline),
-            ("orders.model", None if self.orders is None else self.orders.model),
             ("final.model", None if self.final is None else self.final.model),
         ):
-            if name is not None and name != "best" and name not in self.models:
-                raise ValueError(f"{place} {name!r} is no model" + _nearest(name, self.models))
+            if named not in (None, "best", *self.models):
+                raise ValueError(f"{place} {named!r} is no model" + nearest(named, self.models))
+        for name, protocol in self.protocols.items():
+            if (protocol.horizon or 0) > self.data.horizon:
+                raise ValueError(
+                    f"protocols.{name}.horizon {protocol.horizon} is longer than data.horizon "
+                    f"{self.data.horizon}, which models are set up for"
+                )
         return self
 
-    def _check_members(self, where: str, model: ModelSection) -> None:
-        members = model.parameters.get("members", [])
+    def _check_model(self, where: str, name: str, model: ModelSection) -> None:
+        if model.kind not in MODELS and not model.is_ensemble:
+            raise ValueError(
+                f"{where}.kind {model.kind!r} is not known"
+                + nearest(model.kind, [*MODELS, ENSEMBLE])
+            )
+        allowed = constructor_parameters(model.kind)
+        for key in model.parameters:
+            if key not in allowed:
+                raise ValueError(f"{where} has no key {key!r}" + nearest(key, allowed))
+        if not model.is_ensemble:
+            make_model(name, model.kind, model.parameters)
+            return
+        check_ensemble(where, model.parameters)
         plain = [n for n, m in self.models.items() if not m.is_ensemble]
-        if not isinstance(members, list) or len(members) < 2:
-            raise ValueError(f"{where}.members must list at least two of the models {plain}")
-        for member in members:
+        for member in model.parameters["members"]:
             if member not in plain:
                 raise ValueError(
-                    f"{where}.members: {member!r} is no model" + _nearest(member, plain)
+                    f"{where}.members: {member!r} is no model" + nearest(member, plain)
                 )
 
     def only(self, names: Sequence[str]) -> Recipe:
-        """The recipe with the named models only; members of a named ensemble are kept."""
+        """The recipe with the named models and the members of named ensembles only.
+
+        A baseline or final model that is left out gives way to the best one.
+        """
+        kept: set[str] = set()
         for name in names:
             if name not in self.models:
-                raise RecipeError(f"the recipe has no model {name!r}" + _nearest(name, self.models))
-        kept = set(names)
-        for name in names:
-            kept.update(self.models[name].parameters.get("members", []))
-        document = self.model_dump()
-        document["models"] = {n: document["models"][n] for n in self.models if n in kept}
+                raise RecipeError(f"the recipe has no model {name!r}" + nearest(name, self.models))
+            kept |= {name, *self.models[name].parameters.get("members", [])}
+        changes: dict[str, Any] = {"models": {n: m for n, m in self.models.items() if n in kept}}
         if self.baseline not in kept:
-            document["baseline"] = None
-        return parse(document)
+            changes["baseline"] = None
+        if self.final is not None and self.final.model not in kept:
+            changes["final"] = self.final.model_copy(update={"model": "best"})
+        return self.model_copy(update=changes)
 
 
 def shipped() -> list[str]:
@@ -233,7 +263,7 @@ def parse(document: Mapping[str, Any], where: str = "recipe") -> Recipe:
     try:
         return Recipe.model_validate(document)
     except ValidationError as error:
-        problems = "; ".join(_explain(dict(e)) for e in error.errors())
+        problems = "; ".join(_explain(dict(e), document) for e in error.errors())
         raise RecipeError(f"{where}: {problems}") from None
 
 
@@ -244,7 +274,7 @@ def _read(source: str | Path) -> dict[str, Any]:
     if not path.is_file():
         names = shipped()
         raise RecipeError(
-            f"there is no recipe {str(source)!r}{_nearest(str(source), names)}; "
+            f"there is no recipe {str(source)!r}{nearest(str(source), names)}; "
             f"shipped are {', '.join(names)}, or give the path of a .toml file"
         )
     try:
@@ -262,6 +292,13 @@ def _apply(document: dict[str, Any], setting: str) -> None:
     except tomllib.TOMLDecodeError:
         value = text
     *parents, last = key.strip().split(".")
+    if parents[:1] == ["protocols"] and "protocols" in document:
+        present = document["protocols"]
+        if len(parents) > 1 and parents[1] not in present:
+            raise RecipeError(
+                f"--set {setting}: there is no protocol {parents[1]!r}"
+                + nearest(parents[1], present)
+            )
     place = document
     for parent in parents:
         place = place.setdefault(parent, {})
@@ -270,24 +307,29 @@ def _apply(document: dict[str, Any], setting: str) -> None:
     place[last] = value
 
 
-def _explain(error: dict[str, Any]) -> str:
+def _explain(error: dict[str, Any], document: Mapping[str, Any]) -> str:
     place = [str(p) for p in error["loc"]]
+    if error["type"] == "missing" and place[:1] == ["models"] and place[-1] == "kind":
+        others = [
+            name
+            for name, model in document["models"].items()
+            if name != place[1] and isinstance(model, Mapping) and "kind" in model
+        ]
+        return f"models.{place[1]} has no kind" + nearest(place[1], others)
     if error["type"] == "extra_forbidden":
         section: Any = Recipe
         for part in place[:-1]:
             section = _inner(section, part)
-        known = list(section.model_fields) if inspect.isclass(section) else []
+        known = list(section.model_fields) if hasattr(section, "model_fields") else []
         inside = f" in [{'.'.join(place[:-1])}]" if place[:-1] else ""
-        return f"unknown key {place[-1]!r}{inside}" + _nearest(place[-1], known)
+        return f"unknown key {place[-1]!r}{inside}" + nearest(place[-1], known)
     message = error["msg"].removeprefix("Value error, ")
     return f"{'.'.join(place)}: {message}" if place else message
 
 
 def _inner(section: Any, part: str) -> Any:
     """The class of a section's field; for tables of sections the class of their entries."""
-    if not inspect.isclass(section):
-        return section
-    fields = section.model_fields
+    fields = getattr(section, "model_fields", {})
     if part not in fields:
         return section
     annotation = fields[part].annotation
@@ -296,9 +338,10 @@ def _inner(section: Any, part: str) -> Any:
     return classes[-1] if classes else section
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str | None, known: Iterable[str]) -> str:
+    """The end of an error message: the known name that is most like a wrong one, or all."""
     known = list(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name or "", known, n=1, cutoff=0.5)
     if close:
         return f"; did you mean {close[0]!r}?"
     return f"; known are {', '.join(known)}" if known else ""

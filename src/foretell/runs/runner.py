@@ -2,59 +2,33 @@
 
 from __future__ import annotations
 
-import resource
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from foretell.data.panel import Panel
-from foretell.data.readers import read_table
-from foretell.decisions import Orders, Replenishment
-from foretell.errors import ForetellError
-from foretell.estimators import QuantileEnsemble, combine
-from foretell.evaluation import (
-    Backtest,
-    DecisionCost,
-    decision_cost,
-    evaluate,
-    leaderboard,
-    summarise,
-)
-from foretell.evaluation.report import ReportInput, legacy_effects, write_report
-from foretell.learners.demand import Forecast, Forecaster
+from foretell.data.storage import is_stored_panel, write_panel
+from foretell.errors import ArtefactError, DataError, ForetellError
+from foretell.evaluation import Backtest
+from foretell.evaluation.report import legacy_effects
+from foretell.learners.demand import Forecaster
 from foretell.runs.engine import Engine, make_engine
+from foretell.runs.final import final_model
 from foretell.runs.folder import RunFolder
-from foretell.runs.jobs import Job, build, plan_jobs, run_job
-from foretell.runs.recipe import OrdersSection, Recipe
-from foretell.runs.sources import load_panel
+from foretell.runs.jobs import join, limited_threads, plan_jobs, run_job
+from foretell.runs.memory import peak_memory_mib
+from foretell.runs.publish import Ahead, draw, find, make_orders, order_rule, read_items
+from foretell.runs.recipe import Recipe, parse
+from foretell.runs.results import Results, with_ensembles, write_results, write_table
+from foretell.runs.sources import describe, load_panel, naming_source
 
 Tell = Callable[[str], None]
-Results = dict[str, dict[str, dict[int, Backtest]]]
-"""protocol -> model -> seed -> backtest."""
-
-
-@dataclass(frozen=True, eq=False)
-class Scores:
-    """The tables of a run's backtests.
-
-    Args:
-        tables: protocol -> sums by model, seed, series and segment.
-        metrics: model -> protocol -> score -> mean over seeds.
-        boards: protocol -> leaderboard.
-        best: the model with the lowest WQL, averaged over protocols.
-    """
-
-    tables: dict[str, pl.DataFrame]
-    metrics: dict[str, dict[str, dict[str, float]]]
-    boards: dict[str, pl.DataFrame]
-    best: str
 
 
 def run(
@@ -63,7 +37,6 @@ def run(
     *,
     engine: str = "local",
     command: str = "",
-    resume: bool = False,
     progress: bool = False,
     tell: Tell = lambda _: None,
 ) -> RunFolder:
@@ -71,10 +44,9 @@ def run(
 
     Args:
         recipe: what to do.
-        out: folder of the run; must be new, or with ``resume`` that of an interrupted run.
+        out: folder of the run; must be new.
         engine: ``"local"`` or ``"ray"``.
         command: how the run was called, for the record.
-        resume: go on behind the jobs that are done.
         progress: draw progress lines.
         tell: gets one line at each stage.
 
@@ -82,308 +54,237 @@ def run(
         The folder, complete. A run that fails leaves its folder marked ``failed`` with the reason,
         one that is interrupted ``interrupted``; the error is raised.
     """
-    document = {"task": recipe.task, "command": command, "recipe": recipe.model_dump()}
-    folder = RunFolder.create(out, {**document, "engine": engine}, resume=resume)
-    with _marking(folder), make_engine(engine) as workers:
+    workers = make_engine(engine)
+    document = {
+        "task": recipe.task,
+        "title": recipe.title,
+        "command": command,
+        "engine": engine,
+        "seeds": recipe.seeds,
+        "recipe": recipe.model_dump(mode="json"),
+    }
+    folder = RunFolder.create(out, document)
+    with _marking(folder), workers:
         _run_demand(recipe, folder, workers, progress, tell)
     return folder
+
+
+def resume(
+    out: str | Path,
+    *,
+    recipe: Recipe | None = None,
+    engine: str | None = None,
+    progress: bool = False,
+    tell: Tell = lambda _: None,
+) -> RunFolder:
+    """Goes on with a run that was interrupted, killed or failed, behind what it had done.
+
+    Args:
+        out: folder of the run.
+        recipe: refused unless it is the run's own; the run's own when ``None``.
+        engine: the run's own when ``None``.
+        progress: draw progress lines.
+        tell: gets one line at each stage.
+
+    Raises:
+        ArtefactError: there is nothing to resume, another process works on it, or recipe or data
+            are not what they were.
+    """
+    path = RunFolder(out)
+    if not (path.path / "run.json").is_file():
+        raise ArtefactError(f"{path.path} holds no run to resume")
+    record = path.read()
+    own = read_recipe(path, record)
+    if recipe is not None and recipe != own:
+        raise ArtefactError(
+            f"the run in {path.path} was started with another recipe ({_difference(own, recipe)}): "
+            "resume it without naming one, or start anew in another folder"
+        )
+    name = engine or str(record.get("engine", "local"))
+    workers = make_engine(name)
+    folder = RunFolder.resume(out)
+    folder.update(engine=name)
+    with _marking(folder), workers:
+        _run_demand(own, folder, workers, progress, tell)
+    return folder
+
+
+def read_recipe(folder: RunFolder, record: Mapping[str, Any]) -> Recipe:
+    """The recipe that a run was started with.
+
+    Raises:
+        ArtefactError: it is missing or damaged.
+    """
+    try:
+        return parse(record["recipe"], where=str(folder.path / "run.json"))
+    except (KeyError, TypeError, ForetellError) as error:
+        raise ArtefactError(f"{folder.path} holds a recipe that cannot be read: {error}") from error
+
+
+def look_ahead(
+    recipe: Recipe,
+    panel: Panel,
+    model: Forecaster | None,
+    name: str,
+    effects: Mapping[str, pl.DataFrame],
+) -> Ahead:
+    """Forecasts beyond the data, and the orders that follow."""
+    if model is None:
+        return Ahead(effects=effects, reason="the recipe keeps no model")
+    try:
+        panel.require_known(model.h)
+    except DataError as error:
+        return Ahead(effects=effects, reason=str(error))
+    with limited_threads(recipe):
+        forecast = replace(model.predict(panel), model=name)
+    orders = None if recipe.orders is None else make_orders(recipe.orders, forecast)
+    return Ahead(forecast, orders, effects)
 
 
 def _run_demand(
     recipe: Recipe, folder: RunFolder, engine: Engine, progress: bool, tell: Tell
 ) -> None:
     seconds: dict[str, float] = {}
-    with _timing(seconds, "data"):
+    with _timing(seconds, "data"), naming_source(recipe.data.source):
         panel = load_panel(recipe.data, seed=recipe.seeds[0])
+        if recipe.orders is not None:  # what is wrong here should not show after hours
+            order_rule(recipe.orders)
+            read_items(recipe.orders)
     tell(f"data: {panel!r}")
-    folder.update(data=_describe(recipe, panel))
-    with _timing(seconds, "backtests"):
-        results = _run_jobs(recipe, panel, folder, engine, progress, tell)
-        _add_ensembles(recipe, results)
-    with _timing(seconds, "scores"):
-        scores = _score(recipe, panel, results)
-        _write_backtests(folder.path / "backtest.parquet", results)
-    tell(f"best: {scores.best}")
-    with _timing(seconds, "decisions"):
-        costs = _decision_costs(recipe, panel, results)
-    with _timing(seconds, "final"):
-        model, future, orders = _final(recipe, panel, folder, results, scores.best, progress, tell)
-    timings = {
-        name: {
-            protocol: {
-                "fit_seconds": _mean([b.fit_seconds for b in seeds.values()]),
-                "predict_seconds": _mean([b.predict_seconds for b in seeds.values()]),
-            }
-            for protocol, models in results.items()
-            for seeds in [models[name]]
-        }
-        for name in recipe.models
-    }
+    _require_same_data(folder, panel)
+    folder.update(data=describe(recipe.data, panel))
+    with naming_source(recipe.data.source):
+        with _timing(seconds, "backtests"):
+            results, peak = _backtests(recipe, panel, folder, engine, progress, tell)
+        with _timing(seconds, "scores"):
+            findings = find(recipe, panel, results)
+            fits = write_results(folder.path, results)
+        tell(f"best: {findings.best}")
+        with _timing(seconds, "final"):
+            model, name = final_model(recipe, panel, folder, results, findings.best, progress, tell)
+            effects = _effects(results, model, panel)
+            ahead = look_ahead(recipe, panel, model, name, effects)
+    _write_ahead(folder, model, ahead)
+    if ahead.reason is not None:
+        tell(f"no forecast beyond the data: {ahead.reason}")
     record = folder.update(
-        title=recipe.title,
-        seeds=recipe.seeds,
-        best=scores.best,
-        metrics=scores.metrics,
-        leaderboard={p: board.to_dicts() for p, board in scores.boards.items()},
-        orders={
-            name: {row["measure"]: row for row in cost.summary().to_dicts()}
-            for name, cost in costs.items()
-        },
-        timings={**timings, "stages": seconds},
-        peak_memory_mib=peak_memory_mib(),
+        **findings.record(),
+        final={"model": name, "kept": model is not None, "no_forecast": ahead.reason},
+        backtests=fits,
+        timings={**_model_seconds(results), "stages": seconds},
+        peak_memory_mib=max(peak, peak_memory_mib()),
     )
     with _timing(seconds, "report"):
-        write_report(
-            folder.path / "report.html",
-            ReportInput(
-                run=record,
-                panel=panel,
-                backtests={
-                    p: {m: next(iter(seeds.values())) for m, seeds in models.items()}
-                    for p, models in results.items()
-                },
-                tables=scores.tables,
-                season_length=_season(recipe),
-                baseline=recipe.baseline,
-                best=scores.best,
-                future=future,
-                orders=orders,
-                decision_costs=costs,
-                effects=_effects(results, model, panel),
-                series=recipe.report.series,
-            ),
-        )
-    folder.end("complete", timings={**timings, "stages": seconds})
+        draw(folder, record, recipe, panel, results, findings, ahead)
+    folder.end(
+        "complete",
+        timings={**_model_seconds(results), "stages": seconds},
+        peak_memory_mib=max(peak, peak_memory_mib()),
+    )
 
 
-def _run_jobs(
+def _backtests(
     recipe: Recipe, panel: Panel, folder: RunFolder, engine: Engine, progress: bool, tell: Tell
-) -> Results:
-    jobs = plan_jobs(recipe, folder.work, progress=progress and engine.name == "local")
-    results: Results = {}
-    done = engine.map(run_job, jobs, [panel] * len(jobs))
-    for number, (job, result) in enumerate(zip(jobs, done, strict=True), start=1):
-        results.setdefault(job.protocol, {}).setdefault(job.model, {})[job.seed] = result
+) -> tuple[Results, float]:
+    """All backtests, and the largest memory of a process that made one."""
+    work = folder.work.resolve()
+    jobs = plan_jobs(recipe, work, progress=progress and engine.shares_memory)
+    given: Panel | Path = panel
+    if not engine.shares_memory:
+        source = Path(recipe.data.source)
+        if recipe.data.limit is None and is_stored_panel(source):
+            given = source.resolve()
+        else:
+            given = write_panel(panel, work / "panel", overwrite=True)
+    found: dict[str, dict[str, dict[int, list[Backtest]]]] = {}
+    peak = 0.0
+    done = engine.map(run_job, jobs, [given] * len(jobs))
+    for number, (job, one) in enumerate(zip(jobs, done, strict=True), start=1):
+        seeds = found.setdefault(job.protocol, {}).setdefault(job.model, {})
+        seeds.setdefault(job.seed, []).append(one.backtest)
+        peak = max(peak, one.peak_memory_mib)
         tell(
-            f"[{number}/{len(jobs)}] {job.protocol}: {job.model}, seed {job.seed}: "
-            f"fit {result.fit_seconds:.1f} s, predict {result.predict_seconds:.1f} s"
+            f"[{number}/{len(jobs)}] {job.protocol}: {job.model}, seed {job.seed}, "
+            f"fit {job.part + 1}: trained in {one.backtest.fit_seconds:.1f} s, "
+            f"forecast in {one.backtest.predict_seconds:.1f} s"
         )
-    return results
+    joined = {
+        protocol: {
+            model: {seed: join(parts) for seed, parts in seeds.items()}
+            for model, seeds in models.items()
+        }
+        for protocol, models in found.items()
+    }
+    return with_ensembles(recipe, joined), peak
 
 
-def _add_ensembles(recipe: Recipe, results: Results) -> None:
-    """An ensemble's forecast at a seed joins its members' at that seed; it is not trained again."""
-    for name, section in recipe.models.items():
-        if not section.is_ensemble:
-            continue
-        for models in results.values():
-            members = [models[m] for m in section.parameters["members"]]
-            seeds = sorted(set().union(*members))
-            models[name] = {}
-            for seed in seeds:
-                parts = [m[seed] if seed in m else next(iter(m.values())) for m in members]
-                forecast = combine(
-                    [p.forecast for p in parts],
-                    section.parameters.get("method", "median"),
-                    model=name,
-                )
-                fits = tuple(fit for part in parts for fit in part.fits)
-                models[name][seed] = replace(parts[0], forecast=forecast, fits=fits, model=None)
-    for protocol, models in results.items():
-        results[protocol] = {name: models[name] for name in recipe.models}
+def _require_same_data(folder: RunFolder, panel: Panel) -> None:
+    before = (folder.read().get("data") or {}).get("fingerprint")
+    if before is not None and before != panel.fingerprint():
+        raise ArtefactError(
+            f"the data of the run in {folder.path} are not what they were when it was started: "
+            "start anew in another folder"
+        )
 
 
-def _score(recipe: Recipe, panel: Panel, results: Results) -> Scores:
-    tables, boards = {}, {}
-    metrics: dict[str, dict[str, dict[str, float]]] = {name: {} for name in recipe.models}
-    for protocol, models in results.items():
-        parts = []
-        for name, seeds in models.items():
-            for seed, result in seeds.items():
-                table = evaluate(
-                    {name: result},
-                    panel,
-                    by=tuple(recipe.report.segments),
-                    season_length=_season(recipe),
-                )
-                parts.append(table.with_columns(pl.lit(seed).alias("seed")))
-        tables[protocol] = pl.concat(parts)
-        boards[protocol] = leaderboard(tables[protocol], baseline=recipe.baseline)
-        for row in _means(tables[protocol]).to_dicts():
-            name = row.pop("model")
-            values = [b.forecast.values for b in models[name].values()]
-            row["crossings"] = int(
-                sum((np.diff(v, axis=-1) < 0).any(axis=-1).sum() for v in values)
-            )
-            metrics[name][protocol] = row
-    best = min(recipe.models, key=lambda m: np.mean([metrics[m][p]["wql"] for p in results]).item())
-    return Scores(tables, metrics, boards, best)
-
-
-def _means(table: pl.DataFrame) -> pl.DataFrame:
-    """All scores of each model, the mean over its seeds, and the spread of the main one."""
-    by_seed = summarise(table, by=["seed"], details=True)
-    numbers = [c for c in by_seed.columns if c not in ("model", "seed")]
-    return by_seed.group_by("model", maintain_order=True).agg(
-        pl.len().alias("seeds"),
-        pl.col("wql").std().alias("wql_sd"),
-        *[pl.col(c).mean() for c in numbers],
-    )
-
-
-def _decision_costs(recipe: Recipe, panel: Panel, results: Results) -> dict[str, DecisionCost]:
-    if recipe.orders is None:
-        return {}
-    models = next(iter(results.values()))
-    rule = _rule(recipe.orders)
-    costs = {}
-    for name, seeds in models.items():
-        forecast = next(iter(seeds.values())).forecast
-        costs[name] = decision_cost(rule.decide(forecast), panel)
-    return costs
-
-
-def _final(
-    recipe: Recipe,
-    panel: Panel,
-    folder: RunFolder,
-    results: Results,
-    best: str,
-    progress: bool,
-    tell: Tell,
-) -> tuple[Forecaster | None, Forecast | None, Orders | None]:
-    """The model that is kept, its forecasts beyond the data and the orders that follow."""
-    section = recipe.final
-    if section is None:
-        return None, None, None
-    name = best if section.model == "best" else section.model
-    models = next(iter(results.values()))
-    if section.refit:
-        tell(f"fitting {name} on all data")
-        model = final_model(recipe, name, folder, progress).fit(panel)
-    else:
-        fitted = next(iter(models[name].values())).model if name in models else None
-        if fitted is None:
-            tell(f"{name} is not kept: final.refit is off and it has no fitted model of its own")
-            return None, None, None
-        model = fitted
-    model.save(folder.path / "model")
-    if panel.known and np.any(panel.known_lengths < panel.lengths + model.h):
-        tell("no forecast beyond the data: known covariates end with them")
-        return model, None, None
-    future = replace(model.predict(panel), model=name)
-    future.to_polars().write_parquet(folder.path / "predictions.parquet")
-    orders = None
-    if recipe.orders is not None:
-        orders = make_orders(recipe.orders, future)
-        orders.to_polars().write_parquet(folder.path / "orders.parquet")
-    return model, future, orders
-
-
-def final_model(recipe: Recipe, name: str, folder: RunFolder, progress: bool) -> Forecaster:
-    """The unfitted model of a name; an ensemble is built of its members."""
-    section = recipe.models[name]
-
-    def single(member: str) -> Forecaster:
-        job = Job(recipe, member, "final", recipe.seeds[0], folder.work, progress)
-        return build(job)
-
-    if not section.is_ensemble:
-        return single(name)
-    return QuantileEnsemble(
-        [single(m) for m in section.parameters["members"]],
-        section.parameters.get("method", "median"),
-        alias=name,
-    )
-
-
-def make_orders(section: OrdersSection, forecast: Forecast) -> Orders:
-    """Orders by a recipe's rule, with its table of items where it names one."""
-    items = None if section.items is None else read_table(section.items)
-    return _rule(section).decide(forecast, items)
-
-
-def _rule(section: OrdersSection) -> Replenishment:
-    given = section.model_dump(exclude={"model", "items"})
-    if given["maximum_order"] is None:
-        given["maximum_order"] = np.inf
-    return Replenishment(**given)
+def _write_ahead(folder: RunFolder, model: Forecaster | None, ahead: Ahead) -> None:
+    if model is not None:
+        model.save(folder.path / "model")
+    if ahead.forecast is not None:
+        write_table(ahead.forecast.to_polars(), folder.path / "predictions.parquet")
+    if ahead.orders is not None:
+        write_table(ahead.orders.to_polars(), folder.path / "orders.parquet")
+    for name, table in ahead.effects.items():
+        write_table(table, folder.path / f"{name}.parquet")
 
 
 def _effects(
     results: Results, model: Forecaster | None, panel: Panel
 ) -> Mapping[str, pl.DataFrame]:
     """What a classical model learned of prices and events, from wherever one was fitted."""
-    fitted = [
-        b.model for models in results.values() for seeds in models.values() for b in seeds.values()
-    ]
-    for candidate in [model, *fitted]:
+    for candidate in (model, *(backtest.model for *_, backtest in results)):
         if candidate is not None and (effects := legacy_effects(candidate, panel)):
             return effects
     return {}
 
 
-def _write_backtests(path: Path, results: Results) -> None:
-    parts = []
-    for protocol, models in results.items():
+def _model_seconds(results: Results) -> dict[str, dict[str, dict[str, float]]]:
+    """Model -> protocol -> mean over seeds of its seconds."""
+    seconds: dict[str, dict[str, dict[str, float]]] = {}
+    for protocol, models in results.backtests.items():
         for name, seeds in models.items():
-            for seed, result in seeds.items():
-                table = result.forecast.to_polars()
-                parts.append(
-                    table.with_columns(
-                        pl.Series("y", result.truth.ravel()).fill_nan(None),
-                        pl.lit(name).alias("model"),
-                        pl.lit(protocol).alias("protocol"),
-                        pl.lit(seed).alias("seed"),
-                    )
-                )
-    partial = path.with_suffix(".partial")
-    pl.concat(parts).write_parquet(partial)
-    partial.replace(path)
+            tests = list(seeds.values())
+            seconds.setdefault(name, {})[protocol] = {
+                "fit_seconds": sum(b.fit_seconds for b in tests) / len(tests),
+                "predict_seconds": sum(b.predict_seconds for b in tests) / len(tests),
+            }
+    return seconds
 
 
-def _describe(recipe: Recipe, panel: Panel) -> dict[str, Any]:
-    ends = panel.frequency.time(panel.ends)
-    starts = panel.frequency.time(panel.starts)
-    return {
-        "source": recipe.data.source,
-        "series": len(panel),
-        "steps": int(panel.lengths.sum()),
-        "first": str(starts.min()),
-        "last": str(ends.max()),
-        "frequency": panel.frequency.alias,
-        "fingerprint": panel.fingerprint(),
-        "notes": [
-            {"kind": n.kind, "message": n.message, "count": n.count, "series": n.series}
-            for n in panel.notes
-        ],
-    }
+def _difference(own: Recipe, other: Recipe) -> str:
+    """The first key in which two recipes differ."""
 
+    def walk(a: Any, b: Any, place: str) -> str | None:
+        if isinstance(a, dict) and isinstance(b, dict):
+            for key in [*a, *(k for k in b if k not in a)]:
+                inner = walk(a.get(key), b.get(key), f"{place}.{key}" if place else key)
+                if inner is not None:
+                    return inner
+            return None
+        return None if a == b else f"{place} was {a!r} and is {b!r}"
 
-def _season(recipe: Recipe) -> int | None:
-    season = recipe.data.season_length
-    return season[0] if isinstance(season, list) else season
-
-
-def peak_memory_mib() -> float:
-    """Largest resident memory of this process and its finished children so far, in MiB."""
-    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    return max(resource.getrusage(kind).ru_maxrss for kind in kinds) / 1024
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
+    return walk(own.model_dump(mode="json"), other.model_dump(mode="json"), "") or "in order"
 
 
 @contextmanager
-def _timing(seconds: dict[str, float], stage: str) -> Any:
+def _timing(seconds: dict[str, float], stage: str) -> Iterator[None]:
     started = time.perf_counter()
     yield
     seconds[stage] = round(time.perf_counter() - started, 3)
 
 
 @contextmanager
-def _marking(folder: RunFolder) -> Any:
+def _marking(folder: RunFolder) -> Iterator[None]:
     """Marks the folder by how its run ends badly."""
     try:
         yield
@@ -391,9 +292,8 @@ def _marking(folder: RunFolder) -> Any:
         folder.end("interrupted", failure={"message": "interrupted; go on with --resume"})
         raise
     except BaseException as error:
-        known = isinstance(error, ForetellError)
         failure = {"kind": type(error).__name__, "message": str(error)}
-        if not known:
+        if not isinstance(error, ForetellError):
             failure["trace"] = traceback.format_exc(limit=-8)
         folder.end("failed", failure=failure)
         raise

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,52 +14,145 @@ import numpy as np
 from foretell.data import registry, simulators
 from foretell.data.panel import Panel
 from foretell.data.readers import read_panel
-from foretell.errors import RecipeError
-from foretell.runs.recipe import DataSection
+from foretell.errors import DataError, RecipeError
+from foretell.runs.recipe import DataSection, nearest
 
 SIMULATORS: dict[str, Callable[..., tuple[Panel, Any]]] = {"shop": simulators.shop}
 
+_READER = (
+    "id_column", "time_column", "target_column", "past", "known", "events", "censored", "future",
+    "static", "frequency", "impute", "query",
+)  # fmt: skip
 
-def load_panel(data: DataSection, *, source: str | None = None, seed: int = 0) -> Panel:
+
+def load_panel(data: DataSection, *, seed: int = 0) -> Panel:
     """The panel that a recipe names.
 
     Args:
         data: the section.
-        source: another source read with the same columns, for predictions on new data.
         seed: of a simulator, unless the recipe's options set one.
 
     Raises:
-        RecipeError: an option is not known to the simulator or reader.
+        RecipeError: an option or key does not fit the kind of source.
         DataError: the data cannot be found, read or used.
     """
-    name = data.source if source is None else source
+    name = data.source
     if name in SIMULATORS:
+        simulate = SIMULATORS[name]
         options = {"horizon": data.horizon, "seed": seed, **data.options}
-        panel = _call(SIMULATORS[name], name, options)[0]
-    elif name in registry.SHORT_NAMES or name in registry.known():
+        _check_options(name, data, list(inspect.signature(simulate).parameters))
+        panel = simulate(**options)[0]
+    elif _is_public(name):
+        _check_options(name, data, _loader_options(name))
         panel = registry.load(name, **data.options)
     else:
-        panel = read_panel(
-            name,
-            id_column=data.id_column,
-            time_column=data.time_column,
-            target_column=data.target_column,
-            past=data.past,
-            known=data.known,
-            events=data.events,
-            censored=data.censored,
-            future=data.future,
-            static=data.static,
-            frequency=data.frequency,
-            impute=data.impute,
-            query=data.query,
-        )
+        panel = _read(data)
     return panel if data.limit is None else panel.select(np.arange(min(data.limit, len(panel))))
 
 
-def _call(function: Callable[..., Any], name: str, options: dict[str, Any]) -> Any:
-    known = list(inspect.signature(function).parameters)
-    unknown = [key for key in options if key not in known]
-    if unknown:
-        raise RecipeError(f"data.options of {name!r} has no key {unknown[0]!r}; known: {known}")
-    return function(**options)
+def for_new_data(
+    data: DataSection, record: Mapping[str, Any], source: str, **tables: str | None
+) -> DataSection:
+    """The section by which new data of the same kind are read.
+
+    Args:
+        data: the run's section.
+        record: what the run's record says of its data.
+        source: the new data.
+        tables: other paths for ``future`` and ``static``; those that are ``None`` stay.
+    """
+    changes: dict[str, Any] = {"source": source, "limit": None}
+    changes |= {key: path for key, path in tables.items() if path is not None}
+    was_table = data.source not in SIMULATORS and not _is_public(data.source)
+    is_table = source not in SIMULATORS and not _is_public(source)
+    if is_table and not was_table:
+        # The run's data came with their columns named; the new table must have the same.
+        changes["options"] = {}
+        for key in ("past", "known", "events"):
+            changes[key] = list(record.get(key, ()))
+        changes["frequency"] = record.get("frequency")
+    elif source != data.source and not is_table:
+        changes |= {
+            key: DataSection.model_fields[key].get_default(call_default_factory=True)
+            for key in _READER
+        }
+        changes["options"] = {}
+    return data.model_copy(update=changes)
+
+
+def describe(data: DataSection, panel: Panel) -> dict[str, Any]:
+    """What a run's record says of its data."""
+    begun = panel.lengths > 0
+    ends = panel.frequency.time(panel.ends[begun])
+    starts = panel.frequency.time(panel.starts[begun])
+    return {
+        "source": data.source,
+        "series": len(panel),
+        "steps": int(panel.lengths.sum()),
+        "first": str(starts.min()) if begun.any() else None,
+        "last": str(ends.max()) if begun.any() else None,
+        "frequency": panel.frequency.alias,
+        "past": list(panel.past),
+        "known": list(panel.known),
+        "events": list(panel.events),
+        "static": [*panel.static_categorical, *panel.static_real],
+        "fingerprint": panel.fingerprint(),
+        "notes": [
+            {"kind": n.kind, "message": n.message, "count": n.count, "series": n.series}
+            for n in panel.notes
+        ],
+    }
+
+
+@contextmanager
+def naming_source(source: str) -> Iterator[None]:
+    """Adds the source's name to errors that name column and series but no file."""
+    try:
+        yield
+    except DataError as error:
+        if error.file is not None:
+            raise
+        places: dict[str, Any] = {
+            "column": error.column, "series": error.series, "row": error.row, "hint": error.hint,
+        }  # fmt: skip
+        raise DataError(error.problem, file=source, **places) from error
+
+
+def _read(data: DataSection) -> Panel:
+    if data.options:
+        raise RecipeError(
+            f"data.options {list(data.options)} are for simulators and public data sets, but "
+            f"{data.source!r} is read as a file: name its columns by data.past, data.known, ..."
+        )
+    looks_like_a_name = not Path(data.source).suffix and len(Path(data.source).parts) == 1
+    if looks_like_a_name and not Path(data.source).exists() and not set("*?[") & set(data.source):
+        names = [*SIMULATORS, *registry.SHORT_NAMES, *registry.known()]
+        raise DataError(
+            f"{data.source!r} is no simulator, no public data set and no file"
+            + nearest(data.source, names)
+        )
+    return read_panel(data.source, **{key: getattr(data, key) for key in _READER})
+
+
+def _is_public(name: str) -> bool:
+    return name in registry.SHORT_NAMES or name in registry.known()
+
+
+def _loader_options(name: str) -> list[str]:
+    loader = registry.find(name).loader
+    if loader is None:
+        return []
+    module, _, function = loader.partition(":")
+    parameters = inspect.signature(getattr(importlib.import_module(module), function)).parameters
+    return list(parameters)[1:]
+
+
+def _check_options(name: str, data: DataSection, known: list[str]) -> None:
+    for key in data.options:
+        if key not in known:
+            raise RecipeError(f"data.options of {name!r} has no key {key!r}" + nearest(key, known))
+    for key in _READER:
+        if getattr(data, key) != DataSection.model_fields[key].get_default(
+            call_default_factory=True
+        ):
+            raise RecipeError(f"data.{key} is for files: {name!r} names its columns itself")
