@@ -18,7 +18,14 @@ from foretell.evaluation.metrics import (
 pytestmark = [pytest.mark.real_data, pytest.mark.slow]
 
 WALMART = {"n_forks": 8, "max_steps": 300, "past": [], "static": [], "profile_groups": ["Dept"]}
-FAVORITA = {"n_forks": 24, "max_steps": 500, "profile_groups": ["product"]}
+FAVORITA = {
+    "n_forks": 8,
+    "max_steps": 400,
+    "dropout": 0.1,
+    "static": [],
+    "profile_groups": ["product"],
+    "seeds": 2,
+}
 HOURLY = {"n_forks": 16, "max_steps": 1000, "batch_size": 32, "loss_weight": 0.0}
 
 
