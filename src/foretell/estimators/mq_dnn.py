@@ -69,7 +69,7 @@ class MQDNN(NeuralForecaster):
         embedding: int = 50,
         loss_weight: float = 1.0,
         n_rows: int = 150_000,
-        tilt: float = 0.0,
+        tilt: float = 0.5,
         season_length: int | Sequence[int] | None = None,
         features: Sequence[Feature] | None = None,
         non_negative: bool | None = None,

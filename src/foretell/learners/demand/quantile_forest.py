@@ -71,7 +71,7 @@ class QRFForecaster(Forecaster):
         quantiles: Sequence[float] = DEFAULT_LEVELS,
         *,
         n_rows: int = 100_000,
-        tilt: float = 0.0,
+        tilt: float = 0.5,
         n_estimators: int = 100,
         response: Response = "residual",
         criterion: str = "quantile",
