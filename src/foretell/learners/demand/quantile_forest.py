@@ -45,7 +45,8 @@ class QRFForecaster(Forecaster):
         quantiles: ascending levels in (0, 1).
         n_rows: training rows drawn from all (series, origin, horizon).
         tilt: series are drawn in proportion to their size to this power and weighed back: more
-            rows where the weighted loss is decided.
+            rows where the weighted loss is decided, fewer to learn the small series from. Which
+            is better differs from data set to data set.
         n_estimators: number of trees.
         response: ``"residual"`` against the seasonal reference (the level where there is none) or
             ``"level"``.
@@ -71,7 +72,7 @@ class QRFForecaster(Forecaster):
         quantiles: Sequence[float] = DEFAULT_LEVELS,
         *,
         n_rows: int = 100_000,
-        tilt: float = 0.5,
+        tilt: float = 0.0,
         n_estimators: int = 100,
         response: Response = "residual",
         criterion: str = "quantile",
