@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import json
 
 import numpy as np
@@ -33,19 +34,46 @@ def test_folders_that_hold_something_are_kept(tmp_path):
         RunFolder.create(tmp_path, {})
     done = RunFolder.create(tmp_path / "a", {})
     done.end("complete")
-    for resume in (False, True):
+    for begin in (lambda path: RunFolder.create(path, {}), RunFolder.resume):
         with pytest.raises(ArtefactError, match="complete"):
-            RunFolder.create(tmp_path / "a", {}, resume=resume)
+            begin(tmp_path / "a")
+    with pytest.raises(ArtefactError, match="no run to resume"):
+        RunFolder.resume(tmp_path)
 
 
 def test_an_interrupted_run_can_be_resumed(tmp_path):
     RunFolder.create(tmp_path / "a", {}).end("interrupted")
     with pytest.raises(ArtefactError, match="--resume"):
         RunFolder.create(tmp_path / "a", {})
-    assert RunFolder.create(tmp_path / "a", {}, resume=True).read()["status"] == "running"
+    folder = RunFolder.resume(tmp_path / "a")
+    record = folder.read()
+    assert record["status"] == "running"
+    assert len(record["resumed"]) == 1
+    assert "ended" not in record
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 99}', '{"format": "x"}'])
+def test_only_one_process_works_on_a_run(tmp_path):
+    folder = RunFolder.create(tmp_path / "a", {})
+    with pytest.raises(ArtefactError, match="another process works on"):
+        RunFolder.resume(tmp_path / "a")
+    folder.end("failed")
+    RunFolder.resume(tmp_path / "a").end("complete")
+
+
+def test_a_run_whose_process_is_gone_is_interrupted(tmp_path):
+    folder = RunFolder.create(tmp_path / "a", {})
+    assert RunFolder(tmp_path / "a").read()["status"] == "running"
+    del folder  # as a killed process lets go of its files
+    gc.collect()
+    record = RunFolder(tmp_path / "a").read()
+    assert record["status"] == "interrupted"
+    assert "killed" in record["failure"]["message"]
+    assert RunFolder.resume(tmp_path / "a").read()["status"] == "running"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", "[" * 100_000, '{"format": 1}', '{"format": 99}', '{"format": "x"}']
+)
 def test_damaged_records_are_refused(tmp_path, text):
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(ArtefactError):

@@ -3,7 +3,9 @@ from __future__ import annotations
 import pytest
 
 from foretell.errors import RecipeError
+from foretell.learners.demand import Span
 from foretell.runs import recipe as recipes
+from foretell.runs.models import make_model
 
 SMALL = {"models": {"legacy": {"kind": "LegacyForecaster"}}}
 
@@ -31,6 +33,20 @@ def test_the_default_recipe_is_shipped():
         ),
         ({"baseline": "legcy"}, "baseline 'legcy' is no model; did you mean 'legacy'"),
         ({"data": {"horizon": 0}}, "data.horizon"),
+        ({"data": {"season_length": 0}}, "data.season_length"),
+        ({"protocols": {"a": {"horizon": 14}}}, "longer than data.horizon 13"),
+        ({"protocols": {"a": {"back": [3, 3]}}}, "names an origin twice"),
+        ({"protocols": {"../a": {}}}, "should match pattern"),
+        ({"models": {"x": {"kind": "MQCNN", "max_steps": 1.5}}}, "valid integer, not 1.5"),
+        ({"models": {"x": {"kind": "MQCNN", "calibrate": "cq"}}}, "'cqr' or 'engine', not 'cq'"),
+        (
+            {"models": {"x": {"kind": "LegacyForecaster", "engine": {"methd": "pool"}}}},
+            "DistributionEngine has no key 'methd'",
+        ),
+        (
+            {"models": {"x": {"kind": "LegacyForecaster", "models": {"new": [{"kind": "Nai"}]}}}},
+            "point model 'Nai' is not one of",
+        ),
         ({"seeds": []}, "seeds"),
         ({"models": {"e": {"kind": "QuantileEnsemble", "members": ["a"]}}}, "at least two"),
     ],
@@ -91,3 +107,45 @@ def test_a_file_that_is_no_toml(tmp_path):
 def test_a_recipe_survives_json():
     recipe = recipes.load("walmart")
     assert recipes.parse(recipe.model_dump(mode="json")) == recipe
+
+
+def test_tables_stand_for_the_objects_that_a_model_takes():
+    models = {
+        "a": {
+            "kind": "LegacyForecaster",
+            "seasonal": False,
+            "engine": {"lam": 5.0},
+            "models": {"smooth": [{"kind": "Croston", "alpha": 0.2}]},
+        },
+        "b": {"kind": "MQCNN", "span_targets": [[0, 3]], "n_forks": "all"},
+    }
+    document = recipes.parse({"models": models}).models
+    legacy = make_model("a", "LegacyForecaster", document["a"].parameters)
+    assert legacy.seasonal is None
+    assert legacy.engine.lam == 5
+    assert legacy.models["smooth"][0].alpha == 0.2
+    assert legacy.events == "default"
+    network = make_model("b", "MQCNN", document["b"].parameters, seed=3, threads=1)
+    assert network.span_targets == [Span(0, 3)]
+    assert (network.name, network.seed) == ("b", 3)
+
+
+@pytest.mark.parametrize(
+    ("section", "fits"),
+    [
+        ({}, [(13,)]),
+        ({"windows": 3, "step": 2}, [(17, 15, 13)]),
+        ({"windows": 3, "step": 2, "refit": True}, [(17,), (15,), (13,)]),
+        ({"windows": 3, "step": 2, "refit": 2}, [(17, 15), (13,)]),
+        ({"back": [1, 9, 4], "refit": True}, [(9,), (4,), (1,)]),
+        ({"horizon": 4, "windows": 2}, [(8, 4)]),
+    ],
+)
+def test_fits_of_a_protocol(section, fits):
+    assert recipes.ProtocolSection(**section).fits(13) == fits
+
+
+def test_only_lets_the_best_replace_a_final_model_that_is_left_out():
+    recipe = recipes.load("demand", settings=["final.model=legacy"]).only(["forest"])
+    assert list(recipe.models) == ["forest"]
+    assert recipe.final.model == "best"

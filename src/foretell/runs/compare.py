@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -16,7 +17,8 @@ def compare_runs(first: str | Path, second: str | Path, metric: str = "wql") -> 
     Args:
         first: folder of a complete run.
         second: folder of a complete run.
-        metric: a key of ``metrics.<model>.<protocol>`` in ``run.json``.
+        metric: a key of ``metrics.<model>.<protocol>`` in ``run.json``; coverage of a level is
+            ``coverage_0.9``.
 
     Returns:
         Columns ``model, protocol, first, second, ratio`` (second / first) and ``same_data``; null
@@ -27,13 +29,15 @@ def compare_runs(first: str | Path, second: str | Path, metric: str = "wql") -> 
         ParameterError: no model has that score.
     """
     records = [RunFolder(path).require_complete() for path in (first, second)]
-    same = records[0]["data"]["fingerprint"] == records[1]["data"]["fingerprint"]
+    fingerprints = [(record.get("data") or {}).get("fingerprint") for record in records]
+    same = fingerprints[0] is not None and fingerprints[0] == fingerprints[1]
     scores: list[dict[tuple[str, str], float | None]] = []
     known: set[str] = set()
     for record in records:
         pairs = {}
-        for model, protocols in record["metrics"].items():
-            for protocol, values in protocols.items():
+        for model, protocols in (record.get("metrics") or {}).items():
+            for protocol, scores_of in protocols.items():
+                values = _flat(scores_of)
                 known |= set(values)
                 if metric in values:
                     pairs[model, protocol] = values[metric]
@@ -47,3 +51,13 @@ def compare_runs(first: str | Path, second: str | Path, metric: str = "wql") -> 
         rows.append((*pair, a, b, ratio, same))
     columns = ["model", "protocol", "first", "second", "ratio", "same_data"]
     return pl.DataFrame(rows, schema=columns, orient="row", infer_schema_length=None)
+
+
+def _flat(scores: dict[str, Any]) -> dict[str, float | None]:
+    flat: dict[str, float | None] = {}
+    for name, value in scores.items():
+        inner = value.items() if isinstance(value, dict) else ()
+        flat |= {f"{name}_{key}": one for key, one in inner}
+        if not isinstance(value, dict):
+            flat[name] = value
+    return flat

@@ -34,14 +34,14 @@ class Findings:
 
     Args:
         tables: protocol -> sums by model, seed, series and segment.
-        metrics: model -> protocol -> score -> mean over seeds.
+        metrics: model -> protocol -> score -> mean over seeds; ``coverage`` by level.
         boards: protocol -> leaderboard.
         best: the model with the lowest WQL, averaged over protocols.
         costs: model -> cost of the orders it would have made, in the first protocol.
     """
 
     tables: dict[str, pl.DataFrame]
-    metrics: dict[str, dict[str, dict[str, float]]]
+    metrics: dict[str, dict[str, dict[str, Any]]]
     boards: dict[str, pl.DataFrame]
     best: str
     costs: dict[str, DecisionCost]
@@ -79,7 +79,7 @@ class Ahead:
 def find(recipe: Recipe, panel: Panel, results: Results) -> Findings:
     """Scores all backtests and the orders that would have followed from them."""
     tables, boards = {}, {}
-    metrics: dict[str, dict[str, dict[str, float]]] = {name: {} for name in recipe.models}
+    metrics: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in recipe.models}
     for protocol in results.protocols:
         parts = []
         for name, seeds in results.backtests[protocol].items():
@@ -95,6 +95,11 @@ def find(recipe: Recipe, panel: Panel, results: Results) -> Findings:
         boards[protocol] = leaderboard(tables[protocol], baseline=recipe.baseline)
         for row in _means(tables[protocol]).to_dicts():
             name = row.pop("model")
+            row["coverage"] = {
+                key.removeprefix("coverage_q"): row.pop(key)
+                for key in list(row)
+                if key.startswith("coverage_q")
+            }
             row["crossings"] = sum(_crossings(b.forecast) for b in results.of(protocol, name))
             metrics[name][protocol] = row
 

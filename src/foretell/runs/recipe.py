@@ -24,6 +24,7 @@ from foretell.runs.models import (
 
 _SHIPPED = resources.files("foretell.runs") / "recipes"
 
+Season = Annotated[int, Field(ge=1)]
 Name = Annotated[str, Field(pattern=r"^\w[\w .+-]*$")]
 """Names of models and protocols, which also name folders."""
 
@@ -43,7 +44,7 @@ class DataSection(_Section):
     source: str = "shop"
     options: dict[str, Any] = Field(default_factory=dict)
     horizon: int = Field(default=13, ge=1)
-    season_length: int | list[int] | None = None
+    season_length: Season | Annotated[list[Season], Field(min_length=1)] | None = None
     id_column: str = "unique_id"
     time_column: str = "ds"
     target_column: str = "y"

@@ -152,6 +152,7 @@ def _run_demand(
             read_items(recipe.orders)
     tell(f"data: {panel!r}")
     _require_same_data(folder, panel)
+    _require_history(recipe, panel)
     folder.update(data=describe(recipe.data, panel))
     with naming_source(recipe.data.source):
         with _timing(seconds, "backtests"):
@@ -225,6 +226,21 @@ def _require_same_data(folder: RunFolder, panel: Panel) -> None:
             f"the data of the run in {folder.path} are not what they were when it was started: "
             "start anew in another folder"
         )
+
+
+def _require_history(recipe: Recipe, panel: Panel) -> None:
+    """Every origin must lie within a series; said before anything is trained."""
+    longest = int(panel.lengths.argmax())
+    for name, protocol in recipe.protocols.items():
+        first = protocol.fits(recipe.data.horizon)[0][0]
+        if first >= panel.lengths[longest]:
+            raise DataError(
+                f"the first origin of protocols.{name} lies {first} periods before the end, but "
+                f"the longest series has {panel.lengths[longest]} periods",
+                file=recipe.data.source,
+                series=str(panel.ids[longest]),
+                hint="Give a longer history, a shorter data.horizon, or fewer or later origins",
+            )
 
 
 def _write_ahead(folder: RunFolder, model: Forecaster | None, ahead: Ahead) -> None:

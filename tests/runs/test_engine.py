@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import polars as pl
+import pytest
+from tiny_runs import call, record
+
+from foretell.errors import DataError, ParameterError
+from foretell.runs.engine import LocalEngine, make_engine
+
+
+def fail(number: int) -> int:
+    if number == 1:
+        raise DataError("bad", column="y", series="b")
+    return number
+
+
+def test_the_local_engine_keeps_the_order():
+    with LocalEngine() as engine:
+        assert list(engine.map(pow, [2, 3], [3, 2])) == [8, 9]
+
+
+def test_unknown_engines_are_refused():
+    with pytest.raises(ParameterError, match="'local' or 'ray', not 'dask'"):
+        make_engine("dask")
+
+
+def test_ray_gives_the_numbers_of_one_process(finished, recipe_file, tmp_path):
+    """Windows and seeds as tasks of a cluster that the command starts and stops."""
+    ray = pytest.importorskip("ray")
+    assert not ray.is_initialized()
+    folder = tmp_path / "ray"
+    result = call("run", recipe_file, "--out", folder, "--engine", "ray")
+    assert result.exit_code == 0, result.stderr
+    assert not ray.is_initialized()
+    here, there = record(finished), record(folder)
+    assert there["engine"] == "ray"
+    assert there["metrics"] == here["metrics"]
+    assert there["orders"] == here["orders"]
+    assert there["data"]["fingerprint"] == here["data"]["fingerprint"]
+    for name in ("backtest", "backtest_spans", "predictions", "orders"):
+        file = f"{name}.parquet"
+        assert pl.read_parquet(folder / file).equals(pl.read_parquet(finished / file))
+
+
+def test_errors_of_a_ray_task_arrive_as_they_were():
+    ray = pytest.importorskip("ray")
+    ray.init(num_cpus=1, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    try:
+        with make_engine("ray") as engine, pytest.raises(DataError) as caught:
+            list(engine.map(fail, [0, 1, 2]))
+        assert ray.is_initialized()  # a cluster that was there stays
+    finally:
+        ray.shutdown()
+    assert (caught.value.column, caught.value.series) == ("y", "b")
