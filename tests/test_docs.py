@@ -126,6 +126,20 @@ def test_every_key_of_a_recipe_is_on_its_page_with_its_default(title: str) -> No
             assert shown[name] == f"`{json.dumps(default)}`", name
 
 
+@pytest.mark.parametrize(
+    "page", [CHECKOUT / "README.md", DOCS / "methods.md"], ids=lambda p: p.stem
+)
+def test_table_of_figures_has_a_cell_for_every_model_of_a_recipe(page: Path) -> None:
+    text = page.read_text(encoding="utf-8").split("## Measured", 1)[1]
+    row = r"^\| `(\w+)` \|([^|\n]*)\|([^|\n]*)\|([^|\n]*)\|"
+    tables = [rows for part in text.split("\n\n") if (rows := re.findall(row, part, re.M))]
+    assert tables
+    for table in tables:
+        for column, name in enumerate(("walmart", "favorita", "m4-hourly"), start=1):
+            filled = {row[0] for row in table if row[column].strip()}
+            assert filled == set(recipes.load(name).models), (name, page.name)
+
+
 def test_recipes_that_pages_show_are_valid() -> None:
     found = [text for page in PAGES for _, text in blocks(page, "toml")]
     assert found
