@@ -4,14 +4,9 @@ import polars as pl
 import pytest
 from tiny_runs import call, record
 
+from foretell.data import registry
 from foretell.errors import DataError, ParameterError
 from foretell.runs.engine import LocalEngine, make_engine
-
-
-def fail(number: int) -> int:
-    if number == 1:
-        raise DataError("bad", column="y", series="b")
-    return number
 
 
 def test_the_local_engine_keeps_the_order():
@@ -47,8 +42,9 @@ def test_errors_of_a_ray_task_arrive_as_they_were():
     ray.init(num_cpus=1, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     try:
         with make_engine("ray") as engine, pytest.raises(DataError) as caught:
-            list(engine.map(fail, [0, 1, 2]))
+            list(engine.map(registry.find, ["m4", "m44", "m4"]))
         assert ray.is_initialized()  # a cluster that was there stays
     finally:
         ray.shutdown()
-    assert (caught.value.column, caught.value.series) == ("y", "b")
+    assert "Did you mean m4" in str(caught.value)
+    assert caught.value.hint

@@ -18,6 +18,7 @@ from foretell.data.storage import open_panel
 from foretell.evaluation import Backtest, WindowResult, backtest
 from foretell.learners.artefact import load_artefact, save_artefact
 from foretell.learners.demand import Forecast, Forecaster, Span
+from foretell.runs.engine import make_engine, spread_series
 from foretell.runs.memory import peak_memory_mib
 from foretell.runs.models import is_random, make_model
 from foretell.runs.recipe import Recipe
@@ -40,6 +41,7 @@ class Job:
         last: whether it is the last fit, whose model is kept.
         folder: where results are kept, so that an interrupted run goes on behind them.
         progress: draw the training's progress line.
+        engine: where models that go from series to series may spread them.
     """
 
     recipe: Recipe
@@ -51,6 +53,7 @@ class Job:
     last: bool
     folder: Path
     progress: bool = False
+    engine: str = "local"
 
     @property
     def home(self) -> Path:
@@ -66,7 +69,9 @@ class Done:
     peak_memory_mib: float
 
 
-def plan_jobs(recipe: Recipe, folder: Path, *, progress: bool = False) -> list[Job]:
+def plan_jobs(
+    recipe: Recipe, folder: Path, *, engine: str = "local", progress: bool = False
+) -> list[Job]:
     """All fits of a recipe's backtests; a model without a seed is fitted once."""
     jobs = []
     for protocol, section in recipe.protocols.items():
@@ -78,7 +83,7 @@ def plan_jobs(recipe: Recipe, folder: Path, *, progress: bool = False) -> list[J
             jobs += [
                 Job(
                     recipe, name, protocol, seed, back, part, part + 1 == len(fits), folder,
-                    progress,
+                    progress, engine,
                 )
                 for seed in seeds
                 for part, back in enumerate(fits)
@@ -99,7 +104,7 @@ def run_job(job: Job, panel: Panel | Path) -> Done:
         return _read(job.home, panel)
     section = job.recipe.protocols[job.protocol]
     model = make(job.recipe, job.model, job.seed, job.home / "checkpoint", job.progress)
-    with limited_threads(job.recipe):
+    with limited_threads(job.recipe), make_engine(job.engine) as engine, spread_series(engine):
         result = backtest(
             model, panel, h=section.horizon, back=job.back, min_history=section.min_history
         )

@@ -18,7 +18,7 @@ from foretell.errors import ArtefactError, DataError, ForetellError
 from foretell.evaluation import Backtest
 from foretell.evaluation.report import legacy_effects
 from foretell.learners.demand import Forecaster
-from foretell.runs.engine import Engine, make_engine
+from foretell.runs.engine import Engine, make_engine, spread_series
 from foretell.runs.final import final_model
 from foretell.runs.folder import RunFolder
 from foretell.runs.jobs import join, limited_threads, plan_jobs, run_job
@@ -161,7 +161,7 @@ def _run_demand(
             findings = find(recipe, panel, results)
             fits = write_results(folder.path, results)
         tell(f"best: {findings.best}")
-        with _timing(seconds, "final"):
+        with _timing(seconds, "final"), spread_series(engine):
             model, name = final_model(recipe, panel, folder, results, findings.best, progress, tell)
             effects = _effects(results, model, panel)
             ahead = look_ahead(recipe, panel, model, name, effects)
@@ -189,7 +189,7 @@ def _backtests(
 ) -> tuple[Results, float]:
     """All backtests, and the largest memory of a process that made one."""
     work = folder.work.resolve()
-    jobs = plan_jobs(recipe, work, progress=progress and engine.shares_memory)
+    jobs = plan_jobs(recipe, work, engine=engine.name, progress=progress and engine.shares_memory)
     given: Panel | Path = panel
     if not engine.shares_memory:
         source = Path(recipe.data.source)

@@ -18,6 +18,7 @@ from foretell.learners.demand.legacy import (
     SeasonalNaive,
     StatsForecastModel,
 )
+from foretell.learners.demand.legacy.spread import spreading
 
 NAN = np.nan
 
@@ -193,3 +194,22 @@ def test_analog_is_free_of_the_unit():
         other.forecast(1000 * own, few, 4, kinds[:1], none[:1]),
         rtol=1e-9,
     )
+
+
+def test_slow_models_go_where_they_are_let_with_the_same_numbers():
+    history = np.random.default_rng(0).poisson(5.0, (9, 40)).astype(float)
+    history[2, :30] = np.nan
+    model = StatsForecastModel("Holt", options={})
+    here = model.forecast(history, 3, 1)
+    calls = []
+
+    def elsewhere(function, *jobs):
+        calls.extend(zip(*jobs, strict=True))
+        return map(function, *jobs)
+
+    with spreading(elsewhere, rows_at_once=4):
+        there = model.forecast(history, 3, 1)
+    assert [len(job[2]) for job in calls] == [3, 3, 3]
+    np.testing.assert_array_equal(here, there)
+    model.forecast(history, 3, 1)
+    assert len(calls) == 3

@@ -13,6 +13,7 @@ from sklearn.base import BaseEstimator
 from foretell.errors import ParameterError
 from foretell.learners.demand.legacy.history import last_values, row_mean, trailing_mean
 from foretell.learners.demand.legacy.kernels import croston, exponential_smoothing
+from foretell.learners.demand.legacy.spread import current_spread
 
 
 class PointModel(BaseEstimator):
@@ -255,7 +256,8 @@ class StatsForecastModel(PointModel):
         max_series: at most this many series, those that sold most; the others get no forecast
             of this model and rely on the rest of their route.
         longest: periods of history given to the model.
-        n_jobs: processes; 1 runs in this one.
+        n_jobs: processes; 1 runs in this one. Within
+            :func:`~foretell.learners.demand.legacy.spread.spreading` the series go there instead.
         options: further arguments of the model's class.
     """
 
@@ -290,13 +292,19 @@ class StatsForecastModel(PointModel):
             volume = np.nan_to_num(row_mean(history[rows]))
             rows = np.sort(rows[np.argsort(-volume, kind="stable")[: self.max_series]])
         result = np.full((n, h), np.nan)
-        parts = np.array_split(rows, max(1, min(len(rows), 4 * max(1, self.n_jobs))))
+        spread = current_spread()
+        if spread is None:
+            pieces = 4 * max(1, self.n_jobs)
+        else:
+            pieces = -(-len(rows) // spread.rows_at_once)
+        parts = np.array_split(rows, max(1, min(len(rows), pieces)))
         values = history[:, -self.longest :]
-        jobs = [
-            delayed(_run_statsforecast)(self.model, self.options or {}, values[part], h, season)
-            for part in parts
-        ]
-        for part, points in zip(parts, Parallel(n_jobs=self.n_jobs)(jobs), strict=True):
+        jobs = [(self.model, self.options or {}, values[part], h, season) for part in parts]
+        if spread is not None and len(parts) > 1:
+            found = spread.map(_run_statsforecast, *zip(*jobs, strict=True))
+        else:
+            found = Parallel(n_jobs=self.n_jobs)(delayed(_run_statsforecast)(*job) for job in jobs)
+        for part, points in zip(parts, found, strict=True):
             result[part] = points
         return result
 
