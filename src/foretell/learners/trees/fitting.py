@@ -62,7 +62,12 @@ def run_in_threads(n_jobs: int, function: Callable[[Any], Any], items: Iterable[
     if n_jobs == 1:
         return [function(item) for item in items]
     with ThreadPoolExecutor(max_workers=n_jobs) as pool:
-        return list(pool.map(function, items))
+        futures = [pool.submit(function, item) for item in items]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:  # Ctrl-C too: what has not begun must not be waited for
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def draw_counts(n: int, tree: int, settings: TreeSettings) -> NDArray[np.int64]:
