@@ -94,8 +94,23 @@ class LocalDecoder(nn.Module):
 
     def forward(self, varying: Sequence[Tensor], constant: Sequence[Tensor]) -> Tensor:
         """``(B, F, K, .)`` and ``(B, F, .)`` to ``(B, F, K, hidden)``."""
-        state = self.varying(torch.cat(list(varying), -1))
-        state = F.relu(state + self.constant(torch.cat(list(constant), -1)).unsqueeze(-2))
+        shape = varying[0].shape
+        state = self._mix([part.flatten(0, -2) for part in varying])
+        own = self.constant(torch.cat(list(constant), -1)).unsqueeze(-2)
+        # In place only on what is no view: autograd would copy the whole of it.
+        state = F.relu_(state.view(*shape[:-1], -1) + own).flatten(0, -2)
         for layer in self.layers:
-            state = F.relu(layer(F.dropout(state, self.dropout, self.training)))
-        return F.dropout(state, self.dropout, self.training)
+            state = F.relu_(layer(F.dropout(state, self.dropout, self.training)))
+        return F.dropout(state, self.dropout, self.training).view(*shape[:-1], -1)
+
+    def _mix(self, varying: Sequence[Tensor]) -> Tensor:
+        """The first layer on its inputs side by side, without laying them side by side.
+
+        What is given (the future, the references) then costs no gradient.
+        """
+        parts = self.varying.weight.split([part.shape[-1] for part in varying], 1)
+        total = F.linear(varying[0], parts[0], self.varying.bias)
+        for part, weight in zip(varying[1:], parts[1:], strict=True):
+            if part.shape[-1]:
+                total = torch.addmm(total, part, weight.t())
+        return total

@@ -63,7 +63,7 @@ class CausalCNN(nn.Module):
         """``(B, T, C)`` to ``(B, T, channels + C)``."""
         hidden = F.relu(self.first(inputs)).transpose(1, 2)
         for layer, padding in zip(self.layers, self.padding, strict=True):
-            update = F.relu(layer(F.pad(hidden, (padding, 0))))
+            update = F.relu_(layer(F.pad(hidden, (padding, 0))))
             hidden = hidden + F.dropout(update, self.dropout, self.training)
         return torch.cat([hidden.transpose(1, 2), inputs], dim=-1)
 

@@ -50,22 +50,35 @@ class MonotoneGridHead(nn.Module):
         Returns:
             ``(..., Q)``, non-decreasing along the last axis.
         """
-        return spread(self.linear(features), self.anchor, base, unit)
+        return self.quantiles(self.linear(features), base, unit)
+
+    def quantiles(
+        self, raw: Tensor, base: Tensor | float = 0.0, unit: Tensor | float = 1.0
+    ) -> Tensor:
+        """Quantiles from the linear layer's output ``(..., Q)``."""
+        return spread(raw, self.anchor, base, unit, exact=not self.training)
 
 
 def spread(
-    raw: Tensor, anchor: int, base: Tensor | float = 0.0, unit: Tensor | float = 1.0
+    raw: Tensor,
+    anchor: int,
+    base: Tensor | float = 0.0,
+    unit: Tensor | float = 1.0,
+    exact: bool = True,
 ) -> Tensor:
-    """Turns free numbers ``(..., Q)`` into ascending quantiles around position ``anchor``."""
+    """Turns free numbers ``(..., Q)`` into ascending quantiles around position ``anchor``.
+
+    Sums of steps are products with a triangle of ones, which may round two neighbours differently;
+    ``exact`` settles that. In training a tie in the last bit does not matter.
+    """
     unit = unit.unsqueeze(-1) if isinstance(unit, Tensor) else unit
     base = base.unsqueeze(-1) if isinstance(base, Tensor) else base
-    middle = base + unit * raw[..., anchor : anchor + 1]
-    steps = unit * F.softplus(raw)
-    parts = [middle]
-    if anchor + 1 < raw.shape[-1]:
-        parts.append(middle + steps[..., anchor + 1 :].cumsum(-1))
-    if anchor:
-        below = middle - steps[..., :anchor].flip(-1).cumsum(-1)
-        parts.insert(0, below.flip(-1))
-    # A parallel prefix sum may round two neighbours differently; this settles it.
-    return torch.cat(parts, -1).cummax(-1).values
+    count = raw.shape[-1]
+    position = torch.arange(count, device=raw.device)
+    # Column j adds step i to every quantile on its far side.
+    above = (position[:, None] <= position) & (position[:, None] > anchor)
+    below = (position[:, None] >= position) & (position[:, None] < anchor)
+    sums = above.to(raw.dtype) - below.to(raw.dtype)
+    offsets = F.softplus(raw) @ sums + raw[..., anchor : anchor + 1]
+    quantiles = base + unit * offsets
+    return quantiles.cummax(-1).values if exact else quantiles

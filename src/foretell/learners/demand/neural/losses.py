@@ -20,7 +20,8 @@ def pinball(target: Tensor, quantiles: Tensor, levels: Tensor) -> Tensor:
         ``(..., Q)`` in the target's unit.
     """
     error = target.unsqueeze(-1) - quantiles
-    return torch.maximum(levels * error, (levels - 1) * error)
+    # The slope as a constant of the graph: half the passes over memory that a maximum takes.
+    return (levels - (error.detach() < 0).to(error.dtype)) * error
 
 
 def censored_pinball(target: Tensor, quantiles: Tensor, levels: Tensor, censored: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from foretell.learners.demand.forecast import DEFAULT_LEVELS
 from foretell.learners.demand.neural.decoders import GlobalDecoder, LocalDecoder
 from foretell.learners.demand.neural.encoders import make_encoder
 from foretell.learners.demand.neural.heads import MonotoneGridHead
-from foretell.learners.demand.neural.losses import censored_pinball
+from foretell.learners.demand.neural.losses import censored_pinball, pinball
 from foretell.learners.demand.neural.sequences import SequenceReader
 
 
@@ -190,18 +190,26 @@ class MQLearner(Learner):
         """Quantiles of every fork and horizon in original units."""
         shape = self.shape
         static = self._static(batch).unsqueeze(1).expand(-1, encoding.shape[1], -1)
-        future, reference = batch["future"], batch["reference"]
-        own, shared = self.global_decoder(encoding, static, torch.cat([future, reference], -1))
+        given = torch.cat([batch["future"], batch["reference"]], -1)
+        own, shared = self.global_decoder(encoding, static, given)
         if self.local_decoder is not None:
-            features = self.local_decoder([own, future, reference], [shared, static])
+            features = self.local_decoder(
+                [own, batch["future"], batch["reference"]], [shared, static]
+            )
         else:
             features = torch.cat([own, shared.unsqueeze(-2).expand(*own.shape[:-1], -1)], -1)
-        choice = self.blend(features).masked_fill(~batch["available"], -torch.inf).softmax(-1)
+        # Head and blend read the same features: one product for both.
+        linear = (self.head.linear, self.blend)
+        raw = F.linear(
+            features, torch.cat([x.weight for x in linear]), torch.cat([x.bias for x in linear])
+        )
+        raw, scores = raw.split([len(self.levels), shape.candidates], -1)
+        choice = scores.masked_fill(~batch["available"], -torch.inf).softmax(-1)
         candidates = batch["candidates"]
         base = (choice * candidates).sum(-1)
         unit = 0.2 + 0.8 * (choice * candidates.abs()).sum(-1)
         scale = batch["scale"].unsqueeze(-1)
-        quantiles = self.head(features, base * scale, unit * scale)
+        quantiles = self.head.quantiles(raw, base * scale, unit * scale)
         if not shape.spans:
             none = quantiles.new_zeros((*quantiles.shape[:2], 0, len(self.levels)))
             return MQOutput(quantiles, none)
@@ -253,13 +261,13 @@ class MQLearner(Learner):
         scale: Tensor,
     ) -> Tensor:
         """Sums over each example's observed cells ``(B,)``."""
-        unit = scale.unsqueeze(-1)
-        censored = torch.zeros_like(observed) if censored is None else censored
-        loss = censored_pinball(
-            target / unit, quantiles / unit.unsqueeze(-1), self.levels, censored
-        ).mean(-1)
-        weight = (scale / self.shape.typical_scale) ** self.shape.loss_weight
-        return (loss * observed * weight.unsqueeze(-1)).sum((1, 2))
+        if censored is None:
+            loss = pinball(target, quantiles, self.levels)
+        else:
+            loss = censored_pinball(target, quantiles, self.levels, censored)
+        # Quantile losses scale with their unit: one division a fork does for all its cells.
+        weight = (scale / self.shape.typical_scale) ** self.shape.loss_weight / scale
+        return (loss.mean(-1) * observed * weight.unsqueeze(-1)).sum((1, 2))
 
     def _static(self, batch: Batch) -> Tensor:
         codes = batch["static_categorical"]
