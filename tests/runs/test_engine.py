@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import numpy as np
 import polars as pl
 import pytest
 from tiny_runs import call, record
 
 from foretell.data import registry
 from foretell.errors import DataError, ParameterError
-from foretell.runs.engine import LocalEngine, make_engine
+from foretell.learners.demand.legacy import StatsForecastModel
+from foretell.runs.engine import LocalEngine, make_engine, spread_series
 
 
 def test_the_local_engine_keeps_the_order():
@@ -37,14 +39,24 @@ def test_ray_gives_the_numbers_of_one_process(finished, recipe_file, tmp_path):
         assert pl.read_parquet(folder / file).equals(pl.read_parquet(finished / file))
 
 
-def test_errors_of_a_ray_task_arrive_as_they_were():
+def test_a_cluster_that_is_there_is_used_and_stays(monkeypatch):
+    """Errors arrive as they were raised; slow classical models spread their series."""
     ray = pytest.importorskip("ray")
     ray.init(num_cpus=1, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    history = np.random.default_rng(0).poisson(5.0, (130, 20)).astype(float)
+    model = StatsForecastModel("HistoricAverage")
     try:
-        with make_engine("ray") as engine, pytest.raises(DataError) as caught:
-            list(engine.map(registry.find, ["m4", "m44", "m4"]))
-        assert ray.is_initialized()  # a cluster that was there stays
+        with make_engine("ray") as engine:
+            with pytest.raises(DataError, match="Did you mean m4") as caught:
+                list(engine.map(registry.find, ["m4", "m44", "m4"]))
+            calls = []
+            original = engine.map
+            monkeypatch.setattr(engine, "map", lambda *a: calls.append(a) or original(*a))
+            with spread_series(engine):
+                there = model.forecast(history, 3, 1)
+        assert ray.is_initialized()
     finally:
         ray.shutdown()
-    assert "Did you mean m4" in str(caught.value)
     assert caught.value.hint
+    assert len(calls) == 1
+    np.testing.assert_array_equal(there, model.forecast(history, 3, 1))
