@@ -140,8 +140,6 @@ def test_draws_favour_features_that_are_present():
     for seed in range(3000):
         drawn += _draw_features(
             np.arange(4, dtype=np.int32),
-            np.arange(5),
-            4,
             np.zeros(4, np.int32),
             present,
             np.array([100]),
@@ -155,8 +153,6 @@ def test_draws_favour_features_that_are_present():
     np.testing.assert_allclose(drawn / drawn.sum(), present / present.sum(), atol=0.03)
     forced = _draw_features(
         np.arange(4, dtype=np.int32),
-        np.arange(5),
-        4,
         np.zeros(4, np.int32),
         present,
         np.array([100]),
@@ -168,6 +164,39 @@ def test_draws_favour_features_that_are_present():
         np.uint64(1),
     )
     assert forced[3] == 1 and forced.sum() == 1
+
+
+@pytest.mark.parametrize("n_stats", [2, 3, 4, 5, 6])
+def test_all_cuts_of_a_feature_are_scored_alike(n_stats):
+    from foretell.learners.trees.growth import _accumulate, _score, _scores
+
+    rng = np.random.default_rng(n_stats)
+    bin_of = np.arange(3, 200, 7).astype(np.uint8)
+    entries = rng.integers(1, 9, size=(len(bin_of), n_stats)).astype(float)
+    histogram = np.zeros((256, n_stats))
+    histogram[bin_of] = entries
+    left = np.empty((n_stats, 256))
+    _accumulate(histogram, bin_of, left)
+    assert not histogram.any()
+    np.testing.assert_array_equal(left[:, : len(bin_of)].T, np.cumsum(entries, axis=0))
+    absent = rng.integers(1, 9, size=n_stats).astype(float)
+    total = entries.sum(axis=0) + absent + 5
+    for labels in {True, n_stats > 2}:
+        out = np.empty(len(bin_of) - 2)
+        _scores(left, 1, absent, total, labels, out)
+        for i, score in enumerate(out):
+            part = np.cumsum(entries, axis=0)[i + 1] + absent
+            assert score == _score(part, labels) + _score(total - part, labels)
+
+
+def test_the_key_of_a_rank():
+    from foretell.learners.trees.growth import _smallest
+
+    rng = np.random.default_rng(0)
+    for n in (1, 2, 3, 10, 101):
+        for keys in (rng.normal(size=n), rng.integers(0, 4, n).astype(float)):
+            for rank in range(n):
+                assert _smallest(keys.copy(), rank) == np.sort(keys)[rank]
 
 
 @settings(max_examples=40, deadline=None)

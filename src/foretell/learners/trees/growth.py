@@ -1,10 +1,12 @@
 """Compiled growth of one tree, level by level, from the entries that are present.
 
-At each level three passes run over the present entries only: count where a feature is present,
-build the statistics of the features drawn in each node, send the rows to their children. Absent
-rows are never visited: their statistics are the node's totals less those of its present rows. Rows
-are numbered in ascending order of the response, and every pass keeps that order, so node quantiles
-and sorted leaves cost one scan.
+Entries are kept apart by (feature, node) pair, so that a pair's count is the length of its run and
+its statistics come from reading that run alone. At each level the features of every node are drawn,
+the runs of the drawn pairs are read into histograms, and then each run is divided between the
+node's children; a run that can split neither child any more is left behind for good. Absent rows
+are never visited: their statistics are the node's totals less those of its present rows. Rows are
+renumbered at each level so that a node's rows are neighbours in ascending order of the response:
+what an entry looks up lies close together, and node quantiles and sorted leaves cost one scan.
 
 All kernels of a tree stand in this one file: numba's cache on disk notices changes of the file of
 the kernel that is called, not of files that it calls.
@@ -41,121 +43,198 @@ def take_rows(column_ptr, rows, bins, position):
     n_columns = column_ptr.size - 1
     start = np.zeros(n_columns, np.int64)
     end = np.zeros(n_columns, np.int64)
-    total = 0
-    for e in range(rows.size):
-        if position[rows[e]] >= 0:
-            total += 1
-    new_rows = np.empty(total, np.int32)
-    new_bins = np.empty(total, np.uint8)
+    # room for all: pages that are not written to take no memory
+    new_rows = np.empty(rows.size + 1, np.int32)
+    new_bins = np.empty(rows.size + 1, np.uint8)
     t = 0
     for f in range(n_columns):
         start[f] = t
         for e in range(column_ptr[f], column_ptr[f + 1]):
-            r = position[rows[e]]
-            if r >= 0:
-                new_rows[t] = r
-                new_bins[t] = bins[e]
-                t += 1
+            r = position[np.uint32(rows[e])]
+            new_rows[t] = r
+            new_bins[t] = bins[e]
+            t += r >= 0
         end[f] = t
-    return start, end, new_rows, new_bins
+    return start, end, new_rows[:t], new_bins[:t]
 
 
 @njit(cache=True, nogil=True)
-def _relabel(order, lo, hi, y, weight, grid, label):
+def _relabel(y, weight, grid, thresholds, label):
     """Labels of a node's rows: intervals of the node's quantiles (Athey et al. 2019, sec. 5)."""
     total = 0.0
-    for i in range(lo, hi):
-        total += weight[order[i]]
-    thresholds = np.empty(grid.size, np.float64)
+    for i in range(y.size):
+        total += weight[i]
     mass = 0.0
     k = 0
-    for i in range(lo, hi):
-        r = order[i]
-        mass += weight[r]
+    for i in range(y.size):
+        mass += weight[i]
         while k < grid.size and mass >= grid[k] * total:
-            thresholds[k] = y[r]
+            thresholds[k] = y[i]
             k += 1
         if k == grid.size:
             break
     while k < grid.size:
-        thresholds[k] = y[order[hi - 1]]
+        thresholds[k] = y[y.size - 1]
         k += 1
     k = 0
-    for i in range(lo, hi):
-        r = order[i]
-        while k < grid.size and y[r] > thresholds[k]:
+    for i in range(y.size):
+        while k < grid.size and y[i] > thresholds[k]:
             k += 1
-        label[r] = k
+        label[i] = k
 
 
 @njit(cache=True, nogil=True)
-def _count_presence(
-    active,
-    start,
-    end,
-    rows,
-    bins,
-    node_of_row,
-    node_size,
-    min_leaf,
-    pair_ptr,
-    pair_node,
-    pair_count,
-):
-    """Lists the (feature, node) pairs that can split, and drops entries and features that are done.
+def _varies(bins, lo, hi):
+    first = bins[lo]
+    for e in range(lo + 1, hi):
+        if bins[e] != first:
+            return True
+    return False
+
+
+@njit(cache=True, nogil=True)
+def _first_pairs(start, end, bins, n, min_leaf):
+    """The (feature, root) pairs that can split, as arrays of pairs: see `_divide_pairs`.
 
     A feature can split a node only if enough rows have it and either its values differ or enough
     rows lack it. What cannot split a node cannot split its descendants either.
     """
-    n_nodes = node_size.size
-    count = np.zeros(n_nodes, np.int32)
-    first_bin = np.zeros(n_nodes, np.uint8)
-    varies = np.zeros(n_nodes, np.uint8)
-    touched = np.empty(n_nodes, np.int32)
-    n_pairs = 0
-    n_active = 0
-    for index in range(active.size):
-        f = active[index]
-        n_touched = 0
-        t = start[f]
-        for e in range(start[f], end[f]):
-            r = rows[e]
-            a = node_of_row[r]
-            if a >= 0:
+    feature = np.empty(start.size, np.int32)
+    lo = np.empty(start.size, np.int64)
+    count = np.empty(start.size, np.int32)
+    varies = np.empty(start.size, np.uint8)
+    k = 0
+    for f in range(start.size):
+        present = end[f] - start[f]
+        if present >= min_leaf:
+            varied = _varies(bins, start[f], end[f])
+            if varied or n - present >= min_leaf:
+                feature[k] = f
+                lo[k] = start[f]
+                count[k] = present
+                varies[k] = varied
+                k += 1
+    return feature[:k], np.zeros(k, np.int32), lo[:k], count[:k], varies[:k]
+
+
+@njit(cache=True, nogil=True)
+def _divide_pairs(
+    pair_feature,
+    pair_node,
+    pair_lo,
+    pair_count,
+    pair_varies,
+    rows,
+    bins,
+    new_row,
+    left_node,
+    right_node,
+    next_lo,
+    next_hi,
+    min_leaf,
+):
+    """Divides each pair's run of entries between the node's children, in place and in order.
+
+    A pair is a feature and a node with the feature's entries in it: ``count`` of them from ``lo``,
+    ascending by row; ``varies`` tells whether their bins differ. Pairs are sorted by feature.
+    ``new_row`` is a row's number at the next level, -1 in a node that is closed; ``left_node`` and
+    ``right_node`` are the children's numbers there, -1 where closed.
+    """
+    room = 0
+    longest = 0
+    for p in range(pair_node.size):
+        a = pair_node[p]
+        here = (left_node[a] >= 0) + (right_node[a] >= 0)
+        room += min(here, pair_count[p] // min_leaf)
+        if here == 2:
+            longest = max(longest, pair_count[p])
+    feature = np.empty(room, np.int32)
+    node = np.empty(room, np.int32)
+    first = np.empty(room, np.int64)
+    count = np.empty(room, np.int32)
+    varies = np.empty(room, np.uint8)
+    buffer_row = np.empty(longest, np.int32)
+    buffer_bin = np.empty(longest, np.uint8)
+    k = 0
+    for p in range(pair_node.size):
+        a = pair_node[p]
+        lo = pair_lo[p]
+        hi = lo + pair_count[p]
+        t = lo
+        n_right = 0
+        if left_node[a] >= 0 and right_node[a] >= 0:
+            middle = next_lo[right_node[a]]
+            for e in range(lo, hi):
+                r = new_row[np.uint32(rows[e])]
                 b = bins[e]
+                right = r >= middle
                 rows[t] = r
                 bins[t] = b
-                t += 1
-                if count[a] == 0:
-                    touched[n_touched] = a
-                    n_touched += 1
-                    first_bin[a] = b
-                    varies[a] = 0
-                elif b != first_bin[a]:
-                    varies[a] = 1
-                count[a] += 1
-        end[f] = t
-        before = n_pairs
-        for k in range(n_touched):
-            a = touched[k]
-            if count[a] >= min_leaf and (varies[a] == 1 or node_size[a] - count[a] >= min_leaf):
-                pair_node[n_pairs] = a
-                pair_count[n_pairs] = count[a]
-                n_pairs += 1
-            count[a] = 0
-        if n_pairs > before:
-            active[n_active] = f
-            pair_ptr[n_active] = before
-            n_active += 1
-    pair_ptr[n_active] = n_pairs
-    return n_active, n_pairs
+                buffer_row[n_right] = r
+                buffer_bin[n_right] = b
+                n_right += right
+                t += not right
+            for i in range(n_right):
+                rows[t + i] = buffer_row[i]
+                bins[t + i] = buffer_bin[i]
+        elif left_node[a] >= 0 or right_node[a] >= 0:
+            for e in range(lo, hi):
+                r = new_row[np.uint32(rows[e])]
+                rows[t] = r
+                bins[t] = bins[e]
+                t += r >= 0
+            if left_node[a] < 0:
+                n_right = t - lo
+                t = lo
+        else:
+            continue
+        for side in range(2):
+            child = left_node[a] if side == 0 else right_node[a]
+            begin = lo if side == 0 else t
+            present = t - lo if side == 0 else n_right
+            if child < 0 or present < min_leaf:
+                continue
+            varied = pair_varies[p] == 1 and _varies(bins, begin, begin + present)
+            if varied or next_hi[child] - next_lo[child] - present >= min_leaf:
+                feature[k] = pair_feature[p]
+                node[k] = child
+                first[k] = begin
+                count[k] = present
+                varies[k] = varied
+                k += 1
+    return feature[:k], node[:k], first[:k], count[:k], varies[:k]
+
+
+@njit(cache=True, nogil=True)
+def _smallest(keys, rank):
+    """The key of that rank (0 is the least), by Hoare's selection; reorders the keys."""
+    lo = 0
+    hi = keys.size - 1
+    while lo < hi:
+        pivot = keys[(lo + hi) // 2]
+        i = lo
+        j = hi
+        while i <= j:
+            while keys[i] < pivot:
+                i += 1
+            while keys[j] > pivot:
+                j -= 1
+            if i <= j:
+                keys[i], keys[j] = keys[j], keys[i]
+                i += 1
+                j -= 1
+        if rank <= j:
+            hi = j
+        elif rank >= i:
+            lo = i
+        else:
+            break
+    return keys[rank]
 
 
 @njit(cache=True, nogil=True)
 def _draw_features(
-    active,
-    pair_ptr,
-    n_pairs,
+    pair_feature,
     pair_node,
     pair_count,
     node_size,
@@ -172,6 +251,7 @@ def _draw_features(
     2006), from a hash of (tree, node, feature): no order of evaluation can change the draw.
     """
     n_nodes = node_size.size
+    n_pairs = pair_node.size
     selected = np.ones(n_pairs, np.uint8)
     eligible = np.zeros(n_nodes + 1, np.int64)
     for p in range(n_pairs):
@@ -186,23 +266,20 @@ def _draw_features(
     key = np.empty(n_pairs, np.float64)
     bucket = np.empty(n_pairs, np.float64)
     fill = offset[:-1].copy()
-    for index in range(active.size):
-        f = active[index]
-        for p in range(pair_ptr[index], pair_ptr[index + 1]):
-            a = pair_node[p]
-            if f == always:
-                key[p] = 0.0
-            else:
-                presence = max(pair_count[p] / node_size[a], min_presence)
-                key[p] = -math.log(_uniform(seed, node_id[a], f)) / presence
-            bucket[fill[a]] = key[p]
-            fill[a] += 1
+    for p in range(n_pairs):
+        a = pair_node[p]
+        if pair_feature[p] == always:
+            key[p] = 0.0
+        else:
+            presence = max(pair_count[p] / node_size[a], min_presence)
+            key[p] = -math.log(_uniform(seed, node_id[a], pair_feature[p])) / presence
+        bucket[fill[a]] = key[p]
+        fill[a] += 1
     limit = np.full(n_nodes, np.inf)
     for a in range(n_nodes):
         drawn = _n_drawn(eligible[a + 1], fraction, at_most)
         if drawn < eligible[a + 1]:
-            keys = np.sort(bucket[offset[a] : offset[a + 1]])
-            limit[a] = keys[drawn - 1]
+            limit[a] = _smallest(bucket[offset[a] : offset[a + 1]], drawn - 1)
     for p in range(n_pairs):
         if key[p] > limit[pair_node[p]]:
             selected[p] = 0
@@ -232,17 +309,100 @@ def _score(stats, labels):
 
 
 @njit(cache=True, nogil=True)
+def _scores(left, first, absent, total, labels, out):
+    """`_score` of the left side and of what it leaves of the total, for many cuts at once.
+
+    ``left`` is ``(n_stats, 256)`` and ``absent`` is added to it. The layout, and a loop of its own
+    for four labels, let the compiler score several cuts in one instruction.
+    """
+    n_stats = left.shape[0]
+    last = first + out.size
+    if labels and n_stats == 4:
+        column_0 = left[0][first:last]
+        column_1 = left[1][first:last]
+        column_2 = left[2][first:last]
+        column_3 = left[3][first:last]
+        absent_0, absent_1, absent_2, absent_3 = absent[0], absent[1], absent[2], absent[3]
+        total_0, total_1, total_2, total_3 = total[0], total[1], total[2], total[3]
+        for i in range(out.size):
+            a = column_0[i] + absent_0
+            b = column_1[i] + absent_1
+            c = column_2[i] + absent_2
+            d = column_3[i] + absent_3
+            score = (a * a + b * b + c * c + d * d) / (a + b + c + d)
+            a = total_0 - a
+            b = total_1 - b
+            c = total_2 - c
+            d = total_3 - d
+            out[i] = score + (a * a + b * b + c * c + d * d) / (a + b + c + d)
+    elif labels:
+        for i in range(out.size):
+            mass = 0.0
+            squares = 0.0
+            other_mass = 0.0
+            other_squares = 0.0
+            for k in range(n_stats):
+                a = left[k, first + i] + absent[k]
+                mass += a
+                squares += a * a
+                a = total[k] - a
+                other_mass += a
+                other_squares += a * a
+            out[i] = squares / mass + other_squares / other_mass
+    else:
+        column_0 = left[0][first:last]
+        column_1 = left[1][first:last]
+        absent_0, absent_1 = absent[0], absent[1]
+        total_0, total_1 = total[0], total[1]
+        for i in range(out.size):
+            a = column_0[i] + absent_0
+            b = column_1[i] + absent_1
+            score = b * b / a
+            a = total_0 - a
+            b = total_1 - b
+            out[i] = score + b * b / a
+
+
+@njit(cache=True, nogil=True)
+def _accumulate(histogram, bin_of, left):
+    """Running sums over the bins with entries, which are emptied."""
+    n_stats = left.shape[0]
+    k = 0
+    while k + 4 <= n_stats:  # sums of their own do not wait for one another
+        a = b = c = d = 0.0
+        for i in range(bin_of.size):
+            at = np.uint64(bin_of[i])
+            a += histogram[at, k]
+            b += histogram[at, k + 1]
+            c += histogram[at, k + 2]
+            d += histogram[at, k + 3]
+            left[k, i] = a
+            left[k + 1, i] = b
+            left[k + 2, i] = c
+            left[k + 3, i] = d
+            histogram[at, k] = 0.0
+            histogram[at, k + 1] = 0.0
+            histogram[at, k + 2] = 0.0
+            histogram[at, k + 3] = 0.0
+        k += 4
+    while k < n_stats:
+        a = 0.0
+        for i in range(bin_of.size):
+            at = np.uint64(bin_of[i])
+            a += histogram[at, k]
+            left[k, i] = a
+            histogram[at, k] = 0.0
+        k += 1
+
+
+@njit(cache=True, nogil=True)
 def _best_splits(
-    active,
-    pair_ptr,
-    selected,
     pair_node,
+    pair_lo,
     pair_count,
-    start,
-    end,
+    selected,
     rows,
     bins,
-    node_of_row,
     node_size,
     totals,
     y,
@@ -251,126 +411,94 @@ def _best_splits(
     labels,
     min_leaf,
     best_score,
-    best_feature,
+    best_pair,
     best_bin,
     best_left,
 ):
     """Best split of every node over its drawn features, with both directions for absent rows."""
-    n_nodes = node_size.size
     n_stats = totals.shape[1]
-    longest = 0
-    for index in range(active.size):
-        f = active[index]
-        longest = max(longest, end[f] - start[f])
-    buffer_row = np.empty(longest, np.int32)
-    buffer_bin = np.empty(longest, np.uint8)
-    slot_of_node = np.full(n_nodes, -1, np.int32)
-    slot_pair = np.empty(n_nodes, np.int64)
-    slot_end = np.empty(n_nodes, np.int64)
     histogram = np.zeros((256, n_stats), np.float64)
     histogram_count = np.zeros(256, np.int32)
-    left = np.empty(n_stats, np.float64)
-    right = np.empty(n_stats, np.float64)
+    bin_of = np.empty(257, np.uint8)
+    n_left = np.empty(256, np.int32)
+    left = np.empty((n_stats, 256), np.float64)
+    nothing = np.zeros(n_stats, np.float64)
     absent = np.empty(n_stats, np.float64)
-    for index in range(active.size):
-        f = active[index]
-        n_slots = 0
-        filled = 0
-        for p in range(pair_ptr[index], pair_ptr[index + 1]):
-            if selected[p] == 1:
-                slot_of_node[pair_node[p]] = n_slots
-                slot_pair[n_slots] = p
-                slot_end[n_slots] = filled
-                filled += pair_count[p]
-                n_slots += 1
-        if n_slots == 0:
+    scores = np.empty(256, np.float64)
+    for p in range(pair_node.size):
+        if selected[p] == 0:
             continue
-        for e in range(start[f], end[f]):
-            r = rows[e]
-            s = slot_of_node[node_of_row[r]]
-            if s >= 0:
-                t = slot_end[s]
-                buffer_row[t] = r
-                buffer_bin[t] = bins[e]
-                slot_end[s] = t + 1
-        for s in range(n_slots):
-            p = slot_pair[s]
-            a = pair_node[p]
-            slot_of_node[a] = -1
-            hi = slot_end[s]
-            lo = hi - pair_count[p]
-            size = node_size[a]
-            n_absent = size - pair_count[p]
-            lowest = 255
-            highest = 0
-            for t in range(lo, hi):
-                b = buffer_bin[t]
-                r = buffer_row[t]
-                lowest = min(lowest, b)
-                highest = max(highest, b)
+        a = pair_node[p]
+        size = node_size[a]
+        n_absent = size - pair_count[p]
+        lowest = 255
+        highest = 0
+        if labels:
+            for e in range(pair_lo[p], pair_lo[p] + pair_count[p]):
+                b = np.uint64(bins[e])
+                r = np.uint32(rows[e])
+                lowest = min(lowest, np.int64(b))
+                highest = max(highest, np.int64(b))
                 histogram_count[b] += 1
-                if labels:
-                    histogram[b, label[r]] += weight[r]
-                else:
-                    histogram[b, 0] += weight[r]
-                    histogram[b, 1] += weight[r] * y[r]
-            for k in range(n_stats):
-                absent[k] = totals[a, k]
-                left[k] = 0.0
-            if n_absent > 0:
-                for b in range(lowest, highest + 1):
-                    if histogram_count[b] > 0:
-                        for k in range(n_stats):
-                            absent[k] -= histogram[b, k]
-            n_left = 0
-            for b in range(lowest, highest + 1):
-                if histogram_count[b] == 0:
-                    continue
-                n_left += histogram_count[b]
+                histogram[b, np.uint64(label[r])] += weight[r]
+        else:
+            for e in range(pair_lo[p], pair_lo[p] + pair_count[p]):
+                b = np.uint64(bins[e])
+                r = np.uint32(rows[e])
+                lowest = min(lowest, np.int64(b))
+                highest = max(highest, np.int64(b))
+                histogram_count[b] += 1
+                histogram[b, 0] += weight[r]
+                histogram[b, 1] += weight[r] * y[r]
+        m = 0
+        for b in range(lowest, highest + 1):
+            bin_of[m] = b
+            m += histogram_count[b] > 0
+        so_far = 0
+        for i in range(m):
+            at = np.uint64(bin_of[i])
+            so_far += histogram_count[at]
+            n_left[i] = so_far
+            histogram_count[at] = 0
+        _accumulate(histogram, bin_of[:m], left)
+        # cuts that leave enough rows on both sides, absent rows going right and then left
+        first = 0
+        while first < m and n_left[first] < min_leaf:
+            first += 1
+        last = m
+        while last > first and size - n_left[last - 1] < min_leaf:
+            last -= 1
+        top = -np.inf
+        at = -1
+        absent_left = False
+        if last > first:
+            _scores(left, first, nothing, totals[a], labels, scores[: last - first])
+            for i in range(last - first):
+                if scores[i] > top:
+                    top = scores[i]
+                    at = first + i
+        if n_absent > 0:
+            first = 0
+            while first < m - 1 and n_left[first] + n_absent < min_leaf:
+                first += 1
+            last = m - 1
+            while last > first and pair_count[p] - n_left[last - 1] < min_leaf:
+                last -= 1
+            if last > first:
                 for k in range(n_stats):
-                    left[k] += histogram[b, k]
-                    histogram[b, k] = 0.0
-                histogram_count[b] = 0
-                if n_left >= min_leaf and size - n_left >= min_leaf:
-                    for k in range(n_stats):
-                        right[k] = totals[a, k] - left[k]
-                    score = _score(left, labels) + _score(right, labels)
-                    if score > best_score[a]:
-                        best_score[a] = score
-                        best_feature[a] = f
-                        best_bin[a] = b
-                        # without absent rows here, later ones follow the majority
-                        best_left[a] = 1 if n_absent == 0 and 2 * n_left >= size else 0
-                if n_absent > 0 and b < highest:
-                    if n_left + n_absent >= min_leaf and size - n_left - n_absent >= min_leaf:
-                        for k in range(n_stats):
-                            left[k] += absent[k]
-                            right[k] = totals[a, k] - left[k]
-                        score = _score(left, labels) + _score(right, labels)
-                        for k in range(n_stats):
-                            left[k] -= absent[k]
-                        if score > best_score[a]:
-                            best_score[a] = score
-                            best_feature[a] = f
-                            best_bin[a] = b
-                            best_left[a] = 1
-
-
-@njit(cache=True, nogil=True)
-def _route(start, end, rows, bins, node_of_row, best_feature, best_bin, goes_left):
-    """Sends the rows in which the chosen feature is present to the side of their value."""
-    order = np.argsort(best_feature)
-    previous = -1
-    for i in range(order.size):
-        f = best_feature[order[i]]
-        if f < 0 or f == previous:
-            continue
-        previous = f
-        for e in range(start[f], end[f]):
-            r = rows[e]
-            a = node_of_row[r]
-            if best_feature[a] == f:
-                goes_left[r] = 1 if bins[e] <= best_bin[a] else 0
+                    absent[k] = totals[a, k] - left[k, m - 1]
+                _scores(left, first, absent, totals[a], labels, scores[: last - first])
+                for i in range(last - first):
+                    if scores[i] > top or (scores[i] == top and first + i < at):
+                        top = scores[i]
+                        at = first + i
+                        absent_left = True
+        if top > best_score[a]:
+            best_score[a] = top
+            best_pair[a] = p
+            best_bin[a] = bin_of[at]
+            # without absent rows here, later ones follow the majority
+            best_left[a] = absent_left or (n_absent == 0 and 2 * n_left[at] >= size)
 
 
 @njit(cache=True, nogil=True)
@@ -396,7 +524,7 @@ def grow_tree(
 
     Returns ``(feature, bin, default_left, child, gain, leaf_ptr, leaf_rows)``: ``feature`` is -1 at
     a leaf; ``child`` is the left child (the right one follows it), at a leaf the leaf's number.
-    ``start``, ``end``, ``rows`` and ``bins`` are overwritten.
+    ``rows`` and ``bins`` are overwritten.
     """
     n = y.size
     labels = grid.size > 0
@@ -410,17 +538,6 @@ def grow_tree(
     leaf_ptr = np.zeros(capacity + 1, np.int64)
     leaf_rows = np.empty(n, np.int32)
     order = np.arange(n).astype(np.int32)
-    new_order = np.empty(n, np.int32)
-    node_of_row = np.zeros(n, np.int32)
-    goes_left = np.zeros(n, np.uint8)
-    label = np.zeros(n, np.uint8)
-    active = np.arange(start.size).astype(np.int32)
-    node_id = np.zeros(1, np.int64)
-    node_lo = np.zeros(1, np.int64)
-    node_hi = np.full(1, n, np.int64)
-    n_nodes = 1
-    n_leaves = 0
-    depth = 0
     if n < max(min_split, 2 * min_leaf) or y[0] == y[n - 1] or max_depth == 0:
         child[0] = 0
         leaf_ptr[1] = n
@@ -433,6 +550,24 @@ def grow_tree(
             leaf_ptr[:2],
             order,
         )
+    y = y.copy()
+    weight = weight.copy()
+    next_order = np.empty(n, np.int32)
+    next_y = np.empty(n, np.float64)
+    next_weight = np.empty(n, np.float64)
+    new_row = np.empty(n, np.int32)
+    goes_left = np.empty(n, np.uint8)
+    label = np.zeros(n, np.uint8)
+    thresholds = np.empty(grid.size, np.float64)
+    node_id = np.zeros(1, np.int64)
+    node_lo = np.zeros(1, np.int64)
+    node_hi = np.full(1, n, np.int64)
+    n_nodes = 1
+    n_leaves = 0
+    depth = 0
+    pair_feature, pair_node, pair_lo, pair_count, pair_varies = _first_pairs(
+        start, end, bins, n, min_leaf
+    )
     while node_id.size > 0:
         level = node_id.size
         size = node_hi - node_lo
@@ -440,43 +575,21 @@ def grow_tree(
         best_score = np.empty(level, np.float64)
         parent = np.empty(level, np.float64)
         for a in range(level):
+            lo = node_lo[a]
+            hi = node_hi[a]
             if labels:
-                _relabel(order, node_lo[a], node_hi[a], y, weight, grid, label)
-            for i in range(node_lo[a], node_hi[a]):
-                r = order[i]
-                if labels:
-                    totals[a, label[r]] += weight[r]
-                else:
-                    totals[a, 0] += weight[r]
-                    totals[a, 1] += weight[r] * y[r]
+                _relabel(y[lo:hi], weight[lo:hi], grid, thresholds, label[lo:hi])
+                for i in range(lo, hi):
+                    totals[a, label[i]] += weight[i]
+            else:
+                for i in range(lo, hi):
+                    totals[a, 0] += weight[i]
+                    totals[a, 1] += weight[i] * y[i]
             parent[a] = _score(totals[a], labels)
             slack = tolerance if not labels else 1e-10 * np.sum(totals[a])
             best_score[a] = parent[a] + slack
-        room = 0
-        for index in range(active.size):
-            f = active[index]
-            room += min(level, (end[f] - start[f]) // min_leaf)
-        pair_ptr = np.zeros(active.size + 1, np.int64)
-        pair_node = np.empty(room, np.int32)
-        pair_count = np.empty(room, np.int32)
-        n_active, n_pairs = _count_presence(
-            active,
-            start,
-            end,
-            rows,
-            bins,
-            node_of_row,
-            size,
-            min_leaf,
-            pair_ptr,
-            pair_node,
-            pair_count,
-        )
-        active = active[:n_active].copy()
         selected = _draw_features(
-            active,
-            pair_ptr,
-            n_pairs,
+            pair_feature,
             pair_node,
             pair_count,
             size,
@@ -487,20 +600,16 @@ def grow_tree(
             always,
             seed,
         )
-        best_feature = np.full(level, -1, np.int32)
+        best_pair = np.full(level, -1, np.int64)
         best_bin = np.zeros(level, np.uint8)
         best_left = np.zeros(level, np.uint8)
         _best_splits(
-            active,
-            pair_ptr,
-            selected,
             pair_node,
+            pair_lo,
             pair_count,
-            start,
-            end,
+            selected,
             rows,
             bins,
-            node_of_row,
             size,
             totals,
             y,
@@ -509,14 +618,12 @@ def grow_tree(
             labels,
             min_leaf,
             best_score,
-            best_feature,
+            best_pair,
             best_bin,
             best_left,
         )
-        for a in range(level):
-            for i in range(node_lo[a], node_hi[a]):
-                goes_left[order[i]] = best_left[a]
-        _route(start, end, rows, bins, node_of_row, best_feature, best_bin, goes_left)
+        left_node = np.full(level, -1, np.int32)
+        right_node = np.full(level, -1, np.int32)
         next_id = np.empty(2 * level, np.int64)
         next_lo = np.empty(2 * level, np.int64)
         next_hi = np.empty(2 * level, np.int64)
@@ -527,48 +634,76 @@ def grow_tree(
             lo = node_lo[a]
             hi = node_hi[a]
             node = node_id[a]
-            if best_feature[a] < 0:
-                _close_leaf(order, lo, hi, leaf_ptr, leaf_rows, n_leaves, node_of_row)
+            p = best_pair[a]
+            if p < 0:
+                _close_leaf(order[lo:hi], leaf_ptr, leaf_rows, n_leaves)
                 child[node] = n_leaves
                 n_leaves += 1
                 continue
-            feature[node] = best_feature[a]
+            goes_left[lo:hi] = best_left[a]
+            for e in range(pair_lo[p], pair_lo[p] + pair_count[p]):
+                goes_left[np.uint32(rows[e])] = bins[e] <= best_bin[a]
+            feature[node] = pair_feature[p]
             split_bin[node] = best_bin[a]
             default_left[node] = best_left[a]
             gain[node] = best_score[a] - parent[a]
             child[node] = n_nodes
             for side in range(2):
+                below = n_nodes + side
                 lo_side = t
                 for i in range(lo, hi):
-                    r = order[i]
-                    if goes_left[r] == 1 - side:
-                        new_order[t] = r
+                    if goes_left[i] == 1 - side:
+                        next_order[t] = order[i]
+                        next_y[t] = y[i]
+                        next_weight[t] = weight[i]
+                        new_row[i] = t
                         t += 1
-                below = n_nodes + side
-                first = y[new_order[lo_side]]
-                last = y[new_order[t - 1]]
                 rows_here = t - lo_side
                 if (
                     depth == max_depth
                     or rows_here < min_split
                     or rows_here < 2 * min_leaf
-                    or first == last
+                    or next_y[lo_side] == next_y[t - 1]
                 ):
-                    _close_leaf(new_order, lo_side, t, leaf_ptr, leaf_rows, n_leaves, node_of_row)
+                    _close_leaf(next_order[lo_side:t], leaf_ptr, leaf_rows, n_leaves)
                     child[below] = n_leaves
                     n_leaves += 1
+                    for i in range(lo, hi):
+                        if goes_left[i] == 1 - side:
+                            new_row[i] = -1
+                    t = lo_side
                 else:
-                    for i in range(lo_side, t):
-                        node_of_row[new_order[i]] = n_next
+                    if side == 0:
+                        left_node[a] = n_next
+                    else:
+                        right_node[a] = n_next
                     next_id[n_next] = below
                     next_lo[n_next] = lo_side
                     next_hi[n_next] = t
                     n_next += 1
             n_nodes += 2
-        order, new_order = new_order, order
+        order, next_order = next_order, order
+        y, next_y = next_y, y
+        weight, next_weight = next_weight, weight
         node_id = next_id[:n_next].copy()
         node_lo = next_lo[:n_next].copy()
         node_hi = next_hi[:n_next].copy()
+        if n_next > 0:
+            pair_feature, pair_node, pair_lo, pair_count, pair_varies = _divide_pairs(
+                pair_feature,
+                pair_node,
+                pair_lo,
+                pair_count,
+                pair_varies,
+                rows,
+                bins,
+                new_row,
+                left_node,
+                right_node,
+                node_lo,
+                node_hi,
+                min_leaf,
+            )
     return (
         feature[:n_nodes],
         split_bin[:n_nodes],
@@ -581,13 +716,10 @@ def grow_tree(
 
 
 @njit(cache=True, nogil=True)
-def _close_leaf(order, lo, hi, leaf_ptr, leaf_rows, leaf, node_of_row):
+def _close_leaf(members, leaf_ptr, leaf_rows, leaf):
     t = leaf_ptr[leaf]
-    for i in range(lo, hi):
-        leaf_rows[t] = order[i]
-        node_of_row[order[i]] = -1
-        t += 1
-    leaf_ptr[leaf + 1] = t
+    leaf_rows[t : t + members.size] = members
+    leaf_ptr[leaf + 1] = t + members.size
 
 
 @njit(cache=True, nogil=True)
