@@ -5,7 +5,8 @@
 
 Every contestant trains for the same time on the same machine, one after the other, each in a
 process of its own (so that peak memory is its own); ``--clock cpu`` counts CPU time, which is fair
-where other work takes turns. All read the target, the week of the year and the known event; ``mqcnn-recipe`` also reads product and store, as the shipped recipe does.
+where other work takes turns. All read the target, the week of the year and the known event;
+``mqcnn-recipe`` also reads product and store, as the shipped recipe does.
 
 A forecast point is one (series, forecast date, horizon) that the loss is charged for, counted step
 by step from the very masks that enter each loss. Peers run with their own default sizes; those of
@@ -301,20 +302,15 @@ def run_gluonts(name: str, protocol: Protocol, options: argparse.Namespace) -> d
     weekday = pd.Timestamp(day).strftime("%a").upper()
     freq = f"W-{weekday}"
 
-    def data(panel: Any) -> ListDataset:
+    def data(panel: Any, ahead: int) -> ListDataset:
         entries = []
         for i in range(len(panel)):
             row, length = np.array([i]), int(panel.lengths[i])
-            known = known_features(panel, row, np.array([length + h]), length + h)[0]
+            known = known_features(panel, row, np.array([length + ahead]), length + ahead)[0]
             first = panel.frequency.time(panel.starts[i : i + 1])[0].astype("datetime64[D]")
             entries.append({"start": pd.Period(first, freq=freq), "target": panel.series(i),
                             "feat_dynamic_real": known.T[2:]})  # fmt: skip
         return ListDataset(entries, freq=freq)
-
-    def without_future(dataset: ListDataset) -> ListDataset:
-        for entry in dataset:
-            entry["feat_dynamic_real"] = entry["feat_dynamic_real"][:, : len(entry["target"])]
-        return dataset
 
     def counted(original: Callable, context: int) -> Callable:
         def training_step(self: Any, batch: Any, batch_idx: int) -> Any:
@@ -339,14 +335,14 @@ def run_gluonts(name: str, protocol: Protocol, options: argparse.Namespace) -> d
         module.training_step = counted(module.training_step, 0)
         dims = {"dynamic_dims": [events]} if events else {}
         estimator = TemporalFusionTransformerEstimator(quantiles=LEVELS, **dims, **shared)
-    train = data(protocol.train)
+    train = data(protocol.train, 0)
     predictor: list[Any] = []
     result = clock.fit(lambda: predictor.append(estimator.train(train)))
     network = predictor[0].prediction_net
     result["parameters"] = sum(p.numel() for p in network.parameters())
 
     def predict(panel: Any) -> np.ndarray:
-        forecasts = predictor[0].predict(data(panel))
+        forecasts = predictor[0].predict(data(panel, h))
         return np.stack([np.stack([f.quantile(q) for q in LEVELS], -1) for f in forecasts])
 
     scored = protocol.scored
