@@ -100,7 +100,7 @@ format: $(VENV)/.installed-dev  ## write the code in the project's form
 	@$(BIN)/ruff format .
 
 bench: $(VENV)/.installed-bench  ## ours against the peers, every file of benchmarks/
-	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python "$$file"; done
+	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python "$$file"; done
 
 docs: $(VENV)/.installed-docs  ## the user's pages, into site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -107,7 +107,11 @@ class AnalogNew(BaseEstimator):
         for start in range(0, len(own), 512):
             part = slice(start, start + 512)
             result[part] = self._chunk(
-                own[part], ages[part], h, categories[part], numbers[part],
+                own[part],
+                ages[part],
+                h,
+                categories[part],
+                numbers[part],
                 None if rows is None else rows[part],
             )
         return result

@@ -291,9 +291,7 @@ class DistributionEngine(BaseEstimator):
         if self.method != "cqr":
             return [((y - point) / scale)[usable]]
         if not self.symmetric:
-            return [
-                ((y - f[..., j]) / scale)[usable] for j in range(len(self.levels_))
-            ]
+            return [((y - f[..., j]) / scale)[usable] for j in range(len(self.levels_))]
         kinds = []
         for j, other in self._pairs():
             low, high = f[..., min(j, other)], f[..., max(j, other)]

@@ -125,10 +125,13 @@ class PriceElasticity(BaseEstimator):
             last = _median_of_last(clean[:, :start], self.window)
             reference[:, start:] = last[:, None]
         with np.errstate(all="ignore"):
-            seen = np.stack([
-                np.nanmin(np.where(np.isfinite(past), past, np.inf), axis=1, initial=np.inf),
-                np.nanmax(np.where(np.isfinite(past), past, -np.inf), axis=1, initial=-np.inf),
-            ], axis=1)
+            seen = np.stack(
+                [
+                    np.nanmin(np.where(np.isfinite(past), past, np.inf), axis=1, initial=np.inf),
+                    np.nanmax(np.where(np.isfinite(past), past, -np.inf), axis=1, initial=-np.inf),
+                ],
+                axis=1,
+            )
         low = self.extrapolate[0] * seen[:, :1]
         high = self.extrapolate[1] * seen[:, 1:]
         bounded = np.isfinite(low) & np.isfinite(high)
@@ -142,8 +145,15 @@ class PriceElasticity(BaseEstimator):
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
         """What was learned, as JSON values and arrays."""
-        names = ("slope", "variance", "elasticity", "group_slope", "group_spread",
-                 "feature_effect", "seen")
+        names = (
+            "slope",
+            "variance",
+            "elasticity",
+            "group_slope",
+            "group_spread",
+            "feature_effect",
+            "seen",
+        )
         return (
             {"dropped": self.dropped_, "parent": self.feature_parent_, "groups": self.groups_},
             {name: getattr(self, f"{name}_") for name in names},

@@ -129,9 +129,9 @@ class SeasonalAddon(BaseEstimator):
             return
         cell = row * self.phases_ + phase
         parent = self.log_group_[groups]
-        self.log_series_ = self._index(
-            cell, share, weight, count, parent, self.lam_series
-        ).astype(np.float32)
+        self.log_series_ = self._index(cell, share, weight, count, parent, self.lam_series).astype(
+            np.float32
+        )
 
     def _index(
         self,
