@@ -56,12 +56,20 @@ def cut_points(
     Up to ``max_bins`` distinct values get a bin each; more are cut into bins of about equal weight.
     A cut lies half-way between its neighbours, so that unseen values go to the nearer side.
     """
-    order = np.argsort(values, kind="stable")
+    return _cut(values, weights, max_bins)[0]
+
+
+def _cut(
+    values: NDArray[np.float32], weights: NDArray[np.float64], max_bins: int
+) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """Cut points of one column, and the bin of each value, from 1."""
+    # sorting pairs of (value, place) is a stable order, and faster than asking for one
+    place = np.arange(len(values), dtype=np.uint64)
+    key = np.sort((_sortable(values) << np.uint64(32)) | place)
+    order = (key & np.uint64(0xFFFFFFFF)).astype(np.int64)
     ordered = values[order]
     starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
     distinct = ordered[starts]
-    if len(distinct) <= 1:
-        return np.empty(0, dtype=np.float32)
     if len(distinct) <= max_bins:
         last = np.arange(len(distinct) - 1)
     else:
@@ -70,7 +78,18 @@ def cut_points(
             (mass * (max_bins / mass[-1]) * (1 - 1e-12)).astype(np.int64), max_bins - 1
         )
         last = np.flatnonzero(bin_of[1:] != bin_of[:-1])
-    return _between(distinct[last], distinct[last + 1])
+    opens = np.zeros(len(values), dtype=np.uint8)
+    opens[starts[last + 1]] = 1
+    bins = np.empty(len(values), dtype=np.uint8)
+    bins[order] = np.cumsum(opens, dtype=np.uint8) + np.uint8(1)
+    return _between(distinct[last], distinct[last + 1]), bins
+
+
+def _sortable(values: NDArray[np.float32]) -> NDArray[np.uint64]:
+    """Whole numbers below 2^32 in the order of the values; both zeros are one."""
+    bits = (values + np.float32(0)).view(np.uint32)
+    sign = np.uint32(1 << 31)
+    return np.where(bits >= sign, ~bits, bits | sign).astype(np.uint64)
 
 
 def bin_columns(
@@ -99,8 +118,8 @@ def bin_columns(
     for column in long:
         start, end = column_ptr[column], column_ptr[column + 1]
         present = values[start:end]
-        pieces.append(cut_points(present, weights[rows[start:end]], max_bins))
-        bins[start:end] = np.searchsorted(pieces[-1], present, side="left") + 1
+        cuts_here, bins[start:end] = _cut(present, weights[rows[start:end]], max_bins)
+        pieces.append(cuts_here)
         counts[column] = len(pieces[-1])
     is_short = np.repeat(sizes <= max_bins, sizes)
     owner = np.repeat(np.arange(len(sizes)), sizes)[is_short]
@@ -125,7 +144,8 @@ def _rank_bins(
 
     Takes the column of each value; gives each value's bin, and the columns and places of the cuts.
     """
-    order = np.lexsort((values, owner))
+    # columns are in order already, and equal values share a bin: any order of theirs will do
+    order = np.argsort((owner.astype(np.uint64) << np.uint64(32)) | _sortable(values))
     column, ordered = owner[order], values[order]
     opens = np.ones(len(order), dtype=bool)  # a new column
     opens[1:] = column[1:] != column[:-1]
