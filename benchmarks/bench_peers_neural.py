@@ -123,7 +123,7 @@ def run_ours(name: str, protocol: Protocol, options: argparse.Namespace) -> dict
     by_cpu = options.clock == "cpu"
     step = (used[1] - used[0]) / 20 if by_cpu else trial.history_[0].seconds / 23
     model = MQCNN(
-        **arguments, max_steps=max(10, int(options.seconds / step)),
+        **arguments, max_steps=max(10, int(0.95 * options.seconds / step)),
         time_limit=None if by_cpu else options.seconds,
     )  # fmt: skip
     with counted_points() as points:

@@ -148,14 +148,14 @@ def _open(folder: Path) -> Any:
 def _fit(panel: Any, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     from foretell.estimators import MQCNN
 
-    # The schedule must end with the time: the number of steps follows from a step's time.
+    # The schedule must end within the time: the number of steps follows from that of a step.
     arguments = {"h": HORIZON, "threads": options.threads}
     rows = np.arange(0, len(panel), max(1, len(panel) // 5000))
     trial = panel.select(rows)
     MQCNN(**arguments, max_steps=3).fit(trial)
     step = MQCNN(**arguments, max_steps=30).fit(trial).history_[0].seconds / 30
     model = MQCNN(
-        **arguments, max_steps=int(options.seconds / step), time_limit=options.seconds
+        **arguments, max_steps=int(0.9 * options.seconds / step), time_limit=options.seconds
     ).fit(panel)
     model.save(folder / "model")
     result = model.history_[0]
