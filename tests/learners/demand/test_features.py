@@ -315,3 +315,34 @@ def test_a_feature_of_ones_own(panel):
     assert pack.names_[-1] == "last_over_scale"
     with pytest.raises(ParameterError, match="twice"):
         FeaturePack(HORIZON, features=[Peak(), Peak()]).fit(panel)
+
+
+def test_covariates_in_another_order_give_the_same_features():
+    panel = make_panel()
+    panel = replace(
+        panel,
+        known={**panel.known, "discount": panel.known["price"] * 3 + 1},
+        past={**panel.past, "traffic": panel.past["weather"] * 2 + 5},
+        static_real={**panel.static_real, "age": panel.static_real["size"] + 40},
+    )
+    turned = replace(
+        panel,
+        **{
+            kind: dict(reversed(list(getattr(panel, kind).items())))
+            for kind in ("known", "past", "static_real")
+        },
+    )
+    pack = FeaturePack(HORIZON).fit(panel)
+    rows = FeatureRows.ahead(panel, np.arange(len(panel)), HORIZON)
+    np.testing.assert_array_equal(
+        pack.compute(turned, rows).values, pack.compute(panel, rows).values
+    )
+
+
+def test_events_that_are_no_longer_marked_are_refused():
+    panel = make_panel()
+    rows = FeatureRows.ahead(panel, np.arange(2), HORIZON)
+    pack = FeaturePack(HORIZON).fit(panel)
+    assert panel.events
+    with pytest.raises(DataError, match="not those of the fit"):
+        pack.compute(replace(panel, events=()), rows)

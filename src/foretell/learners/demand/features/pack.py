@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -216,8 +216,10 @@ class FeaturePack:
         codes = np.zeros((n, len(self.vocabularies_)), np.int32)
         for where, view in self._views(panel, rows, tables):
             with np.errstate(invalid="ignore", divide="ignore"):
-                columns = [c for f in self.features for c in f.compute(view).values()]
-                values[where] = np.column_stack(columns)
+                found = {n: c for f in self.features for n, c in f.compute(view).items()}
+                # By name: a panel may hold the covariates of the fit in another order.
+                self._check_names(found)
+                values[where] = np.column_stack([found[name] for name in self.names_])
             scale[where], anchor[where] = view.scale, view.anchor
             for j, name in enumerate(self.vocabularies_):
                 codes[where, j] = view.codes[name][view.local]
@@ -271,6 +273,15 @@ class FeaturePack:
                     column=extra[0],
                     hint=f"Known to the model are {self.columns_[kind]}",
                 )
+
+    def _check_names(self, found: Iterable[str]) -> None:
+        other = set(found) ^ set(self.names_)
+        if other:
+            raise DataError(
+                "the features of this panel are not those of the fit",
+                column=min(other),
+                hint=f"Mark the same known covariates as events: {self.columns_['events']}",
+            )
 
     def _codes(self, panel: Panel, name: str) -> NDArray[np.int32]:
         if name not in panel.static_categorical:
