@@ -377,3 +377,52 @@ def test_calibration_is_honest_in_time_and_survives_saving(tmp_path):
 
     again = learn_from_origins(plain, panel, [1, 2, 3, 4], "cqr")
     np.testing.assert_allclose(again.shifts, model.calibration_.shifts)
+
+
+@pytest.mark.parametrize("method", ["cqr", "engine"])
+def test_calibrated_demand_is_not_negative(method):
+    panel = make_panel(n=24, noise=1.5)
+    panel.target[::3] = 0
+    model = MQCNN(**SMALL, span_targets=[(0, 2)], calibrate=method).fit(panel)
+    assert model.holds_at_zero_
+    forecast = model.predict(panel)
+    assert (forecast.values >= 0).all()
+    assert all((sums >= 0).all() for sums in forecast.spans.values())
+    raw = model.calibration_.apply(model._uncalibrated(panel, [0]))
+    assert (raw.values < 0).any()  # the hold does something here
+
+
+def test_calibration_leaves_out_what_a_stock_out_cut():
+    from foretell.estimators.calibration import learn_from_origins
+
+    panel = make_panel(n=24)
+    fields = {name: getattr(panel, name) for name in Panel.__dataclass_fields__}
+    model = MQCNN(**SMALL).fit(panel.cut(H))
+    cut = np.zeros(panel.target.size, bool)
+    cut[::5] = True
+    sold = np.where(cut, panel.target * 0.1, panel.target).astype(np.float32)
+    # The cut periods lie in the held-out part only, so that both models see the same past.
+    recent = np.arange(panel.target.size) % 48 >= 48 - H
+    cut, sold = cut & recent, np.where(recent, sold, panel.target)
+    gone = np.where(cut, np.float32(np.nan), panel.target)
+    flagged = Panel(**{**fields, "target": sold, "censored": cut})
+    missing = Panel(**{**fields, "target": gone})
+    ours = learn_from_origins(model, flagged, [H], "cqr")
+    np.testing.assert_allclose(ours.shifts, learn_from_origins(model, missing, [H], "cqr").shifts)
+
+
+def test_calibration_on_one_held_out_period():
+    levels = np.array([0.1, 0.5, 0.9])
+    rng = np.random.default_rng(0)
+    outcomes = np.full((900, H), np.nan, np.float32)
+    outcomes[:, 0] = rng.lognormal(2, 1, 900)
+    values = np.tile(np.array([1, 2, 3], np.float32), (900, H, 1))
+    forecast = Forecast(
+        np.array([str(i) for i in range(900)], object), np.zeros(900, np.int64), Frequency(),
+        levels, values,
+    )  # fmt: skip
+    for method in ("cqr", "engine"):
+        calibration = Calibration.learn(method, forecast, outcomes)
+        assert calibration.edges.tolist() == [H]
+        got = coverage(outcomes[:, :1], calibration.apply(forecast).values[:, :1])
+        np.testing.assert_allclose(got, levels, atol=0.02)

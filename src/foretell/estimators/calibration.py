@@ -219,6 +219,11 @@ def learn_from_origins(
     """Corrections from a fitted model's forecasts at origins whose outcomes it has not seen."""
     forecast = model._predict_origins(panel, list(back))
     outcomes = panel.outcomes(list(forecast.ids), forecast.cutoffs, model.h)
+    if panel.censored is not None:
+        # Sales that a stock-out cut are not the demand: quantiles must not come down to them.
+        rows = np.array([panel.positions[str(i)] for i in forecast.ids], np.int64)
+        stops = forecast.cutoffs - panel.starts[rows] + 1 + model.h
+        outcomes[panel.censored_windows(rows, stops, model.h)] = np.nan
     return Calibration.learn(method, forecast, outcomes)
 
 
@@ -228,8 +233,9 @@ def _bucket_edges(counts: NDArray[np.int64]) -> NDArray[np.int64]:
     buckets = max(1, min(_BUCKETS, len(counts), total // _ENOUGH))
     cumulative = np.cumsum(counts)
     edges = np.searchsorted(cumulative, total * np.arange(1, buckets + 1) / buckets) + 1
-    edges[-1] = len(counts)
-    return np.unique(np.minimum(edges, len(counts)))
+    # The last bucket goes on to the end, and has outcomes of its own.
+    edges = edges[cumulative[np.minimum(edges, len(counts)) - 1] < total]
+    return np.unique([*edges, len(counts)])
 
 
 def _conformal_quantiles(errors: NDArray, levels: NDArray) -> NDArray[np.float64]:

@@ -339,6 +339,9 @@ class MQCNN(NeuralForecaster):
             {span: np.ascontiguousarray(flat[:, s]) for s, span in enumerate(spans)},
         )
 
+    def _holds_at_zero(self) -> bool:
+        return bool(self.holds_at_zero_)
+
     def _data_state(self) -> dict[str, Any]:
         return {
             "spec": self.spec_.to_dict(),

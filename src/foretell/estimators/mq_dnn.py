@@ -237,6 +237,9 @@ class MQDNN(NeuralForecaster):
                 values[number * len(panel) + series] = q.reshape(len(series), self.h, -1)
         return values, {}
 
+    def _holds_at_zero(self) -> bool:
+        return bool(self.positive_)
+
     def _data_state(self) -> dict[str, Any]:
         return {
             "pack": self.pack_.state(), "scaler": self.scaler_.state(),

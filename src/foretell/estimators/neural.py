@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -179,7 +180,17 @@ class NeuralForecaster(Forecaster):
 
     def _predict_origins(self, panel: Panel, back: list[int]) -> Forecast:
         forecast = self._uncalibrated(panel, back)
-        return forecast if self.calibration_ is None else self.calibration_.apply(forecast)
+        if self.calibration_ is None:
+            return forecast
+        forecast = self.calibration_.apply(forecast)
+        if not self._holds_at_zero():
+            return forecast
+        spans = {span: np.maximum(sums, 0) for span, sums in forecast.spans.items()}
+        return replace(forecast, values=np.maximum(forecast.values, 0), spans=spans)
+
+    def _holds_at_zero(self) -> bool:
+        """Whether forecasts are held at zero; a correction must not take them below."""
+        return False
 
     def _uncalibrated(self, panel: Panel, back: list[int]) -> Forecast:
         """Mean of the networks' quantiles at each origin, before any calibration."""
