@@ -140,8 +140,8 @@ def learn_spec(
         horizon=horizon,
         seasons=tuple(int(m) for m in seasons),
         scale_window=scale_window,
-        past={n: _moments(_visible(panel, panel.past[n])) for n in past},
-        known={n: _moments(panel.known[n]) for n in known},
+        past={n: _moments(_visible(panel, panel.past[n], panel.begins)) for n in past},
+        known={n: _moments(_visible(panel, panel.known[n], panel.known_begins)) for n in known},
         static_real={n: _moments(panel.static_real[n]) for n in static if n in panel.static_real},
         static_categorical={
             n: panel.static_categorical[n].vocabulary
@@ -171,10 +171,10 @@ def _series_scales(panel: Panel) -> NDArray[np.float64]:
     return result
 
 
-def _visible(panel: Panel, flat: NDArray) -> NDArray:
+def _visible(panel: Panel, flat: NDArray, begins: NDArray) -> NDArray:
     """Values of the panel's own steps: the flat array also holds what a cut has hidden."""
     series = int(np.searchsorted(np.cumsum(panel.lengths), _SAMPLE)) + 1
-    spans = zip(panel.begins[:series], panel.lengths[:series], strict=True)
+    spans = zip(begins[:series], panel.lengths[:series], strict=True)
     return np.concatenate([flat[begin : begin + length] for begin, length in spans])
 
 
