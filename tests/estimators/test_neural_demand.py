@@ -7,6 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 from sklearn.base import clone
 
 from foretell.data.frequency import Frequency
@@ -426,3 +427,37 @@ def test_calibration_on_one_held_out_period():
         assert calibration.edges.tolist() == [H]
         got = coverage(outcomes[:, :1], calibration.apply(forecast).values[:, :1])
         np.testing.assert_allclose(got, levels, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    "change", [{"hidden": 2**20}, {"layers": 10**9, "encoder": "lstm"}, {"horizon": 10**9}]
+)
+def test_a_model_file_cannot_ask_for_memory_that_it_does_not_fill(fitted, tmp_path, change):
+    fitted.save(tmp_path)
+    path = tmp_path / "model.json"
+    document = json.loads(path.read_text())
+    document["config"]["state"]["data"]["shape"] |= change
+    if "horizon" in change:
+        document["config"]["state"]["data"]["spec"] |= change
+    path.write_text(json.dumps(document))
+    with pytest.raises(ArtefactError):
+        MQCNN.load(tmp_path)
+
+
+def test_loading_leaves_the_random_numbers_of_torch_alone(fitted, tmp_path):
+    fitted.save(tmp_path)
+    before = torch.random.get_rng_state()
+    MQCNN.load(tmp_path)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_what_is_planned_after_the_end_does_not_reach_a_fit():
+    panel = make_panel(known_ahead=3 * H)
+    rng = np.random.default_rng(1)
+    price = rng.uniform(1, 2, panel.known["promotion"].size).astype(np.float32)
+    later = np.arange(price.size) % (48 + 3 * H) >= 48
+    fields = {name: getattr(panel, name) for name in Panel.__dataclass_fields__}
+    known = dict(panel.known)
+    first = Panel(**{**fields, "known": {**known, "price": price}})
+    other = Panel(**{**fields, "known": {**known, "price": np.where(later, price * 50, price)}})
+    assert MQCNN(**SMALL).fit(first).spec_ == MQCNN(**SMALL).fit(other).spec_

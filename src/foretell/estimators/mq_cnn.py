@@ -352,6 +352,8 @@ class MQCNN(NeuralForecaster):
     def _restore_data(self, state: dict[str, Any]) -> None:
         self.spec_ = SequenceSpec.from_dict(state["spec"])
         self.shape_ = MQShape.from_dict(state["shape"])
+        if not self.h == self.spec_.horizon == self.shape_.horizon:
+            raise ValueError(f"h={self.h} is not the horizon {self.shape_.horizon} of the network")
         self.holds_at_zero_ = bool(state["holds_at_zero"])
 
     def _state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
@@ -361,6 +363,9 @@ class MQCNN(NeuralForecaster):
         return state, arrays
 
     def _restore(self, state: dict[str, Any], arrays: dict[str, NDArray]) -> None:
+        layers = int(state["data"]["shape"]["layers"])
+        if layers > len(arrays):  # each has arrays of its own
+            raise ValueError(f"the file does not hold {layers} layers")
         super()._restore(state, arrays)
         self.profiles_ = {
             name: GroupProfile.from_arrays(arrays, f"profile.{name}") for name in self.spec_.groups

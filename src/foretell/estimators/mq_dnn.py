@@ -244,11 +244,13 @@ class MQDNN(NeuralForecaster):
         return {
             "pack": self.pack_.state(), "scaler": self.scaler_.state(),
             "columns": self.columns_.tolist(), "positive": bool(self.positive_),
-            "shape": self.shape_.to_dict(),
+            "shape": self.shape_.to_dict(), "own_features": self.features is not None,
         }  # fmt: skip
 
     def _restore_data(self, state: dict[str, Any]) -> None:
         self.pack_ = FeaturePack.from_state(state["pack"])
+        # For a new fit of the loaded model.
+        self.features = list(self.pack_.features) if state.get("own_features") else None
         self.scaler_ = DenseScaler.from_state(state["scaler"])
         self.columns_ = np.asarray(state["columns"], np.int64)
         self.positive_ = state["positive"]

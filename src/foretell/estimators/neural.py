@@ -231,12 +231,15 @@ class NeuralForecaster(Forecaster):
         self._restore_data(state["data"])
         self.learners_, self.history_ = [], []
         for i in range(state["networks"]):
-            learner = self._make_learner()
-            expected = learner.state_dict()
+            # Sizes first, without memory: a wrong file must not have gigabytes allocated.
+            with torch.device("meta"):
+                expected = self._make_learner().state_dict()
             weights = {name: arrays[f"net{i}.{name}"] for name in expected}
             for name, values in weights.items():
                 if values.shape != tuple(expected[name].shape):
                     raise ValueError(f"net{i}.{name} has shape {values.shape}")
+            with torch.random.fork_rng(devices=[]):
+                learner = self._make_learner()
             learner.load_state_dict({n: torch.from_numpy(v.copy()) for n, v in weights.items()})
             self.learners_.append(learner.eval())
         saved = state["calibration"]

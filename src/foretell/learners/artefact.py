@@ -30,19 +30,30 @@ def save_artefact(
     Args:
         folder: made if it does not exist.
         kind: name of the class that can read it.
-        config: JSON values.
+        config: JSON values; numpy's numbers and arrays and paths become theirs.
         arrays: name -> numeric array.
     """
     folder = Path(folder)
+    document = {"format": FORMAT, "kind": kind, "config": dict(config)}
+    # Before anything is written, so that what cannot be written spoils no older artefact.
+    text = json.dumps(document, indent=1, allow_nan=True, default=_plain)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: np.ascontiguousarray(values) for name, values in arrays.items()}
     partial = folder / f".{_ARRAYS}.partial"
     save_file(tensors, partial)
     os.replace(partial, folder / _ARRAYS)
-    document = {"format": FORMAT, "kind": kind, "config": dict(config)}
     partial = folder / f".{_CONFIG}.partial"
-    partial.write_text(json.dumps(document, indent=1, allow_nan=True), encoding="utf-8")
+    partial.write_text(text, encoding="utf-8")
     os.replace(partial, folder / _CONFIG)
+
+
+def _plain(value: Any) -> Any:
+    """What users also give as a hyper-parameter, as JSON values."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"a {type(value).__name__} cannot be saved: {value!r}")
 
 
 def read_kind(folder: str | Path) -> str:

@@ -11,6 +11,7 @@ from foretell.data.frequency import Frequency
 from foretell.data.panel import Categorical, Panel
 from foretell.errors import ArtefactError, DataError, NotFittedError, ParameterError
 from foretell.evaluation.metrics import crossing_rate, weighted_quantile_loss
+from foretell.learners.demand.features.definitions import Horizon, SeasonalLags
 from foretell.learners.demand.forecaster import Forecaster
 from foretell.learners.demand.quantile_forest import QRFForecaster
 
@@ -148,3 +149,18 @@ def test_errors(panel):
     assert np.isfinite(model.predict(known).values).all()
     with pytest.raises(DataError, match="price"):
         QRFForecaster(3, n_rows=50, n_estimators=2).fit(known).predict(known)
+
+
+def test_numpy_settings_and_own_features_survive_saving(tmp_path, panel):
+    model = small(
+        n_rows=500, n_estimators=2, features=[SeasonalLags(), Horizon()],
+        season_length=np.int64(52), quantiles=np.array([0.1, 0.5, 0.9]), seed=np.int64(1),
+    ).fit(panel.cut(8))  # fmt: skip
+    model.save(tmp_path)
+    loaded = QRFForecaster.load(tmp_path)
+    before = model.predict(panel).values
+    assert np.array_equal(loaded.predict(panel).values, before)
+    # A new fit of the loaded model is the same fit.
+    again = loaded.fit(panel.cut(8))
+    assert again.pack_.names_ == model.pack_.names_
+    assert np.array_equal(again.predict(panel).values, before)

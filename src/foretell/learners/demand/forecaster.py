@@ -109,7 +109,14 @@ class Forecaster(BaseEstimator):
         try:
             model = concrete(**concrete._from_parameters(config["parameters"]))
             model._restore(config["state"], arrays)
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (
+            AttributeError,
+            LookupError,
+            OverflowError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ) as error:
             raise ArtefactError(f"{folder} is not a readable {kind}: {error}") from error
         model.is_fitted_ = True
         return model

@@ -175,10 +175,13 @@ class QRFForecaster(Forecaster):
         arrays = {name: getattr(self.forest_.forest_, name) for name in _FOREST_ARRAYS}
         arrays["columns"] = self.columns_
         arrays["importances"] = self.forest_.feature_importances_
-        return {"pack": self.pack_.state(), "positive": bool(self.positive_)}, arrays
+        state = {"pack": self.pack_.state(), "positive": bool(self.positive_)}
+        return {**state, "own_features": self.features is not None}, arrays
 
     def _restore(self, state: dict[str, Any], arrays: dict[str, NDArray]) -> None:
         self.pack_ = FeaturePack.from_state(state["pack"])
+        # For a new fit of the loaded model.
+        self.features = list(self.pack_.features) if state.get("own_features") else None
         self.positive_ = state["positive"]
         self.columns_ = arrays["columns"]
         self.forest_ = self._make_forest().restore(

@@ -298,8 +298,8 @@ class FeaturePack:
         return {
             "horizon": self.horizon,
             "features": [[type(f).__name__, vars(f)] for f in self.features],
-            "season_length": self.season_length if isinstance(self.season_length, int | None)
-            else list(self.season_length),
+            "season_length": list(self.season_length)
+            if isinstance(self.season_length, Sequence | np.ndarray) else self.season_length,
             "scale_window": self.scale_window, "reach": self.reach, "min_group": self.min_group,
             "easter": self.easter,
             "learned": {

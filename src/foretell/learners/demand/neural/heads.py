@@ -34,7 +34,7 @@ class MonotoneGridHead(nn.Module):
         self.linear = nn.Linear(features, self.count)
         with torch.no_grad():
             self.linear.weight.mul_(0.1)
-            self.linear.bias.fill_(float(torch.tensor(initial_step).expm1().log()))
+            self.linear.bias.fill_(float(torch.tensor(initial_step, device="cpu").expm1().log()))
             self.linear.bias[self.anchor] = 0.0
 
     def forward(
