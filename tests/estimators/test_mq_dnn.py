@@ -11,7 +11,7 @@ import torch
 from foretell.data.frequency import Frequency
 from foretell.data.panel import Categorical, Panel
 from foretell.data.simulators import cones
-from foretell.errors import DataError, NotFittedError, ParameterError
+from foretell.errors import DataError, NotFittedError, ParameterError, TrainingError
 from foretell.estimators.mq_dnn import MQDNN
 from foretell.evaluation.metrics import crossing_rate, weighted_quantile_loss
 from foretell.learners.demand.forecaster import Forecaster
@@ -203,3 +203,12 @@ def test_calibration_mends_an_overfitted_net():
 
     assert outer(raw) < 0.72
     assert abs(outer(mended) - 0.8) < abs(outer(raw) - 0.8)
+
+
+def test_a_finished_run_is_not_resumed_on_other_data(tmp_path, panel):
+    options = dict(max_steps=3, n_rows=200, checkpoint=str(tmp_path))
+    first = small(**options).fit(panel.cut(8)).predict(panel).values
+    resumed = small(**options, resume=True).fit(panel.cut(8)).predict(panel).values
+    assert np.array_equal(resumed, first)
+    with pytest.raises(TrainingError, match="fingerprint"):
+        small(**options, resume=True).fit(panel)

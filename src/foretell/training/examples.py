@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -80,6 +82,17 @@ class TensorExamples:
     def __len__(self) -> int:
         """Number of examples."""
         return self._length
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Identifies the tensors, so that a run is not resumed on other data."""
+        digest = hashlib.sha256(repr(self.pad_value).encode())
+        for row in self._rows if self._columns is None else [self._columns]:
+            for key in sorted(row):
+                value = row[key].detach().cpu().contiguous()
+                digest.update(repr((key, value.dtype, tuple(value.shape))).encode())
+                digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
 
     def batch(self, indices: np.ndarray, rng: np.random.Generator) -> dict[str, Tensor]:
         """Examples ``indices`` as a dict of tensors ``(B, ...)``."""
