@@ -87,3 +87,18 @@ def test_runs_are_listed_newest_first(tmp_path):
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "run.json").write_text("{")
     assert [path.name for path, _ in list_runs(tmp_path)] == ["b", "a"]
+
+
+def test_a_run_that_failed_before_it_made_anything_is_started_anew(tmp_path):
+    RunFolder.create(tmp_path / "a", {"title": "misspelt"}).end("failed", failure={"message": "x"})
+    again = RunFolder.create(tmp_path / "a", {"title": "right"})
+    assert again.read()["title"] == "right" and "failure" not in again.read()
+    (again.path / "model").mkdir()
+    again.end("failed", failure={"message": "x"})
+    with pytest.raises(ArtefactError, match="failed: name another folder, or go on"):
+        RunFolder.create(tmp_path / "a", {})
+
+
+def test_a_folder_without_a_run_is_said_to_hold_none(tmp_path):
+    with pytest.raises(ArtefactError, match="nowhere holds no run"):
+        RunFolder(tmp_path / "nowhere").read()

@@ -41,22 +41,25 @@ class RunFolder:
         """A new folder marked ``running``.
 
         Raises:
-            ArtefactError: the folder cannot be made or holds something.
+            ArtefactError: the folder cannot be made or holds something other than the record of
+                a run that failed before it made anything.
         """
         folder = cls(path)
         try:
             folder.path.mkdir(parents=True, exist_ok=True)
-            holds_something = any(folder.path.iterdir())
+            held = {file.name for file in folder.path.iterdir()}
         except OSError as error:
             raise ArtefactError(f"{folder.path} cannot be made a run's folder: {error}") from error
-        if holds_something:
+        if held:
             if not (folder.path / "run.json").is_file():
                 raise ArtefactError(f"{folder.path} is not empty and holds no run: name another")
             status = folder.read()["status"]
-            raise ArtefactError(
-                f"{folder.path} holds a run that is {status}: name another folder"
-                + ("" if status in ("complete", "running") else ", or go on with --resume")
-            )
+            # A run that failed before it made anything (a misspelt column) may be started anew.
+            if status != "failed" or held != {"run.json"}:
+                raise ArtefactError(
+                    f"{folder.path} holds a run that is {status}: name another folder"
+                    + ("" if status in ("complete", "running") else ", or go on with --resume")
+                )
         folder._hold()
         folder.write({"format": FORMAT, "status": "running", **document, **_beginning()})
         return folder
@@ -92,6 +95,10 @@ class RunFolder:
         path = self.path / "run.json"
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise ArtefactError(
+                f"{self.path} holds no run (no run.json); `foretell list` shows the runs"
+            ) from error
         except (OSError, ValueError, RecursionError) as error:
             raise ArtefactError(f"{path} cannot be read: {error}") from error
         if (
