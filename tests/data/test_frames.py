@@ -24,7 +24,7 @@ def weekly(n: int = 12, name: str = "a", first: str = "2024-01-05") -> pl.DataFr
 def refused(table: pl.DataFrame, match: str, **arguments) -> DataError:
     with pytest.raises(DataError, match=match) as caught:
         from_polars(table, source="sales.csv", **arguments)
-    assert caught.value.file in ("sales.csv", "future table")
+    assert caught.value.file in ("sales.csv", "future table", "static table")
     assert caught.value.hint
     return caught.value
 
@@ -433,3 +433,17 @@ def test_problems_count_what_is_there(panel):
     observed = np.array([np.sum(~np.isnan(s)) for s in panel])
     assert found.get("single", 0) == int((observed == 1).sum())
     assert problems(panel.cut(20)).filter(pl.col("kind") == "empty")["count"].sum() == len(panel)
+
+
+def test_a_future_table_without_any_known_column_is_refused():
+    table = weekly().with_columns(price=pl.lit(2.0))
+    ahead = weekly(4, first="2024-03-29").select("unique_id", "ds", prise="y")
+    error = refused(table, "none of the known covariates", known=["price"], future=ahead)
+    assert error.file == "future table" and "'prise'" in error.hint
+
+
+def test_what_is_wrong_with_the_attributes_names_their_table():
+    static = pl.DataFrame({"unique_id": ["b"], "brand": ["x"]})
+    with pytest.raises(DataError, match="missing from the static table") as caught:
+        from_polars(weekly(), static=static, source="sales.csv")
+    assert caught.value.file == "static table"

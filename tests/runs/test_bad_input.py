@@ -8,6 +8,8 @@ import polars as pl
 import pytest
 from tiny_runs import call, record, sales
 
+from foretell.errors import DataError
+
 AT = pl.int_range(pl.len()) == 70
 TEXT = pl.col("y").cast(pl.String)
 DAY = pl.col("ds").cast(pl.String)
@@ -196,7 +198,7 @@ def test_a_folder_without_a_run(tmp_path, finished, command):
     }[command]
     result = call(command, tmp_path, *more)
     assert result.exit_code == 2
-    assert "run.json cannot be read" in result.stderr
+    assert "holds no run" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -225,3 +227,34 @@ def test_a_folder_that_is_a_file(tmp_path, legacy_file):
     result = call("run", legacy_file, "--out", tmp_path / "file")
     assert result.exit_code == 2
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_decimal_commas_can_be_read_as_the_message_says(tmp_path):
+    from foretell.runs.recipe import DataSection
+    from foretell.runs.sources import load_panel
+
+    file = tmp_path / "sales.csv"
+    table = sales().with_columns(y=TEXT.str.replace(".", ",", literal=True))
+    table.write_csv(file, separator=";")
+    section = {"source": str(file), "separator": ";"}
+    with pytest.raises(DataError, match="decimal_comma = true"):
+        load_panel(DataSection(**section))
+    panel = load_panel(DataSection(**section, decimal_comma=True))
+    assert panel.series(0).tolist() == pytest.approx(sales()["y"][: panel.lengths[0]].to_list())
+
+
+def test_messages_name_the_recipe_keys_that_help(tmp_path):
+    from foretell.runs.recipe import DataSection
+    from foretell.runs.sources import load_panel
+
+    file = tmp_path / "sales.csv"
+    sales(price=2.0).write_csv(file)
+    with pytest.raises(DataError, match=r"data\.target_column"):
+        load_panel(DataSection(source=str(file), target_column="units"))
+    panel = load_panel(DataSection(source=str(file), known=["price"]))
+    with pytest.raises(DataError, match=r"data\.future, or --future.*are no plan"):
+        panel.require_known(3)
+    sales(price=2.0).with_columns(price=pl.when(AT).then(None).otherwise("price")).write_csv(file)
+    panel = load_panel(DataSection(source=str(file), known=["price"]))
+    with pytest.raises(DataError, match=r"data\.impute"):
+        panel.cut(3).require_known(3)

@@ -37,7 +37,10 @@ def require_columns(
     absent = [c for c in needed if c not in table.columns and c not in elsewhere]
     if absent:
         one = len(table.columns) == 1 and any(mark in table.columns[0] for mark in ";\t|")
-        hint = f"The table has {table.columns[:20]}; name others by argument"
+        hint = (
+            f"The table has {table.columns[:20]}; rename its columns, or name them by id_column, "
+            "time_column, target_column (in a recipe data.target_column, ...)"
+        )
         if one:
             hint = "The whole line was read as one column: name the delimiter, e.g. separator=';'"
         raise DataError(f"columns {absent} are missing", file=source, hint=hint)
@@ -75,7 +78,7 @@ def with_numbers(
             row = int(wrong.arg_max() or 0)
             hint = "Convert it to numbers first; leave unknown values empty"
             if "," in str(values[row]):
-                hint += "; write decimals with a point (or pass decimal_comma=True for CSV)"
+                hint += "; write decimals with a point (or set decimal_comma = true for CSV)"
             raise DataError(
                 f"column {column!r} holds {_kind(dtype)} ({values[row]!r}), not numbers",
                 file=source,

@@ -56,6 +56,12 @@ def with_known(
             file=source,
             hint=f"The future table has {[] if future is None else future.columns}",
         )
+    if future is not None and names and not set(names) & set(future.columns):
+        raise DataError(
+            f"the table has none of the known covariates {list(names)}",
+            file="future table",
+            hint=f"It has {future.columns[:20]}; call the columns there as in the history",
+        )
     lengths = panel.lengths.copy()
     notes = []
     everywhere: tuple[pl.DataFrame, NDArray[np.int64]] | None = None

@@ -135,7 +135,7 @@ def from_polars(
             panel, history, future, known, id_column, time_column, events=events, source=source
         )
     if static is not None:
-        panel = with_static(panel, static, id_column, source=source)
+        panel = with_static(panel, static, id_column, source="static table")
     return with_notes(panel)
 
 

@@ -299,7 +299,8 @@ class Panel:
                 column=", ".join(self.known),
                 series=str(self.ids[i]),
                 hint=f"Give {', '.join(self.known)} for {horizon} periods after the last "
-                "observation, or pass a shorter horizon",
+                "row of each series in the future table (data.future, or --future), or pass a "
+                "shorter horizon; rows without target in the history are no plan",
             )
         for name, flat in self.known.items():
             where = np.flatnonzero(np.isnan(flat))
@@ -316,7 +317,7 @@ class Panel:
                     column=name,
                     series=str(self.ids[i]),
                     hint="What is known ahead has no gaps: give the value, or fill it "
-                    "(fill_known, impute='forward')",
+                    "(impute='forward', in a recipe data.impute)",
                 )
 
     def _gather(

@@ -57,6 +57,9 @@ class DataSection(_Section):
     frequency: str | None = None
     impute: Literal["forward"] | None = None
     query: str | None = None
+    separator: str | None = None
+    encoding: str = "utf8"
+    decimal_comma: bool = False
     limit: int | None = Field(default=None, ge=1, description="use the first so many series only")
 
 

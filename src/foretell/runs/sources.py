@@ -22,6 +22,7 @@ SIMULATORS: dict[str, Callable[..., tuple[Panel, Any]]] = {"shop": simulators.sh
 _READER = (
     "id_column", "time_column", "target_column", "past", "known", "events", "censored", "future",
     "static", "frequency", "impute", "query",
+    "separator", "encoding", "decimal_comma",
 )  # fmt: skip
 
 
