@@ -125,7 +125,11 @@ def _ratio(top: NDArray, bottom: NDArray) -> NDArray[np.float64]:
     top, bottom = np.asarray(top, np.float64), np.asarray(bottom, np.float64)
     zero = bottom == 0
     if zero.any():
-        warnings.warn("a score has a zero denominator and is undefined (NaN)", stacklevel=4)
+        warnings.warn(
+            "a score has a zero denominator and is undefined (NaN): nothing was sold, or, for "
+            "scaled scores such as MASE, no series has more than a season before the origin",
+            stacklevel=4,
+        )
     return np.where(zero, np.nan, top / np.where(zero, 1, bottom))
 
 
