@@ -447,3 +447,11 @@ def test_what_is_wrong_with_the_attributes_names_their_table():
     with pytest.raises(DataError, match="missing from the static table") as caught:
         from_polars(weekly(), static=static, source="sales.csv")
     assert caught.value.file == "static table"
+
+
+def test_dates_in_messages_have_no_hour_unless_there_is_one():
+    twice = pl.concat([weekly(), weekly(1)])
+    assert refused(twice, "repeat a date").problem.endswith("first 2024-01-05")
+    hour = pl.col("ds").cast(pl.Datetime("us")) + pl.duration(hours=13)
+    problem = refused(twice.with_columns(ds=hour), "repeat a date").problem
+    assert problem.endswith("first 2024-01-05 13:00:00")

@@ -226,7 +226,7 @@ def grid_of(
     if repeated.size:
         i = int(repeated[0]) + 1
         raise error(
-            f"{repeated.size} rows repeat a date of their series, first {times[i]}",
+            f"{repeated.size} rows repeat a date of their series, first {shown(times[i])}",
             i,
             "Sum or drop the repeated rows first",
         )
@@ -258,9 +258,10 @@ def grid_of(
     if off.size:
         i = int(off[0])
         raise error(
-            f"{off.size} dates lie off the grid {grid.alias!r}, first {times[i]}",
+            f"{off.size} dates lie off the grid {grid.alias!r}, first {shown(times[i])}",
             i,
-            "Use one frequency for the whole table, or pass frequency=",
+            "Use one frequency for the whole table, or name it (frequency=, in a recipe "
+            "data.frequency)",
         )
     distances = np.diff(grid.index(times))
     if same.any():
@@ -361,6 +362,11 @@ def _parsed(
             minutes = (int(digits[:2]) * 60 + int(digits[2:])) * (-1 if kinds[0][0] == "-" else 1)
             parsed = parsed.dt.offset_by(f"{-minutes}m")
     return parsed
+
+
+def shown(time: np.generic) -> str:
+    """A moment as a planner writes it: 2012-10-26, with the hour only where there is one."""
+    return str(time).removesuffix(".000000").removesuffix("T00:00:00").replace("T", " ")
 
 
 def _series(table: pl.DataFrame, id_column: str | None, row: int) -> str | None:

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from foretell.data.columns import require_columns, with_ids, with_numbers, with_times
+from foretell.data.columns import require_columns, shown, with_ids, with_numbers, with_times
 from foretell.data.panel import Categorical, DataNote, Panel, flat_steps
 from foretell.data.quality import with_notes
 from foretell.errors import DataError, ParameterError
@@ -152,9 +152,10 @@ def _placed(
     off = np.flatnonzero(~grid.aligned(times))
     if off.size:
         raise error(
-            f"{off.size} dates lie off the panel's grid {grid.alias!r}, first {times[off[0]]}",
+            f"{off.size} dates lie off the panel's grid {grid.alias!r}, first "
+            f"{shown(times[off[0]])}",
             int(off[0]),
-            f"The panel ends at {grid.time(panel.ends.max(keepdims=True))[0]}",
+            f"The panel ends at {shown(grid.time(panel.ends.max(keepdims=True))[0])}",
         )
     periods = grid.index(times)
     rows = rows_of(panel, frame[id_column]) if own else None
@@ -163,7 +164,7 @@ def _placed(
         row = int(repeated[0])
         raise error(
             f"{repeated.size} rows repeat a date{' of their series' if own else ''}, "
-            f"first {times[row]}",
+            f"first {shown(times[row])}",
             row,
             "Give one row a period" if own else f"Give one row a period, or add {id_column!r}",
         )
