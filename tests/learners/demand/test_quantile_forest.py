@@ -164,3 +164,11 @@ def test_numpy_settings_and_own_features_survive_saving(tmp_path, panel):
     again = loaded.fit(panel.cut(8))
     assert again.pack_.names_ == model.pack_.names_
     assert np.array_equal(again.predict(panel).values, before)
+
+
+def test_series_of_another_frequency_are_refused(tmp_path, panel, model):
+    model.save(tmp_path)
+    other = replace(panel, frequency=Frequency.parse("MS"), starts=panel.starts - 2300)
+    for one in (model, Forecaster.load(tmp_path)):
+        with pytest.raises(DataError, match="fitted on periods of"):
+            one.predict(other)

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
+from foretell.data.frequency import Frequency
 from foretell.data.panel import Panel
-from foretell.errors import ArtefactError, NotFittedError, ParameterError
+from foretell.errors import ArtefactError, DataError, NotFittedError, ParameterError
 from foretell.learners.artefact import load_artefact, read_kind, save_artefact
 from foretell.learners.demand.forecast import DEFAULT_LEVELS, Forecast, check_levels
 
@@ -55,6 +56,7 @@ class Forecaster(BaseEstimator):
             raise ParameterError(f"{self.name}: h must be at least 1, not {self.h}")
         check_levels(self.quantiles)
         self._fit(panel)
+        self.frequency_: Frequency | None = panel.frequency
         self.is_fitted_ = True
         return self
 
@@ -82,6 +84,13 @@ class Forecaster(BaseEstimator):
         """
         if not getattr(self, "is_fitted_", False):
             raise NotFittedError(f"{self.name} is not fitted: call fit(panel) first")
+        fitted, given = getattr(self, "frequency_", None), panel.frequency
+        if fitted is not None and (fitted.kind, fitted.step) != (given.kind, given.step):
+            raise DataError(
+                f"{self.name} was fitted on periods of {fitted.alias!r}, this panel's are "
+                f"{given.alias!r}",
+                hint="Give series of the frequency of the fit",
+            )
         panel.require_known(max(0, self.h - min(back)))
         forecast = self._predict_origins(panel, list(back))
         return forecast.at_levels(self.quantiles if quantiles is None else quantiles)
@@ -91,7 +100,11 @@ class Forecaster(BaseEstimator):
         if not getattr(self, "is_fitted_", False):
             raise NotFittedError(f"{self.name} is not fitted: call fit(panel) first")
         state, arrays = self._state()
-        config = {"parameters": self._parameters(), "state": state}
+        frequency = getattr(self, "frequency_", None)
+        config = {
+            "parameters": self._parameters(), "state": state,
+            "frequency": None if frequency is None else frequency.to_dict(),
+        }  # fmt: skip
         save_artefact(folder, type(self).__name__, config, arrays)
 
     @classmethod
@@ -109,6 +122,8 @@ class Forecaster(BaseEstimator):
         try:
             model = concrete(**concrete._from_parameters(config["parameters"]))
             model._restore(config["state"], arrays)
+            frequency = config.get("frequency")
+            model.frequency_ = None if frequency is None else Frequency(**frequency)
         except (
             AttributeError,
             LookupError,
