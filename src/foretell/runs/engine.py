@@ -116,6 +116,8 @@ class RayEngine:
 
         shared = put(function)
         pending = [task.remote(shared, *map(put, job)) for job in zip(*iterables, strict=False)]
+        if not pending:
+            return
         try:
             for reference in pending:
                 yield ray.get(reference)
@@ -126,8 +128,11 @@ class RayEngine:
         except ray.exceptions.RayError as error:
             raise EngineError(f"a Ray task was lost: {error}") from error
         finally:
-            for other in pending:
-                ray.cancel(other, force=True)  # those that are done do not mind
+            # Only what has not ended, and gently: forcing a task that is just replying aborts the
+            # whole driver ("Tried to complete task that was not pending").
+            _, unfinished = ray.wait(pending, num_returns=len(pending), timeout=0)
+            for other in unfinished:
+                ray.cancel(other)
 
 
 def _call(function: Callable[..., Any], *arguments: Any) -> Any:
