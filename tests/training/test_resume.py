@@ -277,6 +277,16 @@ def test_ctrl_c_finishes_the_step_and_can_be_resumed(linear, examples, tmp_path)
     assert torch.equal(resumed.layer.weight, whole.layer.weight)
 
 
+def test_ctrl_c_in_the_last_step_is_not_swallowed(linear, examples, tmp_path) -> None:
+    options = {"max_steps": 20, "checkpoint": tmp_path}
+    with pytest.raises(TrainingInterrupted) as caught:
+        fit(linear(), examples, strategies=[Press(19)], **options)
+    assert caught.value.result.steps == 20
+    resumed = linear()
+    result = fit(resumed, examples, strategies=[Press(19)], resume=True, **options)
+    assert (result.stopped, result.steps) == ("max_steps", 20)
+
+
 def test_ctrl_c_without_a_folder(linear, examples) -> None:
     with pytest.raises(TrainingInterrupted, match="no checkpoint folder") as caught:
         fit(linear(), examples, strategies=[Press(2)])

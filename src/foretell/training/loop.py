@@ -105,6 +105,8 @@ class Trainer:
                 if stopped == "time_limit" and state.loss_steps:
                     self._log(progress)  # so that the last steps can be the best ones
                 path = save_run(self)
+            if interrupted.is_set() and self.fabric.world_size == 1:
+                stopped = "interrupted"  # after the last step too: the caller wants to stop
             if state.step and state.skipped == state.step:
                 raise TrainingError(
                     f"in all {state.step} steps the examples' weights summed to 0: nothing was "
