@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -64,6 +65,13 @@ def _reporting(again: Callable[[], str | None] = lambda: None) -> Iterator[None]
         raise typer.Exit(3) from None
 
 
+def _stop(number: int, frame: FrameType | None) -> None:
+    """Acts like Ctrl-C, which a shell makes its background jobs ignore."""
+    if signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, signal.SIG_DFL):
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.raise_signal(signal.SIGINT)
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         _out.print(f"foretell {__version__}")
@@ -112,7 +120,7 @@ def run_command(
 
     foretell run --resume --out runs/demand-20260101-120000
     """
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, _stop)
     place = out
     if place is None and recipe is not None:
         place = Path("runs") / f"{Path(recipe).stem}-{datetime.now():%Y%m%d-%H%M%S}"

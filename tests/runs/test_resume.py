@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -54,13 +55,15 @@ def two_models(tmp_path) -> Path:
     return file
 
 
-def start(*arguments: object) -> subprocess.Popen:
+def start(*arguments: object, on_interrupt: Any = signal.SIG_DFL) -> subprocess.Popen:
+    """A run in a process of its own; whether it heeds Ctrl-C must not hang on our own parent."""
     return subprocess.Popen(
         [sys.executable, "-m", "foretell", "run", *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, on_interrupt),
     )
 
 
@@ -154,3 +157,14 @@ def test_options_do_not_change_a_resumed_run(finished):
     result = call("run", "--resume", "--out", finished, "--set", "seeds=[1]")
     assert result.exit_code == 2
     assert "name one" in result.stderr
+
+
+def test_a_background_run_that_ignores_ctrl_c_can_be_ended(two_models, tmp_path):
+    process = start(two_models, "--out", tmp_path / "out", on_interrupt=signal.SIG_IGN)
+    assert process.stderr is not None
+    while "[1/2]" not in process.stderr.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    _, words = process.communicate()
+    assert process.returncode == 130, words
+    assert record(tmp_path / "out")["status"] == "interrupted"
