@@ -328,10 +328,6 @@ def _predict(
     return forecast, back, enough.size - len(forecast), seconds
 
 
-def _without_rows(forecast: Forecast) -> Forecast:
-    return replace(forecast.select(np.zeros(0, np.int64)), components=None)
-
-
 def _observed_at(panel: Panel, back: int) -> NDArray[np.int64]:
     rows = np.arange(len(panel))
     return history_at(panel, rows, panel.ends - back, season=1).observed

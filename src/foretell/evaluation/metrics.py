@@ -38,10 +38,7 @@ def scaled_quantile_loss(y: NDArray, q: NDArray, levels: NDArray, scales: NDArra
 
     Series whose scale is zero or undefined are left out.
     """
-    usable = np.isfinite(scales) & (scales > 0)
-    y, q = np.asarray(y, np.float64)[usable], np.asarray(q)[usable]
-    factors = np.broadcast_to(scales[usable][:, None], y.shape)[~np.isnan(y)]
-    y, q = _observed(y, q)
+    y, q, factors = _scaled_cells(y, q, scales)
     if y.size == 0:
         warnings.warn("SQL: no observed cell of a series with a positive scale", stacklevel=2)
         return float("nan")
@@ -60,10 +57,7 @@ def mase(y: NDArray, point: NDArray, scales: NDArray) -> float:
     Series whose scale is zero or undefined are left out. With equal numbers of observed cells this
     is the mean over series; with unequal ones every cell counts the same.
     """
-    usable = np.isfinite(scales) & (scales > 0)
-    y, point = np.asarray(y, np.float64)[usable], np.asarray(point)[usable]
-    factors = np.broadcast_to(scales[usable][:, None], y.shape)[~np.isnan(y)]
-    y, point = _observed(y, point)
+    y, point, factors = _scaled_cells(y, point, scales)
     if y.size == 0:
         warnings.warn("MASE: no observed cell of a series with a positive scale", stacklevel=2)
         return float("nan")
@@ -227,6 +221,16 @@ def span_loss(y: NDArray, q: NDArray, levels: NDArray, lead: int, cover: int) ->
 def crossing_rate(q: NDArray) -> float:
     """Share of cells in which some quantile lies above the next one."""
     return float(np.mean(np.any(np.diff(q, axis=-1) < 0, axis=-1))) if q.shape[-1] > 1 else 0.0
+
+
+def _scaled_cells(
+    y: NDArray, forecast: NDArray, scales: NDArray
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray]:
+    """Observed cells of the series that have a positive scale, and each cell's scale."""
+    usable = np.isfinite(scales) & (scales > 0)
+    y, forecast = np.asarray(y, np.float64)[usable], np.asarray(forecast)[usable]
+    factors = np.broadcast_to(scales[usable][:, None], y.shape)[~np.isnan(y)]
+    return *_observed(y, forecast), factors
 
 
 def _observed(y: NDArray, forecast: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
