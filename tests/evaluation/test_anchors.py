@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import polars as pl
 import pytest
 
 from foretell.data.public import m4, walmart
+from foretell.data.public.competitions import hierarchical_bottom
 from foretell.evaluation import backtest, evaluate, summarise
 from foretell.evaluation.metrics import mase, seasonal_scale, wape, weighted_quantile_loss
+from foretell.learners.demand.legacy import StatsForecastModel
 
 LEVELS = np.arange(1, 10) / 10
 
@@ -49,6 +52,23 @@ def test_m4_seasonal_naive(data_root, part, horizon, season, published):
     scaled, _, loss = _scores(panel, horizon, season, season)
     assert scaled == pytest.approx(published[0], abs=1e-4)
     assert loss == pytest.approx(published[1], abs=1e-4)
+
+
+@pytest.mark.real_data
+def test_tourism_hierarchy_bottom_up(data_set):
+    """AutoETS of the bottom series, summed up: 0.1009 over all 89 series, points as quantiles."""
+    folder = data_set("hierarchical_benchmarks")
+    panel = hierarchical_bottom(folder, "tourism")
+    matrix = pl.read_parquet(folder / "tourism_agg_mat.parquet")
+    summing = matrix.select(list(panel.ids)).to_numpy().astype(float)
+    assert summing.shape == (89, 56)
+    rows = np.arange(len(panel))
+    history = panel.cut(8).windows(rows, panel.cut(8).lengths, 28).astype(float)
+    point = summing @ StatsForecastModel("AutoETS").forecast(history, 8, 4)
+    y = summing @ panel.windows(rows, panel.lengths, 8)
+    levels = np.arange(1, 20) / 20
+    quantiles = np.repeat(point[..., None], len(levels), axis=-1)
+    assert weighted_quantile_loss(y, quantiles, levels) == pytest.approx(0.1009, abs=1e-4)
 
 
 @pytest.mark.real_data
