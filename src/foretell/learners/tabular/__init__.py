@@ -1,0 +1,1 @@
+"""Learners of tables: one row, one example."""
