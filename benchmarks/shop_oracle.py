@@ -16,8 +16,8 @@ import numpy as np
 
 from foretell.data.simulators import shop
 from foretell.evaluation import evaluate, summarise
+from foretell.runs.demand.results import read_results
 from foretell.runs.folder import RunFolder
-from foretell.runs.results import read_results
 from foretell.runs.runner import read_recipe
 
 

@@ -19,6 +19,7 @@ from foretell.cli import app
 from foretell.data import to_parquet
 from foretell.data.simulators import shop
 from foretell.runs import recipe as recipes
+from foretell.runs.demand import recipe as demand
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 DOCS = CHECKOUT / "docs"
@@ -96,13 +97,13 @@ def test_commands_of_a_page_exist(page: Path) -> None:
 
 
 SECTIONS = {
-    "Top level": recipes.Recipe,
-    "[data]": recipes.DataSection,
-    "[protocols.NAME]": recipes.ProtocolSection,
-    "[models.NAME]": recipes.ModelSection,
-    "[orders]": recipes.OrdersSection,
-    "[final]": recipes.FinalSection,
-    "[report]": recipes.ReportSection,
+    "Top level": demand.Recipe,
+    "[data]": demand.DataSection,
+    "[protocols.NAME]": demand.ProtocolSection,
+    "[models.NAME]": demand.ModelSection,
+    "[orders]": demand.OrdersSection,
+    "[final]": demand.FinalSection,
+    "[report]": demand.ReportSection,
 }
 SPOKEN = {"section", "one, `holdout`", "none"}
 """Defaults that the page puts in words."""
@@ -144,7 +145,7 @@ def test_recipes_that_pages_show_are_valid() -> None:
     found = [text for page in PAGES for _, text in blocks(page, "toml")]
     assert found
     for text in found:
-        assert recipes.parse(tomllib.loads(text)).models
+        assert recipes.parse(tomllib.loads(text)).seeds
 
 
 def test_commands_of_getting_started_make_the_files_it_names(

@@ -8,7 +8,8 @@ from tiny_runs import call, record
 from foretell.data import registry
 from foretell.errors import DataError, ParameterError
 from foretell.learners.demand.legacy import StatsForecastModel
-from foretell.runs.engine import LocalEngine, make_engine, spread_series
+from foretell.runs.demand.spread import spread_series
+from foretell.runs.engine import LocalEngine, make_engine
 
 
 def test_the_local_engine_keeps_the_order():

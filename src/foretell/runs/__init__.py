@@ -1,1 +1,1 @@
-"""One trip from data to report: the recipe, the runner and the run folder."""
+"""One trip from data to report: recipes, tasks, the runner and the run folder."""

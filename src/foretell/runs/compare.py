@@ -9,16 +9,17 @@ import polars as pl
 
 from foretell.errors import ParameterError
 from foretell.runs.folder import RunFolder
+from foretell.runs.runner import task_of
 
 
-def compare_runs(first: str | Path, second: str | Path, metric: str = "wql") -> pl.DataFrame:
+def compare_runs(first: str | Path, second: str | Path, metric: str | None = None) -> pl.DataFrame:
     """One score of every model and protocol that either run has.
 
     Args:
         first: folder of a complete run.
         second: folder of a complete run.
-        metric: a key of ``metrics.<model>.<protocol>`` in ``run.json``; coverage of a level is
-            ``coverage_0.9``.
+        metric: a key of ``metrics.<model>.<protocol>`` in ``run.json``; inner keys are joined:
+            coverage of a level is ``coverage_0.9``. The main score of the runs' task when ``None``.
 
     Returns:
         Columns ``model, protocol, first, second, ratio`` (second / first) and ``same_data``; null
@@ -26,9 +27,13 @@ def compare_runs(first: str | Path, second: str | Path, metric: str = "wql") -> 
 
     Raises:
         ArtefactError: a run is not complete.
-        ParameterError: no model has that score.
+        ParameterError: no model has that score, or the runs are about different things.
     """
     records = [RunFolder(path).require_complete() for path in (first, second)]
+    kinds = [record.get("task") for record in records]
+    if kinds[0] != kinds[1]:
+        raise ParameterError(f"{first} is a run about {kinds[0]} and {second} one about {kinds[1]}")
+    metric = metric or task_of(records[0]).main_score
     fingerprints = [(record.get("data") or {}).get("fingerprint") for record in records]
     same = fingerprints[0] is not None and fingerprints[0] == fingerprints[1]
     scores: list[dict[tuple[str, str], float | None]] = []

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 from foretell.errors import ForetellError, ParameterError
-from foretell.learners.demand.legacy.spread import spreading
 
 
 class EngineError(ForetellError):
@@ -151,13 +149,3 @@ def make_engine(name: str) -> Engine:
     if name == "ray":
         return RayEngine()
     raise ParameterError(f"engine must be 'local' or 'ray', not {name!r}")
-
-
-@contextmanager
-def spread_series(engine: Engine) -> Iterator[None]:
-    """Lets classical models that are slow spread their series over an engine of many processes."""
-    if engine.shares_memory:
-        yield
-        return
-    with spreading(engine.map):
-        yield

@@ -14,6 +14,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Any, Literal, get_args
 
+import polars as pl
+
 from foretell import __version__
 from foretell.errors import ArtefactError
 
@@ -191,6 +193,26 @@ def list_runs(parent: str | Path) -> list[tuple[Path, dict[str, Any]]]:
         except ArtefactError:
             continue
     return sorted(found, key=lambda run: run[1].get("started", ""), reverse=True)
+
+
+def write_table(table: pl.DataFrame, file: Path) -> Path:
+    """Writes a Parquet file that is complete or absent at every moment."""
+    partial = file.with_name(f".{file.name}.partial")
+    table.write_parquet(partial)
+    return partial.replace(file)
+
+
+def make_folder(path: Path) -> Path:
+    """A folder for results, with those above it.
+
+    Raises:
+        ArtefactError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArtefactError(f"{path} cannot be made a folder: {error}") from error
+    return path
 
 
 def _beginning() -> dict[str, Any]:

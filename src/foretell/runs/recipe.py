@@ -1,229 +1,22 @@
-"""The recipe: a small TOML file that says what a run does, checked before anything is loaded."""
+"""Reading recipes: small TOML files that say what a run does, checked before anything is loaded."""
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ValidationError
 
 from foretell.errors import RecipeError
-from foretell.learners.demand.forecast import DEFAULT_LEVELS
-from foretell.runs.models import (
-    ENSEMBLE,
-    MODELS,
-    check_ensemble,
-    constructor_parameters,
-    make_model,
-)
+from foretell.runs import tasks
+from foretell.runs.section import BaseRecipe, nearest
 
 _SHIPPED = resources.files("foretell.runs") / "recipes"
-
-Season = Annotated[int, Field(ge=1)]
-Name = Annotated[str, Field(pattern=r"^\w[\w .+-]*$")]
-"""Names of models and protocols, which also name folders."""
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
-
-
-class DataSection(_Section):
-    """Where the series come from and which columns are what.
-
-    ``source`` is a simulator (``"shop"``), a public data set by its short name (``"walmart"``), or
-    the path of a file, a folder or a DuckDB database. ``options`` are arguments of the simulator or
-    of the data set's reader.
-    """
-
-    source: str = "shop"
-    options: dict[str, Any] = Field(default_factory=dict)
-    horizon: int = Field(default=13, ge=1)
-    season_length: Season | Annotated[list[Season], Field(min_length=1)] | None = None
-    id_column: str = "unique_id"
-    time_column: str = "ds"
-    target_column: str = "y"
-    past: list[str] = Field(default_factory=list)
-    known: list[str] = Field(default_factory=list)
-    events: list[str] = Field(default_factory=list)
-    censored: str | None = None
-    future: str | None = None
-    static: str | None = None
-    frequency: str | None = None
-    impute: Literal["forward"] | None = None
-    query: str | None = None
-    separator: str | None = None
-    encoding: str = "utf8"
-    decimal_comma: bool = False
-    limit: int | None = Field(default=None, ge=1, description="use the first so many series only")
-
-
-class ProtocolSection(_Section):
-    """One rolling-origin backtest.
-
-    The last origin lies one horizon before each series' end; ``back`` names the origins instead,
-    in periods before the end.
-    """
-
-    windows: int = Field(default=1, ge=1)
-    step: int | None = Field(default=None, ge=1)
-    refit: bool | Annotated[int, Field(ge=1)] = False
-    back: list[Annotated[int, Field(ge=0)]] | None = Field(default=None, min_length=1)
-    horizon: int | None = Field(default=None, ge=1)
-    min_history: int = Field(default=1, ge=1)
-
-    @model_validator(mode="after")
-    def _origins_differ(self) -> ProtocolSection:
-        if self.back is not None and len(set(self.back)) < len(self.back):
-            raise ValueError(f"back names an origin twice: {self.back}")
-        return self
-
-    def fits(self, horizon: int) -> list[tuple[int, ...]]:
-        """The origins that each fit serves, in periods before the end, the earliest first."""
-        horizon = self.horizon or horizon
-        step = self.step or horizon
-        origins = self.back or [horizon + i * step for i in range(self.windows)]
-        origins = sorted(origins, reverse=True)
-        every = len(origins) if self.refit is False else int(self.refit)
-        return [tuple(origins[i : i + every]) for i in range(0, len(origins), every)]
-
-
-class ModelSection(BaseModel):
-    """A model: its ``kind`` and any of that class's hyper-parameters."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    kind: str
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """The hyper-parameters that the recipe sets."""
-        return dict(self.model_extra or {})
-
-    @property
-    def is_ensemble(self) -> bool:
-        """Whether it joins other models of the recipe."""
-        return self.kind == ENSEMBLE
-
-
-class OrdersSection(_Section):
-    """The replenishment decision; numbers as in :class:`foretell.decisions.Replenishment`.
-
-    ``items`` is a table with ``unique_id`` and any of these numbers by series (stock on hand, for
-    instance). The orders follow the forecasts of the model that is kept.
-    """
-
-    items: str | None = None
-    service_level: float | None = None
-    underage: float | None = None
-    overage: float | None = None
-    price: float | None = None
-    unit_cost: float | None = None
-    salvage: float | None = None
-    holding: float | None = None
-    lead_time: int = Field(default=0, ge=0)
-    review: int = Field(default=1, ge=1)
-    minimum_order: float = 0.0
-    batch_size: float = 0.0
-    maximum_order: float | None = None
-    dependence: Literal["rank", "independent"] = "rank"
-
-
-class FinalSection(_Section):
-    """The model that is saved: ``"best"`` or a name, fitted anew on all data unless told not to."""
-
-    model: str = "best"
-    refit: bool = True
-
-
-class ReportSection(_Section):
-    """What the report shows."""
-
-    series: int = Field(default=200, ge=5, description="series that can be looked up")
-    segments: list[str] = Field(
-        default_factory=lambda: ["velocity", "horizon_bucket", "event", "history"]
-    )
-
-
-class Recipe(_Section):
-    """A whole run. See the shipped files for examples."""
-
-    task: Literal["demand"] = "demand"
-    title: str = "Demand forecasts and orders"
-    description: str = ""
-    seeds: list[int] = Field(default_factory=lambda: [0], min_length=1)
-    threads: int | None = Field(default=1, ge=1)
-    quantiles: list[float] = Field(default_factory=lambda: list(DEFAULT_LEVELS))
-    data: DataSection = Field(default_factory=DataSection)
-    protocols: dict[Name, ProtocolSection] = Field(
-        default_factory=lambda: {"holdout": ProtocolSection()}, min_length=1
-    )
-    models: dict[Name, ModelSection] = Field(min_length=1)
-    baseline: str | None = None
-    orders: OrdersSection | None = None
-    final: FinalSection | None = Field(default_factory=FinalSection)
-    report: ReportSection = Field(default_factory=ReportSection)
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> Recipe:
-        for name, model in self.models.items():
-            self._check_model(f"models.{name}", name, model)
-        for place, named in (
-            ("baseline", self.baseline),
-            ("final.model", None if self.final is None else self.final.model),
-        ):
-            if named not in (None, "best", *self.models):
-                raise ValueError(f"{place} {named!r} is no model" + nearest(named, self.models))
-        for name, protocol in self.protocols.items():
-            if (protocol.horizon or 0) > self.data.horizon:
-                raise ValueError(
-                    f"protocols.{name}.horizon {protocol.horizon} is longer than data.horizon "
-                    f"{self.data.horizon}, which models are set up for"
-                )
-        return self
-
-    def _check_model(self, where: str, name: str, model: ModelSection) -> None:
-        if model.kind not in MODELS and not model.is_ensemble:
-            raise ValueError(
-                f"{where}.kind {model.kind!r} is not known"
-                + nearest(model.kind, [*MODELS, ENSEMBLE])
-            )
-        allowed = constructor_parameters(model.kind)
-        for key in model.parameters:
-            if key not in allowed:
-                raise ValueError(f"{where} has no key {key!r}" + nearest(key, allowed))
-        if not model.is_ensemble:
-            make_model(name, model.kind, model.parameters)
-            return
-        check_ensemble(where, model.parameters)
-        plain = [n for n, m in self.models.items() if not m.is_ensemble]
-        for member in model.parameters["members"]:
-            if member not in plain:
-                raise ValueError(
-                    f"{where}.members: {member!r} is no model" + nearest(member, plain)
-                )
-
-    def only(self, names: Sequence[str]) -> Recipe:
-        """The recipe with the named models and the members of named ensembles only.
-
-        A baseline or final model that is left out gives way to the best one.
-        """
-        kept: set[str] = set()
-        for name in names:
-            if name not in self.models:
-                raise RecipeError(f"the recipe has no model {name!r}" + nearest(name, self.models))
-            kept |= {name, *self.models[name].parameters.get("members", [])}
-        changes: dict[str, Any] = {"models": {n: m for n, m in self.models.items() if n in kept}}
-        if self.baseline not in kept:
-            changes["baseline"] = None
-        if self.final is not None and self.final.model not in kept:
-            changes["final"] = self.final.model_copy(update={"model": "best"})
-        return self.model_copy(update=changes)
+DEFAULT_TASK = "demand"
 
 
 def shipped() -> list[str]:
@@ -233,13 +26,16 @@ def shipped() -> list[str]:
     )
 
 
-def load(source: str | Path, *, data: str | None = None, settings: Iterable[str] = ()) -> Recipe:
+def load(
+    source: str | Path, *, data: str | None = None, settings: Iterable[str] = ()
+) -> BaseRecipe:
     """Reads a shipped recipe by name or a TOML file, with changes.
 
     Args:
-        source: ``"demand"``, ``"walmart"``, ... or a path.
+        source: ``"demand"``, ``"offers"``, ... or a path.
         data: replaces the data's source; what the recipe said of columns and options is dropped,
-            and so are its title and description; its horizon stays.
+            and so are its title and description; what belongs to the question rather than to the
+            data (the horizon of a forecast) stays.
         settings: ``key=value`` with dotted keys and TOML values, e.g.
             ``models.mq_cnn.max_steps=200``; a value that is no TOML is taken as text.
 
@@ -248,26 +44,27 @@ def load(source: str | Path, *, data: str | None = None, settings: Iterable[str]
             wrong value.
     """
     document = _read(source)
+    kind = tasks.find(document.get("task", DEFAULT_TASK)).recipe
     if data is not None:
-        horizon = document.get("data", {}).get("horizon")
-        document["data"] = {"source": data, **({} if horizon is None else {"horizon": horizon})}
+        document["data"] = kind.with_source(document.get("data", {}), data)
         for key in ("title", "description"):  # they speak of other data
             document.pop(key, None)
     for setting in settings:
-        _apply(document, setting)
+        _apply(document, setting, kind)
     return parse(document, where=str(source))
 
 
-def parse(document: Mapping[str, Any], where: str = "recipe") -> Recipe:
-    """A recipe from plain values.
+def parse(document: Mapping[str, Any], where: str = "recipe") -> BaseRecipe:
+    """A recipe from plain values; one without a ``task`` is about demand.
 
     Raises:
         RecipeError: see :func:`load`.
     """
+    kind = tasks.find(document.get("task", DEFAULT_TASK)).recipe
     try:
-        return Recipe.model_validate(document)
+        return kind.model_validate(document)
     except ValidationError as error:
-        problems = "; ".join(_explain(dict(e), document) for e in error.errors())
+        problems = "; ".join(_explain(dict(e), document, kind) for e in error.errors())
         raise RecipeError(f"{where}: {problems}") from None
 
 
@@ -287,7 +84,7 @@ def _read(source: str | Path) -> dict[str, Any]:
         raise RecipeError(f"{path} is not readable as TOML: {error}") from None
 
 
-def _apply(document: dict[str, Any], setting: str) -> None:
+def _apply(document: dict[str, Any], setting: str, kind: type[BaseRecipe]) -> None:
     key, found, text = setting.partition("=")
     if not found or not key.strip():
         raise RecipeError(f"--set needs key=value, not {setting!r}")
@@ -296,11 +93,11 @@ def _apply(document: dict[str, Any], setting: str) -> None:
     except tomllib.TOMLDecodeError:
         value = text
     *parents, last = key.strip().split(".")
-    if parents[:1] == ["protocols"] and "protocols" in document:
-        present = document["protocols"]
-        if len(parents) > 1 and parents[1] not in present:
+    if len(parents) > 1 and parents[0] in kind.closed and parents[0] in document:
+        present = document[parents[0]]
+        if parents[1] not in present:
             raise RecipeError(
-                f"--set {setting}: there is no protocol {parents[1]!r}"
+                f"--set {setting}: there is no {parents[0].removesuffix('s')} {parents[1]!r}"
                 + nearest(parents[1], present)
             )
     place = document
@@ -311,17 +108,18 @@ def _apply(document: dict[str, Any], setting: str) -> None:
     place[last] = value
 
 
-def _explain(error: dict[str, Any], document: Mapping[str, Any]) -> str:
+def _explain(error: dict[str, Any], document: Mapping[str, Any], kind: type[BaseRecipe]) -> str:
     place = [str(p) for p in error["loc"]]
-    if error["type"] == "missing" and place[:1] == ["models"] and place[-1] == "kind":
+    if error["type"] == "missing" and len(place) == 3 and place[-1] == "kind":
+        table, name = place[:2]
         others = [
-            name
-            for name, model in document["models"].items()
-            if name != place[1] and isinstance(model, Mapping) and "kind" in model
+            other
+            for other, section in document[table].items()
+            if other != name and isinstance(section, Mapping) and "kind" in section
         ]
-        return f"models.{place[1]} has no kind" + nearest(place[1], others)
+        return f"{table}.{name} has no kind" + nearest(name, others)
     if error["type"] == "extra_forbidden":
-        section: Any = Recipe
+        section: Any = kind
         for part in place[:-1]:
             section = _inner(section, part)
         known = list(section.model_fields) if hasattr(section, "model_fields") else []
@@ -340,12 +138,3 @@ def _inner(section: Any, part: str) -> Any:
     options = [annotation, *getattr(annotation, "__args__", ())]
     classes = [o for o in options if inspect.isclass(o) and issubclass(o, BaseModel)]
     return classes[-1] if classes else section
-
-
-def nearest(name: str | None, known: Iterable[str]) -> str:
-    """The end of an error message: the known name that is most like a wrong one, or all."""
-    known = list(known)
-    close = difflib.get_close_matches(name or "", known, n=1, cutoff=0.5)
-    if close:
-        return f"; did you mean {close[0]!r}?"
-    return f"; known are {', '.join(known)}" if known else ""

@@ -1,38 +1,26 @@
-"""One trip: data, backtests, scores, orders, the saved model, the report."""
+"""Making a run, going on with one, and putting a finished one to use, whatever its task."""
 
 from __future__ import annotations
 
-import time
+import inspect
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
-from foretell.data.panel import Panel
-from foretell.data.storage import is_stored_panel, write_panel
-from foretell.errors import ArtefactError, DataError, ForetellError
-from foretell.evaluation import Backtest
-from foretell.evaluation.report import legacy_effects
-from foretell.learners.demand import Forecaster
-from foretell.runs.engine import Engine, make_engine, spread_series
-from foretell.runs.final import final_model
+from foretell.errors import ArtefactError, ForetellError, ParameterError
+from foretell.runs import tasks
+from foretell.runs.engine import make_engine
 from foretell.runs.folder import RunFolder
-from foretell.runs.jobs import join, limited_threads, plan_jobs, run_job
 from foretell.runs.memory import peak_memory_mib
-from foretell.runs.publish import Ahead, draw, find, make_orders, order_rule, read_items
-from foretell.runs.recipe import Recipe, parse
-from foretell.runs.results import Results, with_ensembles, write_results, write_table
-from foretell.runs.sources import describe, load_panel, naming_source
-
-Tell = Callable[[str], None]
+from foretell.runs.recipe import DEFAULT_TASK, parse
+from foretell.runs.section import BaseRecipe
+from foretell.runs.tasks import Task, Tell, Trip
 
 
 def run(
-    recipe: Recipe,
+    recipe: BaseRecipe,
     out: str | Path,
     *,
     engine: str = "local",
@@ -65,14 +53,14 @@ def run(
     }
     folder = RunFolder.create(out, document)
     with _marking(folder), workers:
-        _run_demand(recipe, folder, workers, progress, tell)
+        _make(Trip(recipe, folder, workers, progress, tell))
     return folder
 
 
 def resume(
     out: str | Path,
     *,
-    recipe: Recipe | None = None,
+    recipe: BaseRecipe | None = None,
     engine: str | None = None,
     progress: bool = False,
     tell: Tell = lambda _: None,
@@ -105,11 +93,73 @@ def resume(
     folder = RunFolder.resume(out)
     folder.update(engine=name)
     with _marking(folder), workers:
-        _run_demand(own, folder, workers, progress, tell)
+        _make(Trip(own, folder, workers, progress, tell))
     return folder
 
 
-def read_recipe(folder: RunFolder, record: Mapping[str, Any]) -> Recipe:
+def predict_run(run: str | Path, data: str, out: str | Path, **options: Any) -> list[Path]:
+    """Applies a run's model to new data.
+
+    Args:
+        run: folder of a complete run.
+        data: a source with the columns of the run's data.
+        out: folder for the files.
+        options: what the run's task knows, e.g. ``quantiles`` of a demand run.
+
+    Returns:
+        The files written.
+
+    Raises:
+        ArtefactError: the run is not complete or kept no model.
+        DataError: the data cannot be used.
+        ParameterError: the run's task knows no such option.
+    """
+    folder = RunFolder(run)
+    record = folder.require_complete()
+    task = task_of(record)
+    if task.predict is None:
+        raise ArtefactError(f"runs of the task {record['task']!r} have no model for new data")
+    known = [
+        name
+        for name, parameter in inspect.signature(task.predict).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    ]
+    for name in options:
+        if name not in known:
+            raise ParameterError(
+                f"the run in {folder.path} is about {record['task']}, which has no option "
+                f"--{name}" + (f" (it has {', '.join('--' + k for k in known)})" if known else "")
+            )
+    recipe = read_recipe(folder, record)
+    return list(task.predict(folder, record, recipe, data, Path(out), **options))
+
+
+def redraw_report(run: str | Path) -> Path:
+    """Draws a run's report anew.
+
+    Args:
+        run: folder of a complete run.
+
+    Returns:
+        The page.
+
+    Raises:
+        ArtefactError: the run is not complete, or what its report needs is gone or has changed.
+    """
+    folder = RunFolder(run)
+    record = folder.require_complete()
+    task = task_of(record)
+    if task.report is None:
+        raise ArtefactError(f"runs of the task {record['task']!r} have no report")
+    return task.report(folder, record, read_recipe(folder, record))
+
+
+def task_of(record: Mapping[str, Any]) -> Task[Any]:
+    """The task of a run by its record."""
+    return tasks.find(record.get("task", DEFAULT_TASK))
+
+
+def read_recipe(folder: RunFolder, record: Mapping[str, Any]) -> BaseRecipe:
     """The recipe that a run was started with.
 
     Raises:
@@ -117,167 +167,18 @@ def read_recipe(folder: RunFolder, record: Mapping[str, Any]) -> Recipe:
     """
     try:
         return parse(record["recipe"], where=str(folder.path / "run.json"))
-    except (KeyError, TypeError, ForetellError) as error:
+    except (KeyError, TypeError, AttributeError, ForetellError) as error:
         raise ArtefactError(f"{folder.path} holds a recipe that cannot be read: {error}") from error
 
 
-def look_ahead(
-    recipe: Recipe,
-    panel: Panel,
-    model: Forecaster | None,
-    name: str,
-    effects: Mapping[str, pl.DataFrame],
-) -> Ahead:
-    """Forecasts beyond the data, and the orders that follow."""
-    if model is None:
-        return Ahead(effects=effects, reason="the recipe keeps no model")
-    try:
-        panel.require_known(model.h)
-    except DataError as error:
-        return Ahead(effects=effects, reason=str(error))
-    with limited_threads(recipe):
-        forecast = replace(model.predict(panel), model=name)
-    orders = None if recipe.orders is None else make_orders(recipe.orders, forecast)
-    return Ahead(forecast, orders, effects)
+def _make(trip: Trip[Any]) -> None:
+    found = tasks.find(trip.recipe.task).run(trip)
+    timings = {**found.get("timings", {}), "stages": trip.seconds}
+    peak = max(found.get("peak_memory_mib", 0.0), peak_memory_mib())
+    trip.folder.end("complete", **{**found, "timings": timings, "peak_memory_mib": peak})
 
 
-def _run_demand(
-    recipe: Recipe, folder: RunFolder, engine: Engine, progress: bool, tell: Tell
-) -> None:
-    seconds: dict[str, float] = {}
-    with _timing(seconds, "data"), naming_source(recipe.data.source):
-        panel = load_panel(recipe.data, seed=recipe.seeds[0])
-        if recipe.orders is not None:  # what is wrong here should not show after hours
-            order_rule(recipe.orders)
-            read_items(recipe.orders)
-    tell(f"data: {panel!r}")
-    _require_same_data(folder, panel)
-    _require_history(recipe, panel)
-    folder.update(data=describe(recipe.data, panel))
-    with naming_source(recipe.data.source):
-        with _timing(seconds, "backtests"):
-            results, peak = _backtests(recipe, panel, folder, engine, progress, tell)
-        with _timing(seconds, "scores"):
-            findings = find(recipe, panel, results)
-            fits = write_results(folder.path, results)
-        tell(f"best: {findings.best}")
-        with _timing(seconds, "final"), spread_series(engine):
-            model, name = final_model(recipe, panel, folder, results, findings.best, progress, tell)
-            effects = _effects(results, model, panel)
-            ahead = look_ahead(recipe, panel, model, name, effects)
-    _write_ahead(folder, model, ahead)
-    if ahead.reason is not None:
-        tell(f"no forecast beyond the data: {ahead.reason}")
-    record = folder.update(
-        **findings.record(),
-        final={"model": name, "kept": model is not None, "no_forecast": ahead.reason},
-        backtests=fits,
-        timings={**_model_seconds(results), "stages": seconds},
-        peak_memory_mib=max(peak, peak_memory_mib()),
-    )
-    with _timing(seconds, "report"):
-        draw(folder, record, recipe, panel, results, findings, ahead)
-    folder.end(
-        "complete",
-        timings={**_model_seconds(results), "stages": seconds},
-        peak_memory_mib=max(peak, peak_memory_mib()),
-    )
-
-
-def _backtests(
-    recipe: Recipe, panel: Panel, folder: RunFolder, engine: Engine, progress: bool, tell: Tell
-) -> tuple[Results, float]:
-    """All backtests, and the largest memory of a process that made one."""
-    work = folder.work.resolve()
-    jobs = plan_jobs(recipe, work, engine=engine.name, progress=progress and engine.shares_memory)
-    given: Panel | Path = panel
-    if not engine.shares_memory:
-        source = Path(recipe.data.source)
-        if recipe.data.limit is None and is_stored_panel(source):
-            given = source.resolve()
-        else:
-            given = write_panel(panel, work / "panel", overwrite=True)
-    found: dict[str, dict[str, dict[int, list[Backtest]]]] = {}
-    peak = 0.0
-    done = engine.map(run_job, jobs, [given] * len(jobs))
-    for number, (job, one) in enumerate(zip(jobs, done, strict=True), start=1):
-        seeds = found.setdefault(job.protocol, {}).setdefault(job.model, {})
-        seeds.setdefault(job.seed, []).append(one.backtest)
-        peak = max(peak, one.peak_memory_mib)
-        tell(
-            f"[{number}/{len(jobs)}] {job.protocol}: {job.model}, seed {job.seed}, "
-            f"fit {job.part + 1}: trained in {one.backtest.fit_seconds:.1f} s, "
-            f"forecast in {one.backtest.predict_seconds:.1f} s"
-        )
-    joined = {
-        protocol: {
-            model: {seed: join(parts) for seed, parts in seeds.items()}
-            for model, seeds in models.items()
-        }
-        for protocol, models in found.items()
-    }
-    return with_ensembles(recipe, joined), peak
-
-
-def _require_same_data(folder: RunFolder, panel: Panel) -> None:
-    before = (folder.read().get("data") or {}).get("fingerprint")
-    if before is not None and before != panel.fingerprint():
-        raise ArtefactError(
-            f"the data of the run in {folder.path} are not what they were when it was started: "
-            "start anew in another folder"
-        )
-
-
-def _require_history(recipe: Recipe, panel: Panel) -> None:
-    """Every origin must lie within a series; said before anything is trained."""
-    longest = int(panel.lengths.argmax())
-    for name, protocol in recipe.protocols.items():
-        first = protocol.fits(recipe.data.horizon)[0][0]
-        if first >= panel.lengths[longest]:
-            raise DataError(
-                f"the first origin of protocols.{name} lies {first} periods before the end, but "
-                f"the longest series has {panel.lengths[longest]} periods",
-                file=recipe.data.source,
-                series=str(panel.ids[longest]),
-                hint="Give a longer history, a shorter data.horizon, or fewer or later origins",
-            )
-
-
-def _write_ahead(folder: RunFolder, model: Forecaster | None, ahead: Ahead) -> None:
-    if model is not None:
-        model.save(folder.path / "model")
-    if ahead.forecast is not None:
-        write_table(ahead.forecast.to_polars(), folder.path / "predictions.parquet")
-    if ahead.orders is not None:
-        write_table(ahead.orders.to_polars(), folder.path / "orders.parquet")
-    for name, table in ahead.effects.items():
-        write_table(table, folder.path / f"{name}.parquet")
-
-
-def _effects(
-    results: Results, model: Forecaster | None, panel: Panel
-) -> Mapping[str, pl.DataFrame]:
-    """What a classical model learned of prices and events, from wherever one was fitted."""
-    for candidate in (model, *(backtest.model for *_, backtest in results)):
-        if candidate is not None and (effects := legacy_effects(candidate, panel)):
-            return effects
-    return {}
-
-
-def _model_seconds(results: Results) -> dict[str, dict[str, dict[str, float]]]:
-    """Model -> protocol -> mean over seeds of its seconds."""
-    seconds: dict[str, dict[str, dict[str, float]]] = {}
-    for protocol, models in results.backtests.items():
-        for name, seeds in models.items():
-            tests = list(seeds.values())
-            seconds.setdefault(name, {})[protocol] = {
-                "fit_seconds": sum(b.fit_seconds for b in tests) / len(tests),
-                "predict_seconds": sum(b.predict_seconds for b in tests) / len(tests),
-            }
-    return seconds
-
-
-def _difference(own: Recipe, other: Recipe) -> str:
+def _difference(own: BaseRecipe, other: BaseRecipe) -> str:
     """The first key in which two recipes differ."""
 
     def walk(a: Any, b: Any, place: str) -> str | None:
@@ -290,13 +191,6 @@ def _difference(own: Recipe, other: Recipe) -> str:
         return None if a == b else f"{place} was {a!r} and is {b!r}"
 
     return walk(own.model_dump(mode="json"), other.model_dump(mode="json"), "") or "in order"
-
-
-@contextmanager
-def _timing(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    started = time.perf_counter()
-    yield
-    seconds[stage] = round(time.perf_counter() - started, 3)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foretell.data.simulators import shop
-from foretell.evaluation.report import ReportInput, decisions, fans, legacy_effects
+from foretell.evaluation.report.demand import ReportInput, decisions, fans, legacy_effects
 from foretell.evaluation.report.toml import to_toml
 from foretell.evaluation.report.words import count, fixed, number, percent, period_noun, seconds
 from foretell.learners.demand.legacy import LegacyForecaster

@@ -1,7 +1,10 @@
-"""The report: one self-contained HTML page that says how good forecasts and orders are."""
+"""The report of a run: one self-contained HTML page, a folder for each kind of run."""
 
-from foretell.evaluation.report.effects import legacy_effects
-from foretell.evaluation.report.inputs import ReportInput
-from foretell.evaluation.report.render import render_report, write_report
+from foretell.evaluation.report.demand import (
+    ReportInput,
+    legacy_effects,
+    render_report,
+    write_report,
+)
 
 __all__ = ["ReportInput", "legacy_effects", "render_report", "write_report"]

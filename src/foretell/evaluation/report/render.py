@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -17,24 +18,17 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from foretell import __version__
-from foretell.evaluation.report.content import build
-from foretell.evaluation.report.inputs import ReportInput
 
 _FILES = resources.files("foretell.evaluation.report") / "page"
 
 
-def write_report(path: str | Path, data: ReportInput) -> Path:
-    """Writes the page in one step; missing folders are made.
-
-    Args:
-        path: the HTML file.
-        data: what to show.
+def write_page(path: str | Path, text: str) -> Path:
+    """Writes a page in one step; missing folders are made.
 
     Returns:
         The path.
     """
     path = Path(path)
-    text = render_report(data)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(text, encoding="utf-8")
@@ -42,23 +36,36 @@ def write_report(path: str | Path, data: ReportInput) -> Path:
     return path
 
 
-def render_report(data: ReportInput) -> str:
+def render_page(
+    template: str,
+    context: Mapping[str, Any],
+    figures: Mapping[str, Any],
+    payload: Mapping[str, Any] | None = None,
+    scripts: tuple[str, ...] = (),
+) -> str:
     """The page as text.
 
     Names from the data are escaped wherever they stand, values for the scripts lie in JSON blocks,
     and the page's content security policy allows its own scripts by their hash only, and no
     connection at all: a hostile name can neither run nor load anything.
+
+    Args:
+        template: name of the template, which extends ``base.html.j2``: ``context`` holds what that
+            asks for (``title, made, headline, data, reproduce``) and what its own blocks do.
+        context: sentences and rows.
+        figures: plotly figures by name; each is drawn where ``data-figure`` names it.
+        payload: more values for the page's scripts.
+        scripts: names of scripts beyond the one that draws the figures.
     """
-    context = build(data)
-    payload = {"figures": context.pop("figures"), **context.pop("payload")}
-    plotly, script = plotly_source(), _read("report.js")
+    plotly = plotly_source()
+    script = "\n".join(_read(name) for name in ("page.js", *scripts))
     policy = (
         f"default-src 'none'; script-src {_hash(plotly)} {_hash(script)}; "
         "style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
     )
     return (
         _environment()
-        .get_template("report.html.j2")
+        .get_template(template)
         .render(
             **context,
             version=__version__,
@@ -66,7 +73,7 @@ def render_report(data: ReportInput) -> str:
             style=Markup(_read("style.css")),
             plotly=Markup(plotly),
             script=Markup(script),
-            payload=Markup(embed_json(payload)),
+            payload=Markup(embed_json({"figures": figures, **(payload or {})})),
         )
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -11,17 +10,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from foretell.data.panel import Panel
 from foretell.data.storage import open_panel
 from foretell.evaluation import Backtest, WindowResult, backtest
 from foretell.learners.artefact import load_artefact, save_artefact
 from foretell.learners.demand import Forecast, Forecaster, Span
-from foretell.runs.engine import make_engine, spread_series
+from foretell.runs.demand.models import is_random, make_model
+from foretell.runs.demand.recipe import Recipe
+from foretell.runs.demand.spread import spread_series
+from foretell.runs.engine import make_engine
 from foretell.runs.memory import peak_memory_mib
-from foretell.runs.models import is_random, make_model
-from foretell.runs.recipe import Recipe
+from foretell.runs.threads import limited_threads
 
 _KIND = "Backtest"
 
@@ -104,7 +104,11 @@ def run_job(job: Job, panel: Panel | Path) -> Done:
         return _read(job.home, panel)
     section = job.recipe.protocols[job.protocol]
     model = make(job.recipe, job.model, job.seed, job.home / "checkpoint", job.progress)
-    with limited_threads(job.recipe), make_engine(job.engine) as engine, spread_series(engine):
+    with (
+        limited_threads(job.recipe.threads),
+        make_engine(job.engine) as engine,
+        spread_series(engine),
+    ):
         result = backtest(
             model, panel, h=section.horizon, back=job.back, min_history=section.min_history
         )
@@ -147,11 +151,6 @@ def make(
         resume=True,
         progress=progress,
     )
-
-
-def limited_threads(recipe: Recipe) -> AbstractContextManager[Any]:
-    """Holds the linear algebra to the recipe's threads too: the same sums on every engine."""
-    return nullcontext() if recipe.threads is None else threadpool_limits(recipe.threads)
 
 
 @lru_cache(maxsize=1)

@@ -15,7 +15,8 @@ from foretell.data import registry, simulators
 from foretell.data.panel import Panel
 from foretell.data.readers import read_panel
 from foretell.errors import DataError, RecipeError
-from foretell.runs.recipe import DataSection, nearest
+from foretell.runs.demand.recipe import DataSection
+from foretell.runs.section import nearest
 
 SIMULATORS: dict[str, Callable[..., tuple[Panel, Any]]] = {"shop": simulators.shop}
 

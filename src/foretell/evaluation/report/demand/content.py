@@ -8,29 +8,27 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from foretell.evaluation.report import accuracy, decisions, fans, figures
-from foretell.evaluation.report.inputs import ReportInput
-from foretell.evaluation.report.thumbnails import thumbnail
-from foretell.evaluation.report.toml import to_toml
+from foretell.evaluation.report.demand import accuracy, decisions, fans, figures
+from foretell.evaluation.report.demand.inputs import ReportInput
+from foretell.evaluation.report.demand.thumbnails import thumbnail
+from foretell.evaluation.report.record import problems_section, reproduce_section
+from foretell.evaluation.report.style import model_styles, to_json
 from foretell.evaluation.report.words import (
     MISSING,
     count,
     fixed,
     listing,
-    number,
     percent,
     period_noun,
-    seconds,
 )
 from foretell.evaluation.tidy import summarise
 
-_MOST_NOTES = 100
 _MOST_EVENTS = 12
 
 
 def build(data: ReportInput) -> dict[str, Any]:
     """The context of the page's template; ``figures`` and ``payload`` hold what scripts draw."""
-    styles = figures.model_styles(data.models, data.best, data.baseline)
+    styles = model_styles(data.models, data.best, data.baseline)
     calibration, drawn = accuracy.calibration(data, styles)
     segments, more = accuracy.segments(data, styles)
     drawn |= more
@@ -57,7 +55,7 @@ def build(data: ReportInput) -> dict[str, Any]:
         "orders": orders,
         "cost": cost,
         "data": data_section(data),
-        "reproduce": reproduce_section(data),
+        "reproduce": reproduce_section(data.run),
         "figures": drawn,
         "payload": {
             "fans": fan,
@@ -214,9 +212,7 @@ def effects_section(data: ReportInput) -> tuple[dict[str, Any] | None, dict[str,
         if not known.is_empty():
             values = known["elasticity"]
             centre = float(np.median(values.to_numpy()))
-            drawn["elasticity"] = figures.to_json(
-                figures.elasticity_figure(values.to_list(), centre)
-            )
+            drawn["elasticity"] = to_json(figures.elasticity_figure(values.to_list(), centre))
             ordered = known.sort("elasticity", "unique_id")
             has_interval = {"lower", "upper"} <= set(known.columns)
             section["elasticity"] = {
@@ -230,7 +226,7 @@ def effects_section(data: ReportInput) -> tuple[dict[str, Any] | None, dict[str,
         noun = period_noun(data.panel.frequency.alias)
         shared, rows = _event_tables(table, noun)
         if shared:
-            drawn["events"] = figures.to_json(figures.event_figure(shared, noun))
+            drawn["events"] = to_json(figures.event_figure(shared, noun))
             section["events"] = {"sentence": _event_sentence(shared, noun), **rows}
     return (section if drawn else None), drawn
 
@@ -318,7 +314,6 @@ def _event_sentence(shared: Mapping[str, tuple[list[int], list[float]]], noun: s
 def data_section(data: ReportInput) -> dict[str, Any]:
     """What was read, and what was wrong with it."""
     about = data.run.get("data") or {}
-    notes = _notes(about.get("notes") or [], data)
     panel = data.panel
     lengths = panel.lengths
     facts = {
@@ -336,18 +331,9 @@ def data_section(data: ReportInput) -> dict[str, Any]:
         facts["not observed"] = f"{missing:,} steps"
     if panel.censored is not None:
         facts["cut by a stock-out"] = f"{_censored(data):,} steps"
-    problems = sum(n["count"] for n in notes)
-    sentence = (
-        "No problem was found in the data."
-        if not notes
-        else f"{count(len(notes), 'kind')} of problem {'was' if len(notes) == 1 else 'were'} found "
-        f"and dealt with as the table says ({count(problems, 'case')} in all)."
-    )
     return {
-        "sentence": sentence,
+        **problems_section(about.get("notes") or panel.notes, first="series"),
         "facts": {k: str(v) for k, v in facts.items() if v is not None},
-        "notes": [{**n, "count": f"{n['count']:,}"} for n in notes[:_MOST_NOTES]],
-        "more_notes": max(0, len(notes) - _MOST_NOTES),
     }
 
 
@@ -370,61 +356,3 @@ def _range(lengths: np.ndarray) -> str:
         return MISSING
     low, middle, high = (int(v) for v in (lengths.min(), np.median(lengths), lengths.max()))
     return f"{low:,} steps" if low == high else f"{low:,} to {high:,} steps, median {middle:,}"
-
-
-def _notes(given: Iterable[Any], data: ReportInput) -> list[dict[str, Any]]:
-    found = []
-    for note in [*given, *([] if given else data.panel.notes)]:
-        if isinstance(note, Mapping):
-            kind, message = note.get("kind", ""), note.get("message", "")
-            number_of, series = note.get("count", 1), note.get("series")
-        elif isinstance(note, str):
-            kind, message, number_of, series = "", note, 1, None
-        else:
-            kind, message = getattr(note, "kind", ""), getattr(note, "message", str(note))
-            number_of, series = getattr(note, "count", 1), getattr(note, "series", None)
-        found.append(
-            {
-                "kind": str(kind).replace("_", " "),
-                "message": str(message),
-                "count": int(number_of or 0),
-                "series": "" if series is None else str(series),
-            }
-        )
-    return sorted(found, key=lambda n: -n["count"])
-
-
-def reproduce_section(data: ReportInput) -> dict[str, Any]:
-    """What it takes to have the same numbers again."""
-    run = data.run
-    command = run.get("command")
-    if isinstance(command, list | tuple):
-        command = " ".join(str(part) for part in command)
-    recipe = run.get("recipe")
-    seeds = run.get("seeds", run.get("seed"))
-    fingerprint = (run.get("data") or {}).get("fingerprint")
-    versions = run.get("versions") or {}
-    return {
-        "command": str(command) if command else "",
-        "recipe": to_toml(recipe) if isinstance(recipe, Mapping) else str(recipe or ""),
-        "fingerprint": str(fingerprint) if fingerprint else "",
-        "seeds": ", ".join(map(str, seeds))
-        if isinstance(seeds, list | tuple)
-        else str("" if seeds is None else seeds),
-        "versions": {str(k): str(v) for k, v in versions.items()},
-        "timings": _timings(run.get("timings") or {}),
-    }
-
-
-def _timings(timings: Mapping[str, Any], path: str = "") -> dict[str, str]:
-    """Durations in seconds, nested ones under joined names."""
-    found: dict[str, str] = {}
-    for key, value in timings.items():
-        name = f"{path} {key}".strip().replace("_", " ")
-        if isinstance(value, Mapping):
-            found |= _timings(value, name)
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            found[name.removesuffix(" seconds")] = (
-                seconds(value) if "bytes" not in name and "memory" not in name else number(value, 4)
-            )
-    return found

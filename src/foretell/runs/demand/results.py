@@ -15,8 +15,9 @@ from foretell.errors import ArtefactError
 from foretell.estimators import combine
 from foretell.evaluation import Backtest
 from foretell.learners.demand import Forecast, Span
-from foretell.runs.jobs import make_fit
-from foretell.runs.recipe import Recipe
+from foretell.runs.demand.jobs import make_fit
+from foretell.runs.demand.recipe import Recipe
+from foretell.runs.folder import write_table
 
 FORECASTS, SPANS = "backtest.parquet", "backtest_spans.parquet"
 _KEYS = ("protocol", "model", "seed")
@@ -144,13 +145,6 @@ def read_results(folder: Path, records: list[dict[str, Any]], panel: Panel) -> R
     except (OSError, pl.exceptions.PolarsError, KeyError, ValueError, TypeError) as error:
         raise ArtefactError(f"the backtests in {folder} cannot be read: {error}") from error
     return Results(backtests)
-
-
-def write_table(table: pl.DataFrame, file: Path) -> Path:
-    """Writes a Parquet file that is complete or absent at every moment."""
-    partial = file.with_name(f".{file.name}.partial")
-    table.write_parquet(partial)
-    return partial.replace(file)
 
 
 def _span_table(forecast: Forecast, span: Span) -> pl.DataFrame:

@@ -9,9 +9,10 @@ import numpy as np
 import polars as pl
 
 from foretell.errors import ParameterError
-from foretell.evaluation.report import figures
-from foretell.evaluation.report.fans import period_labels, rounded
-from foretell.evaluation.report.inputs import ReportInput
+from foretell.evaluation.report.demand import figures
+from foretell.evaluation.report.demand.fans import period_labels, rounded
+from foretell.evaluation.report.demand.inputs import ReportInput
+from foretell.evaluation.report.style import to_json
 from foretell.evaluation.report.words import count, fixed, number, percent
 
 MOST_ORDERS = 5000
@@ -58,7 +59,7 @@ def cost_section(
         *[_bar(r["model"], r["model"], r["mean_cost"]) for r in rows],
         _bar("naive: the usual mean", "", own["mean_cost_naive"]),
     ]
-    drawn = {"cost": figures.to_json(figures.cost_figure(bars, styles))}
+    drawn = {"cost": to_json(figures.cost_figure(bars, styles))}
     table = [
         {
             "model": r["model"],

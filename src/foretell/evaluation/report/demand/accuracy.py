@@ -11,8 +11,9 @@ import polars as pl
 from foretell.evaluation import scores
 from foretell.evaluation.compare import Difference, difference, leaderboard
 from foretell.evaluation.reliability import reliability
-from foretell.evaluation.report import figures
-from foretell.evaluation.report.inputs import ReportInput
+from foretell.evaluation.report.demand import figures
+from foretell.evaluation.report.demand.inputs import ReportInput
+from foretell.evaluation.report.style import to_json
 from foretell.evaluation.report.words import count, fixed, listing, number, percent, seconds
 from foretell.evaluation.tidy import summarise
 
@@ -148,7 +149,7 @@ def calibration(
         found = reliability(table, resamples=RESAMPLES)
         models = [m for m in data.models if m in set(found["model"])]
         name = f"reliability-{i}"
-        drawn[name] = figures.to_json(figures.reliability_figure(found, models, styles))
+        drawn[name] = to_json(figures.reliability_figure(found, models, styles))
         levels = scores.levels_of(table.columns)
         rows = [
             {
@@ -240,7 +241,7 @@ def segments(
             name, (name.replace("_", " ").capitalize(), "", False)
         )
         figure = f"segment-{name}"
-        drawn[figure] = figures.to_json(
+        drawn[figure] = to_json(
             figures.segment_figure(labels, values, styles, axis or heading.lower(), ordered)
         )
         parts.append(

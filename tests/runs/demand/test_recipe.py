@@ -5,18 +5,10 @@ import pytest
 from foretell.errors import RecipeError
 from foretell.learners.demand import Span
 from foretell.runs import recipe as recipes
-from foretell.runs.models import make_model
+from foretell.runs.demand.models import make_model
+from foretell.runs.demand.recipe import ProtocolSection
 
 SMALL = {"models": {"legacy": {"kind": "LegacyForecaster"}}}
-
-
-@pytest.mark.parametrize("name", recipes.shipped())
-def test_shipped_recipes_are_valid(name):
-    assert recipes.load(name).models
-
-
-def test_the_default_recipe_is_shipped():
-    assert "demand" in recipes.shipped()
 
 
 @pytest.mark.parametrize(
@@ -142,7 +134,7 @@ def test_tables_stand_for_the_objects_that_a_model_takes():
     ],
 )
 def test_fits_of_a_protocol(section, fits):
-    assert recipes.ProtocolSection(**section).fits(13) == fits
+    assert ProtocolSection(**section).fits(13) == fits
 
 
 def test_only_lets_the_best_replace_a_final_model_that_is_left_out():

@@ -12,7 +12,7 @@ _PAD = 4
 
 
 def thumbnail(row: Sequence[Any], levels: Sequence[float], label: str) -> Markup:
-    """One series of :func:`foretell.evaluation.report.fans.fan_data` as an SVG element.
+    """One series of :func:`foretell.evaluation.report.demand.fans.fan_data` as an SVG element.
 
     Args:
         row: the series.

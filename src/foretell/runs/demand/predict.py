@@ -1,28 +1,32 @@
-"""A finished run put to use: forecasts of new data, and its report drawn anew."""
+"""A finished demand run put to use: forecasts of new data, and its report drawn anew."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from foretell.errors import ArtefactError, ForetellError
 from foretell.learners.demand import Forecaster
-from foretell.runs.folder import RunFolder
-from foretell.runs.jobs import limited_threads
-from foretell.runs.publish import draw, find, make_orders
-from foretell.runs.results import read_results, write_table
-from foretell.runs.runner import look_ahead, read_recipe
-from foretell.runs.sources import for_new_data, load_panel, naming_source
+from foretell.runs.demand.publish import draw, find, make_orders
+from foretell.runs.demand.recipe import Recipe
+from foretell.runs.demand.results import read_results
+from foretell.runs.demand.sources import for_new_data, load_panel, naming_source
+from foretell.runs.demand.trip import look_ahead
+from foretell.runs.folder import RunFolder, make_folder, write_table
+from foretell.runs.threads import limited_threads
 
 _EFFECTS = ("elasticity", "events")
 
 
-def predict_run(
-    run: str | Path,
+def predict(
+    folder: RunFolder,
+    record: Mapping[str, Any],
+    recipe: Recipe,
     data: str,
-    out: str | Path,
+    out: Path,
     *,
     quantiles: Sequence[float] | None = None,
     future: str | None = None,
@@ -32,7 +36,9 @@ def predict_run(
     """Forecasts new data with a run's model.
 
     Args:
-        run: folder of a complete run.
+        folder: of the run, complete.
+        record: its record.
+        recipe: its recipe.
         data: a source with the columns of the run's data.
         out: folder for the files.
         quantiles: levels; those of the model when ``None``.
@@ -44,13 +50,9 @@ def predict_run(
         The files written: ``predictions.parquet`` and, where the recipe orders, ``orders.parquet``.
 
     Raises:
-        ArtefactError: the run is not complete or kept no model.
+        ArtefactError: the run kept no model, or ``items`` are given to a run without orders.
         DataError: the data cannot be used.
-        ParameterError: ``items`` are given to a run without orders.
     """
-    folder = RunFolder(run)
-    record = folder.require_complete()
-    recipe = read_recipe(folder, record)
     model = _kept_model(folder)
     if items is not None and recipe.orders is None:
         raise ArtefactError(f"the run in {folder.path} orders nothing: its recipe has no [orders]")
@@ -59,35 +61,22 @@ def predict_run(
     )
     with naming_source(data):
         panel = load_panel(section, seed=recipe.seeds[0])
-        with limited_threads(recipe):
+        with limited_threads(recipe.threads):
             forecast = model.predict(panel, quantiles=quantiles)
     tables = {"predictions": forecast.to_polars()}
     if recipe.orders is not None:
         rule = recipe.orders if items is None else recipe.orders.model_copy(update={"items": items})
         tables["orders"] = make_orders(rule, forecast).to_polars()
-    place = Path(out)
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ArtefactError(f"{place} cannot be made a folder: {error}") from error
-    return [write_table(table, place / f"{name}.parquet") for name, table in tables.items()]
+    make_folder(out)
+    return [write_table(table, out / f"{name}.parquet") for name, table in tables.items()]
 
 
-def redraw_report(run: str | Path) -> Path:
+def redraw(folder: RunFolder, record: Mapping[str, Any], recipe: Recipe) -> Path:
     """Draws a run's report anew from its folder and its data.
 
-    Args:
-        run: folder of a complete run.
-
-    Returns:
-        The page.
-
     Raises:
-        ArtefactError: the run is not complete, or its data are gone or have changed.
+        ArtefactError: the run's data are gone or have changed.
     """
-    folder = RunFolder(run)
-    record = folder.require_complete()
-    recipe = read_recipe(folder, record)
     try:
         panel = load_panel(recipe.data, seed=recipe.seeds[0])
     except ForetellError as error:

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from foretell.data.panel import Panel
 from foretell.estimators import QuantileEnsemble
 from foretell.learners.demand import Forecaster
+from foretell.runs.demand.jobs import make
+from foretell.runs.demand.recipe import Recipe
+from foretell.runs.demand.results import Results
 from foretell.runs.folder import RunFolder
-from foretell.runs.jobs import limited_threads, make
-from foretell.runs.recipe import Recipe
-from foretell.runs.results import Results
+from foretell.runs.threads import limited_threads
 
 _OF_THE_RUN = {"checkpoint": None, "resume": False, "progress": False}
 
@@ -40,7 +41,7 @@ def final_model(
         if section.refit:
             tell(f"training {member} on all data")
             home = folder.work.resolve() / "final" / member / "checkpoint"
-            with limited_threads(recipe):
+            with limited_threads(recipe.threads):
                 fitted.append(make(recipe, member, recipe.seeds[0], home, progress).fit(panel))
             continue
         kept = results.first_seeds(results.protocols[0])[member].model

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from foretell.data.panel import Panel
 from foretell.evaluation import scores
-from foretell.evaluation.report.inputs import ReportInput
+from foretell.evaluation.report.demand.inputs import ReportInput
 from foretell.learners.demand.forecast import Forecast
 
 _OTHER_MODELS = 4  # medians drawn beside the best model's fan

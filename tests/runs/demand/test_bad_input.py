@@ -230,8 +230,8 @@ def test_a_folder_that_is_a_file(tmp_path, legacy_file):
 
 
 def test_decimal_commas_can_be_read_as_the_message_says(tmp_path):
-    from foretell.runs.recipe import DataSection
-    from foretell.runs.sources import load_panel
+    from foretell.runs.demand.recipe import DataSection
+    from foretell.runs.demand.sources import load_panel
 
     file = tmp_path / "sales.csv"
     table = sales().with_columns(y=TEXT.str.replace(".", ",", literal=True))
@@ -244,8 +244,8 @@ def test_decimal_commas_can_be_read_as_the_message_says(tmp_path):
 
 
 def test_messages_name_the_recipe_keys_that_help(tmp_path):
-    from foretell.runs.recipe import DataSection
-    from foretell.runs.sources import load_panel
+    from foretell.runs.demand.recipe import DataSection
+    from foretell.runs.demand.sources import load_panel
 
     file = tmp_path / "sales.csv"
     sales(price=2.0).write_csv(file)

@@ -21,9 +21,9 @@ from foretell.evaluation import (
 )
 from foretell.evaluation.report import ReportInput, write_report
 from foretell.learners.demand import Forecast
+from foretell.runs.demand.recipe import OrdersSection, Recipe
+from foretell.runs.demand.results import Results
 from foretell.runs.folder import RunFolder
-from foretell.runs.recipe import OrdersSection, Recipe
-from foretell.runs.results import Results
 
 _STOCK = ("on_hand", "on_order")
 
