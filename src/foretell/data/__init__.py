@@ -1,6 +1,7 @@
-"""What was observed: panels of series, readers, splits, public data sets, simulators."""
+"""What was observed: panels of series, event logs, readers, splits, public data sets, simulators."""
 
 from foretell.data.covariates import fill_known, with_known, with_static
+from foretell.data.events import PROTOCOLS, Emission, EventLog, Protocol
 from foretell.data.frames import from_polars, future_to_polars, static_to_polars, to_polars
 from foretell.data.frequency import Frequency
 from foretell.data.gluonts import from_gluonts, to_gluonts
@@ -19,10 +20,14 @@ from foretell.data.storage import open_panel, write_panel
 from foretell.data.writers import to_arrow, to_csv, to_pandas, to_parquet
 
 __all__ = [
+    "PROTOCOLS",
     "Categorical",
     "DataNote",
+    "Emission",
+    "EventLog",
     "Frequency",
     "Panel",
+    "Protocol",
     "Split",
     "fill_known",
     "from_gluonts",
