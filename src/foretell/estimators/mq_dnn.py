@@ -247,8 +247,15 @@ class MQDNN(NeuralForecaster):
             "shape": self.shape_.to_dict(), "own_features": self.features is not None,
         }  # fmt: skip
 
+    def _state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
+        state, arrays = super()._state()
+        return state, arrays | self.pack_.arrays()
+
+    def _restore(self, state: dict[str, Any], arrays: dict[str, NDArray]) -> None:
+        self.pack_ = FeaturePack.from_state(state["data"]["pack"], arrays)
+        super()._restore(state, arrays)
+
     def _restore_data(self, state: dict[str, Any]) -> None:
-        self.pack_ = FeaturePack.from_state(state["pack"])
         # For a new fit of the loaded model.
         self.features = list(self.pack_.features) if state.get("own_features") else None
         self.scaler_ = DenseScaler.from_state(state["scaler"])

@@ -212,7 +212,7 @@ def test_rows_in_any_order_and_in_blocks(panel, pack, monkeypatch):
 
 
 def test_state_comes_back(panel, pack):
-    again = FeaturePack.from_state(pack.state())
+    again = FeaturePack.from_state(pack.state(), pack.arrays())
     rows = FeatureRows.ahead(panel, np.arange(len(panel)), HORIZON)
     np.testing.assert_array_equal(
         again.compute(panel, rows).values, pack.compute(panel, rows).values
@@ -346,3 +346,21 @@ def test_events_that_are_no_longer_marked_are_refused():
     assert panel.events
     with pytest.raises(DataError, match="not those of the fit"):
         pack.compute(replace(panel, events=()), rows)
+
+
+def test_group_totals_are_those_of_the_fit_and_go_on_with_newer_periods(panel):
+    past = panel.cut(10)
+    pack = FeaturePack(HORIZON).fit(past)
+    few = panel.select(np.array([0, 2]))
+    fitted, now = pack.groups_["all"], pack.tables(few)["all"]
+    alone = FeaturePack(HORIZON).fit(few).groups_["all"]
+    group, end = np.zeros(1, np.int64), past.ends.max()
+
+    def total(tables, first, last):
+        return tables.total("value", group, np.array([first]), np.array([last]))[0]
+
+    first = int(panel.starts.min())
+    assert total(now, first, end) == pytest.approx(total(fitted, first, end))
+    assert total(now, end + 1, end + 10) == pytest.approx(total(alone, end + 1, end + 10))
+    assert total(alone, first, end) < 0.9 * total(fitted, first, end)
+    assert pack.tables(past.select(np.array([1])))["all"] is fitted

@@ -173,13 +173,14 @@ class QRFForecaster(Forecaster):
 
     def _state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
         arrays = {name: getattr(self.forest_.forest_, name) for name in _FOREST_ARRAYS}
+        arrays |= self.pack_.arrays()
         arrays["columns"] = self.columns_
         arrays["importances"] = self.forest_.feature_importances_
         state = {"pack": self.pack_.state(), "positive": bool(self.positive_)}
         return {**state, "own_features": self.features is not None}, arrays
 
     def _restore(self, state: dict[str, Any], arrays: dict[str, NDArray]) -> None:
-        self.pack_ = FeaturePack.from_state(state["pack"])
+        self.pack_ = FeaturePack.from_state(state["pack"], arrays)
         # For a new fit of the loaded model.
         self.features = list(self.pack_.features) if state.get("own_features") else None
         self.positive_ = state["positive"]

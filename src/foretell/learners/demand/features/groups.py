@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ from foretell.data.panel import Panel
 
 Values = NDArray[np.float64]
 BLOCK = 2_000_000
+QUANTITIES = ("value", "count", "now", "before", "change")
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,45 @@ class GroupTables:
         begin = np.minimum(np.clip(first - self.first, 0, size), end)
         return table[groups, end] - table[groups, begin]
 
+    def continued(self, newer: GroupTables) -> GroupTables:
+        """These totals, and another panel's where these have no observation.
+
+        So the features of a few series still rest on all that were trained on; only periods after
+        the fit come from the series at hand.
+        """
+        first = min(self.first, newer.first)
+        last = max(t.first + t.running["count"].shape[1] - 1 for t in (self, newer))
+        mine, theirs = self._sums(first, last), newer._sums(first, last)
+        missing = (mine["count"] == 0) & (theirs["count"] > 0)
+        if not missing.any():
+            return self
+        return GroupTables(
+            first, {n: _running(np.where(missing, theirs[n], mine[n])) for n in mine}
+        )
+
+    def _sums(self, first: int, last: int) -> dict[str, Values]:
+        """Totals (G, last - first) of single periods."""
+        return {
+            name: np.pad(
+                np.diff(table, axis=1),
+                ((0, 0), (self.first - first, last - self.first - table.shape[1] + 1)),
+            )
+            for name, table in self.running.items()
+        }
+
+    def to_arrays(self, prefix: str) -> dict[str, NDArray]:
+        """The tables by name, for saving."""
+        tables = {f"{prefix}.{name}": table for name, table in self.running.items()}
+        return {f"{prefix}.first": np.array([self.first]), **tables}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray], prefix: str) -> GroupTables:
+        """The inverse of :meth:`to_arrays`."""
+        return cls(
+            int(arrays[f"{prefix}.first"][0]),
+            {name: np.asarray(arrays[f"{prefix}.{name}"]) for name in QUANTITIES},
+        )
+
 
 def group_tables(
     panel: Panel, codes: dict[str, tuple[NDArray[np.int32], int]], season: int
@@ -54,8 +95,7 @@ def group_tables(
     filled = panel.lengths > 0
     first = int(panel.starts[filled].min()) if filled.any() else 0
     size = int(panel.ends[filled].max()) - first + 1 if filled.any() else 1
-    names = ("value", "count", "now", "before", "change")
-    tables = {key: {n: np.zeros((g, size)) for n in names} for key, (_, g) in codes.items()}
+    tables = {key: {n: np.zeros((g, size)) for n in QUANTITIES} for key, (_, g) in codes.items()}
     length = max(1, int(panel.lengths.max(initial=1)))
     block = max(1, BLOCK // length)
     for begin in range(0, len(panel), block):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -173,8 +173,10 @@ class FeaturePack:
             names.append("easter")
         self.event_names_ = tuple(names)
         self._derive()
+        self.groups_: dict[str, GroupTables] = {}
+        self.groups_ = self.tables(panel)
         probe = FeatureRows(*(np.array([v], np.int64) for v in (int(panel.lengths.argmax()), 0, 1)))
-        view = next(self._views(panel, probe, self.tables(panel)))[1]
+        view = next(self._views(panel, probe, self.groups_))[1]
         self.names_ = [name for feature in self.features for name in feature.compute(view)]
         if len(set(self.names_)) != len(self.names_):
             double = sorted({n for n in self.names_ if self.names_.count(n) > 1})
@@ -188,13 +190,21 @@ class FeaturePack:
             self._ranks[name] = np.concatenate([[np.nan], rank.astype(np.float64)])
 
     def tables(self, panel: Panel) -> dict[str, GroupTables]:
-        """Group totals of a panel, up to its ends: what :meth:`compute` reads for its rows."""
+        """Group totals that :meth:`compute` reads for the rows of a panel.
+
+        Those of the fit, so that the features of a series do not depend on which others are
+        forecast with it; periods that the fit did not see come from this panel, up to its ends.
+        """
         codes = {
             name: (self._codes(panel, name), len(self.vocabularies_[name]) + 1)
             for name in self.groupings_
         }
         codes[ALL] = (np.zeros(len(panel), np.int32), 1)
-        return group_tables(panel, codes, self.seasons_[0])
+        own = group_tables(panel, codes, self.seasons_[0])
+        return {
+            name: self.groups_[name].continued(table) if name in self.groups_ else table
+            for name, table in own.items()
+        }
 
     def compute(
         self, panel: Panel, rows: FeatureRows, tables: dict[str, GroupTables] | None = None
@@ -313,9 +323,14 @@ class FeaturePack:
             },
         }  # fmt: skip
 
+    def arrays(self) -> dict[str, NDArray]:
+        """The group totals of the fit, for saving beside :meth:`state`."""
+        parts = [table.to_arrays(f"groups.{name}") for name, table in self.groups_.items()]
+        return {name: array for part in parts for name, array in part.items()}
+
     @classmethod
-    def from_state(cls, state: dict[str, Any]) -> FeaturePack:
-        """The inverse of :meth:`state`.
+    def from_state(cls, state: dict[str, Any], arrays: Mapping[str, NDArray]) -> FeaturePack:
+        """The inverse of :meth:`state` and :meth:`arrays`.
 
         Raises:
             ArtefactError: a feature's class is not known here.
@@ -339,6 +354,10 @@ class FeaturePack:
         pack.vocabularies_ = {k: tuple(v) for k, v in pack.vocabularies_.items()}
         pack.effects_ = {k: np.asarray(v, np.float64) for k, v in pack.effects_.items()}
         pack._derive()
+        pack.groups_ = {
+            name: GroupTables.from_arrays(arrays, f"groups.{name}")
+            for name in [*pack.groupings_, ALL]
+        }
         return pack
 
 
