@@ -1,4 +1,4 @@
-"""What was observed: panels of series, event logs, readers, splits, public data sets, simulators."""
+"""What was observed: panels, event logs, readers, splits, public data sets, simulators."""
 
 from foretell.data.covariates import fill_known, with_known, with_static
 from foretell.data.events import PROTOCOLS, Emission, EventLog, Protocol

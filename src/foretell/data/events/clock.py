@@ -109,7 +109,7 @@ def moment(value: Any, unit: str | None, calendar: bool, name: str = "now") -> f
         if isinstance(value, datetime) and value.tzinfo is not None:
             return value.timestamp() / _SECONDS[unit]
         try:
-            instant = np.datetime64(value, "us")
+            instant = np.datetime64(value).astype("datetime64[us]")  # type: ignore[arg-type]
         except ValueError as error:
             raise ParameterError(f"{name} {value!r} is not a date: {error}") from error
         if np.isnat(instant):

@@ -247,9 +247,9 @@ class Emission:
         """Features (m, d) of the rows."""
         return self.log.matrix(self.entity)
 
-    def select(self, rows: ArrayLike) -> Emission:
+    def select(self, rows: ArrayLike | slice) -> Emission:
         """The rows at given positions or under a boolean mask."""
-        rows = np.asarray(rows)
+        rows = rows if isinstance(rows, slice) else np.asarray(rows)
         return replace(
             self,
             entity=self.entity[rows],

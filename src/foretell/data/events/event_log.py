@@ -229,6 +229,7 @@ class EventLog:
         A view of a view never sees more than the first one. Costs no copy.
         """
         now = min(moment(now, self.unit, self.calendar), self.now)
+        kept: slice | IntArray
         if self._sorted:
             kept = slice(0, int(np.searchsorted(self.times, now, side="right")))
         else:
@@ -267,7 +268,7 @@ class EventLog:
     # ------------------------------------------------------------------ what is known
 
     def outcome_times(self, kind: str | None = None) -> FloatArray:
-        """Absolute time (n,) of the first outcome of a kind within the window, +inf if none is seen.
+        """Absolute time (n,) of the first outcome of a kind in the window, +inf if none is seen.
 
         A conversion that was taken back counts as none.
         """
@@ -388,7 +389,7 @@ class EventLog:
     # ------------------------------------------------------------------ out
 
     def to_polars(self) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """What is seen as two tables: entities (id, t, features) and outcomes (id, kind, t_outcome).
+        """What is seen as two tables: entities (id, t, ...) and outcomes (id, kind, t_outcome).
 
         Outcomes after the window are among them: another window may count them.
         """
@@ -415,7 +416,7 @@ class EventLog:
         return pl.DataFrame(entities).hstack(self.frame()), outcomes
 
     def fingerprint(self) -> str:
-        """SHA-256 of what is seen: the same entities, features, outcomes and window, the same value.
+        """SHA-256 of what is seen: the same entities, outcomes and window, the same value.
 
         Where the arrays lie does not matter, and neither does what happens after ``now``.
         """

@@ -2,19 +2,32 @@
 
 from foretell.data.simulators.cones import CONE_FEATURES, ConeTruth, cones
 from foretell.data.simulators.elasticity import ElasticityTruth, elastic_demand
+from foretell.data.simulators.evidence_cells import EvidenceDraws, evidence_cells
+from foretell.data.simulators.funnel_stream import (
+    FUNNEL_STREAMS,
+    FunnelStream,
+    FunnelTruth,
+    funnel_stream,
+)
 from foretell.data.simulators.shop import ShopTruth, shop
 from foretell.data.simulators.spikes import SpikeTruth, spikes
 from foretell.data.simulators.truth import Truth
 
 __all__ = [
     "CONE_FEATURES",
+    "FUNNEL_STREAMS",
     "ConeTruth",
     "ElasticityTruth",
+    "EvidenceDraws",
+    "FunnelStream",
+    "FunnelTruth",
     "ShopTruth",
     "SpikeTruth",
     "Truth",
     "cones",
     "elastic_demand",
+    "evidence_cells",
+    "funnel_stream",
     "shop",
     "spikes",
 ]
