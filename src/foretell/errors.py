@@ -47,6 +47,8 @@ class DataError(ForetellError, ValueError):
         where = ", ".join(
             f"{name} {value!r}" for name, value in places.items() if value is not None
         )
+        if row is not None:
+            where += " counted from 0"
         message = problem if not where else f"{problem} ({where})"
         super().__init__(message if hint is None else f"{message}. {hint}")
 
@@ -77,6 +79,25 @@ class NotFittedError(ForetellError, RuntimeError):
     """A model was asked to predict before it was fitted."""
 
     exit_code = 2
+
+
+class NotMatureError(ForetellError, RuntimeError):
+    """Nothing is old enough to learn from yet: no window of a converted entity is over.
+
+    Args:
+        problem: what is missing, in one sentence.
+        earliest: the earliest moment at which it would work, in the log's unit; None if unknown.
+    """
+
+    exit_code = 2
+
+    def __init__(self, problem: str, earliest: float | None = None) -> None:
+        self.problem, self.earliest = problem, earliest
+        hint = "" if earliest is None else f". The earliest workable now is {earliest:.10g}"
+        super().__init__(problem + hint)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (self.problem, self.earliest))
 
 
 class ArtefactError(ForetellError, ValueError):
