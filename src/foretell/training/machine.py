@@ -22,6 +22,9 @@ PRECISIONS = {
 }
 
 
+_FABRICS: dict[tuple[str, str, str], Fabric] = {}
+
+
 def make_fabric(device: str, devices: int, precision: str) -> Fabric:
     """The Fabric for a device (``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``)."""
     if precision not in PRECISIONS:
@@ -46,7 +49,14 @@ def make_fabric(device: str, devices: int, precision: str) -> Fabric:
     # Processes are spawned: forking after threads have been started can hang.
     strategy = "ddp_spawn" if devices > 1 else "auto"
     arguments: dict[str, Any] = {"strategy": strategy, "precision": precision}
-    return Fabric(accelerator=name, devices=chosen, **arguments)
+    if devices > 1:
+        return Fabric(accelerator=name, devices=chosen, **arguments)
+    # A Fabric looks through all installed packages for callbacks, which costs more than a small
+    # update of an online learner. In one process it holds no state, so that one serves all runs.
+    key = (name, number, precision)
+    if key not in _FABRICS:
+        _FABRICS[key] = Fabric(accelerator=name, devices=chosen, **arguments)
+    return _FABRICS[key]
 
 
 def all_sum(fabric: Fabric, tensor: Tensor) -> Tensor:

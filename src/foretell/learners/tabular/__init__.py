@@ -1,1 +1,22 @@
-"""Learners of tables: one row, one example."""
+"""Networks for tables: a trunk, and heads for responses, their finality and their delays."""
+
+from foretell.learners.tabular.features import FeatureTransform
+from foretell.learners.tabular.response import (
+    EventNet,
+    Events,
+    Response,
+    ResponseNet,
+    TwoWindowNet,
+)
+from foretell.learners.tabular.trunk import ModuleTrunk, Trunk
+
+__all__ = [
+    "EventNet",
+    "Events",
+    "FeatureTransform",
+    "ModuleTrunk",
+    "Response",
+    "ResponseNet",
+    "Trunk",
+    "TwoWindowNet",
+]
