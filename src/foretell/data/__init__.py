@@ -1,5 +1,6 @@
 """What was observed: panels, event logs, readers, splits, public data sets, simulators."""
 
+from foretell.data.carried import carry_known
 from foretell.data.covariates import fill_known, with_known, with_static
 from foretell.data.events import PROTOCOLS, Emission, EventLog, Protocol
 from foretell.data.frames import from_polars, future_to_polars, static_to_polars, to_polars
@@ -29,6 +30,7 @@ __all__ = [
     "Panel",
     "Protocol",
     "Split",
+    "carry_known",
     "fill_known",
     "from_gluonts",
     "from_polars",

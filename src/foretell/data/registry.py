@@ -20,7 +20,6 @@ from typing import Any
 
 import polars as pl
 
-from foretell.data.panel import Panel
 from foretell.errors import DataError, ParameterError
 
 VARIABLE = "FORETELL_DATA"
@@ -32,6 +31,8 @@ SHORT_NAMES = {
     "orange_juice": "orange_juice_dominicks",
     "pedestrian": "pedestrian_hourly",
     "vic_elec": "vic_elec_half_hourly",
+    "starbucks": "starbucks_offers",
+    "adult": "adult_census",
 }
 """Names that recipes use for short."""
 
@@ -58,7 +59,8 @@ class PublicDataSet:
         licence: as its source states it.
         restriction: what must not be done with it.
         citation: the work to cite.
-        loader: ``module:function`` that reads its folder as a panel.
+        loader: ``module:function`` that reads its folder.
+        form: what the loader gives: ``"panel"``, ``"events"`` (an event log) or ``"table"``.
         obtain: how to get it, where it is not among the shared folders.
         files: what its folder should hold.
     """
@@ -72,6 +74,7 @@ class PublicDataSet:
     restriction: str | None = None
     citation: str | None = None
     loader: str | None = None
+    form: str = "panel"
     obtain: str | None = None
     files: tuple[ExpectedFile, ...] = ()
 
@@ -155,7 +158,7 @@ def path(name: str) -> Path:
 
 
 def list_datasets() -> pl.DataFrame:
-    """One row a data set: name, title, domain, licence, restriction, origin, loader, present."""
+    """One row a data set: name, title, domain, terms, origin, loader, its form, present."""
     here = root()
     return pl.DataFrame(
         [
@@ -168,6 +171,7 @@ def list_datasets() -> pl.DataFrame:
                 "restriction": entry.restriction,
                 "origin": "; ".join(entry.origin),
                 "loader": entry.loader,
+                "form": entry.form if entry.loader else None,
                 "present": (here / entry.name).is_dir(),
             }
             for entry in known().values()
@@ -186,8 +190,8 @@ def check(name: str) -> list[FileCheck]:
     return [_checked(folder, expected) for expected in find(name).files]
 
 
-def load(name: str, /, **arguments: Any) -> Panel:
-    """The data set as a panel, through its loader.
+def load(name: str, /, **arguments: Any) -> Any:
+    """The data set as a panel, an event log or a table (see its ``form``), through its loader.
 
     Args:
         name: of a data set with a loader.
@@ -200,7 +204,7 @@ def load(name: str, /, **arguments: Any) -> Panel:
     entry = find(name)
     if entry.loader is None:
         with_loader = ", ".join(e.name for e in known().values() if e.loader)
-        raise ParameterError(f"{name!r} is not read as a panel; those that are: {with_loader}")
+        raise ParameterError(f"{name!r} has no loader; those that have one: {with_loader}")
     module, _, function = entry.loader.partition(":")
     return getattr(importlib.import_module(module), function)(path(name), **arguments)
 

@@ -1,23 +1,35 @@
-"""Public data sets as panels: folder in, panel out."""
+"""Public data sets: folder in; panel, event log or table out."""
 
 from foretell.data.public.competitions import hierarchical_bottom, m3, tourism, tourism_australia
 from foretell.data.public.demand import favorita, m4, walmart
+from foretell.data.public.feedback import (
+    adult,
+    completejourney,
+    hotel_bookings,
+    movielens_100k,
+    starbucks,
+)
 from foretell.data.public.retail import orange_juice
 from foretell.data.public.sensors import ett, exchange_rate, pedestrian, vic_elec
 from foretell.data.public.supplied import favorita_full, m5, rossmann, uci_electricity
 
 __all__ = [
+    "adult",
+    "completejourney",
     "ett",
     "exchange_rate",
     "favorita",
     "favorita_full",
     "hierarchical_bottom",
+    "hotel_bookings",
     "m3",
     "m4",
     "m5",
+    "movielens_100k",
     "orange_juice",
     "pedestrian",
     "rossmann",
+    "starbucks",
     "tourism",
     "tourism_australia",
     "uci_electricity",
