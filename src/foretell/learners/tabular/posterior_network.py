@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -13,7 +12,6 @@ from torch import Tensor, nn
 from foretell.errors import ParameterError
 from foretell.learners.contract import Batch, Learner
 from foretell.learners.tabular.dirichlet import dirichlet_entropy, uncertain_cross_entropy
-from foretell.learners.tabular.inputs import TabularInputs
 from foretell.learners.tabular.radial_flow import RadialFlow
 
 LOG_LIMIT = 30.0
@@ -37,7 +35,8 @@ class Posterior(NamedTuple):
 class PosteriorNetwork(Learner):
     """Densities in a learned space, turned into evidence for each class.
 
-    An encoder maps examples to a small latent space, normalised by batch. There are two ways on:
+    A trunk and a linear layer map examples to a small latent space, normalised by batch. There are
+    two ways on:
 
     - ``per_class`` (PostNet, Charpentier, Zuegner and Guennemann 2020, eq. 5 and 6): one radial
       flow a class, ``alpha_c = 1 + N_c p(z | c)`` with the classes' counts ``N_c``.
@@ -51,12 +50,11 @@ class PosteriorNetwork(Learner):
     not a calibrated posterior (Bengs, Huellermeier and Waegeman 2022): look at the reliability
     of what it yields before relying on it.
 
-    Batches have ``x`` ``(B, d)`` and, for scores, ``y`` ``(B,)`` class numbers.
+    Its score reads batch key ``label`` ``(B,)``, class numbers.
 
     Args:
-        inputs: turns ``x`` into the encoder's inputs.
+        trunk: maps a batch to an encoding of width ``trunk.out``.
         class_counts: ``(C,)`` weight of each class among the training examples.
-        hidden_sizes: widths of the encoder.
         latent_size: H of the latent space.
         flow_layers: radial layers a flow.
         variant: ``per_class`` or ``single``.
@@ -65,10 +63,9 @@ class PosteriorNetwork(Learner):
 
     def __init__(
         self,
-        inputs: TabularInputs,
+        trunk: nn.Module,
         class_counts: Sequence[float],
         *,
-        hidden_sizes: Sequence[int] = (64, 64, 64),
         latent_size: int = 6,
         flow_layers: int = 8,
         variant: str = "per_class",
@@ -77,12 +74,8 @@ class PosteriorNetwork(Learner):
         super().__init__()
         if variant not in VARIANTS:
             raise ParameterError(f"variant must be one of {', '.join(VARIANTS)}, not {variant!r}")
-        self.inputs, self.variant, self.entropy_weight = inputs, variant, entropy_weight
-        widths = [inputs.width, *hidden_sizes]
-        layers: list[nn.Module] = []
-        for before, after in pairwise(widths):
-            layers += [nn.Linear(before, after), nn.ReLU()]
-        self.encoder = nn.Sequential(*layers, nn.Linear(widths[-1], latent_size))
+        self.trunk, self.variant, self.entropy_weight = trunk, variant, entropy_weight
+        self.latent = nn.Linear(int(trunk.out), latent_size)  # type: ignore[arg-type]
         self.normalise = nn.BatchNorm1d(latent_size)
         classes = len(class_counts)
         self.flow = RadialFlow(latent_size, flow_layers, classes if variant == "per_class" else 1)
@@ -95,7 +88,7 @@ class PosteriorNetwork(Learner):
 
     def encode(self, batch: Batch) -> Tensor:
         """Latent points ``(B, H)``."""
-        z: Tensor = self.normalise(self.encoder(self.inputs(batch["x"])))
+        z: Tensor = self.normalise(self.latent(self.trunk(batch)))
         return z
 
     def decode(self, encoding: Tensor, batch: Batch) -> Posterior:
@@ -114,7 +107,7 @@ class PosteriorNetwork(Learner):
         """Expected cross-entropy less ``entropy_weight`` times the entropy, ``(B,)`` in nats."""
         alpha = output.concentration
         entropy = dirichlet_entropy(alpha)
-        return uncertain_cross_entropy(alpha, batch["y"]) - self.entropy_weight * entropy
+        return uncertain_cross_entropy(alpha, batch["label"]) - self.entropy_weight * entropy
 
     def _posterior(self, z: Tensor, rates: Tensor) -> Posterior:
         log_density = self.flow.log_prob(z)
