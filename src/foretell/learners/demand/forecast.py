@@ -12,6 +12,7 @@ import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
 from foretell.data.frequency import Frequency
+from foretell.data.panel import DataNote
 from foretell.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class Forecast:
         components: optional table of what made up the forecast, keyed by ``unique_id``,
             ``cutoff`` and, where it varies, ``horizon``.
         model: name of the model.
+        notes: repairs of what the forecast rests on, counted.
     """
 
     ids: NDArray[np.object_]
@@ -62,6 +64,7 @@ class Forecast:
     spans: Mapping[Span, NDArray[np.float32]] = field(default_factory=dict)
     components: pl.DataFrame | None = None
     model: str = "model"
+    notes: tuple[DataNote, ...] = ()
 
     def __post_init__(self) -> None:
         levels = check_levels(self.levels)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
+from foretell.data.carried import MissingKnown, carry_known
 from foretell.data.frequency import Frequency
-from foretell.data.panel import Panel
+from foretell.data.panel import DataNote, Panel
 from foretell.errors import ArtefactError, DataError, NotFittedError, ParameterError
 from foretell.learners.artefact import load_artefact, read_kind, save_artefact
 from foretell.learners.demand.forecast import DEFAULT_LEVELS, Forecast, check_levels
@@ -60,17 +63,32 @@ class Forecaster(BaseEstimator):
         self.is_fitted_ = True
         return self
 
-    def predict(self, panel: Panel, *, quantiles: Sequence[float] | None = None) -> Forecast:
+    def predict(
+        self,
+        panel: Panel,
+        *,
+        quantiles: Sequence[float] | None = None,
+        missing_known: MissingKnown = "carry",
+    ) -> Forecast:
         """Forecasts the h periods after each series' last step.
 
         Args:
             panel: series to continue: those of the fit, with new observations, or new ones.
             quantiles: levels to return; those of the constructor when ``None``.
+            missing_known: what to do where some of the series lack known covariates ahead:
+                ``"carry"`` the last value on, counted in a warning and in the forecast's
+                ``notes`` (see :func:`~foretell.data.carried.carry_known`), or raise an
+                ``"error"``. Where all lack them it is an error.
         """
-        return self.predict_origins(panel, [0], quantiles=quantiles)
+        return self.predict_origins(panel, [0], quantiles=quantiles, missing_known=missing_known)
 
     def predict_origins(
-        self, panel: Panel, back: Sequence[int], *, quantiles: Sequence[float] | None = None
+        self,
+        panel: Panel,
+        back: Sequence[int],
+        *,
+        quantiles: Sequence[float] | None = None,
+        missing_known: MissingKnown = "carry",
     ) -> Forecast:
         """Forecasts as they would have been made at earlier origins, without a new fit.
 
@@ -78,6 +96,7 @@ class Forecaster(BaseEstimator):
             panel: the series.
             back: periods before each series' end at which to stand; 0 is the end itself.
             quantiles: levels to return.
+            missing_known: as in :meth:`predict`.
 
         Returns:
             Forecast of ``len(back) * N`` rows: all series at the first origin, then the next.
@@ -91,9 +110,27 @@ class Forecaster(BaseEstimator):
                 f"{given.alias!r}",
                 hint="Give series of the frequency of the fit",
             )
-        panel.require_known(max(0, self.h - min(back)))
+        panel, notes = self._with_known(panel, max(0, self.h - min(back)), missing_known)
         forecast = self._predict_origins(panel, list(back))
+        if notes:
+            forecast = replace(forecast, notes=(*forecast.notes, *notes))
         return forecast.at_levels(self.quantiles if quantiles is None else quantiles)
+
+    def _with_known(
+        self, panel: Panel, horizon: int, missing: MissingKnown
+    ) -> tuple[Panel, tuple[DataNote, ...]]:
+        """The panel with all that must be known ahead, and what was carried on for that."""
+        if missing not in get_args(MissingKnown):
+            raise ParameterError(
+                f"{self.name}: missing_known must be 'carry' or 'error', not {missing!r}"
+            )
+        given = panel if missing == "error" else carry_known(panel, horizon)
+        notes = given.notes[len(panel.notes) :]
+        given.require_known(horizon)
+        if notes:
+            found = "; ".join(f"{note.message} (first {note.series})" for note in notes)
+            warnings.warn(f"{self.name}: {found}", stacklevel=4)
+        return given, notes
 
     def save(self, folder: str | Path) -> None:
         """Writes JSON and safetensors; see :mod:`foretell.learners.artefact`."""

@@ -62,7 +62,9 @@ def predict(
     with naming_source(data):
         panel = load_panel(section, seed=recipe.seeds[0])
         with limited_threads(recipe.threads):
-            forecast = model.predict(panel, quantiles=quantiles)
+            forecast = model.predict(
+                panel, quantiles=quantiles, missing_known=recipe.data.missing_known
+            )
     tables = {"predictions": forecast.to_polars()}
     if recipe.orders is not None:
         rule = recipe.orders if items is None else recipe.orders.model_copy(update={"items": items})

@@ -44,6 +44,7 @@ class DataSection(Section):
     static: str | None = None
     frequency: str | None = None
     impute: Literal["forward"] | None = None
+    missing_known: Literal["carry", "error"] = "carry"
     query: str | None = None
     separator: str | None = None
     encoding: str = "utf8"

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from foretell.data import registry, simulators
+from foretell.data.carried import carry_known
 from foretell.data.panel import Panel
 from foretell.data.readers import read_panel
 from foretell.errors import DataError, RecipeError
@@ -49,7 +50,9 @@ def load_panel(data: DataSection, *, seed: int = 0) -> Panel:
         panel = registry.load(name, **data.options)
     else:
         panel = _read(data)
-    return panel if data.limit is None else panel.select(np.arange(min(data.limit, len(panel))))
+    if data.limit is not None:
+        panel = panel.select(np.arange(min(data.limit, len(panel))))
+    return panel if data.missing_known == "error" else carry_known(panel, data.horizon)
 
 
 def for_new_data(
