@@ -13,9 +13,10 @@ from foretell.learners.demand import Forecaster
 from foretell.runs.demand.publish import draw, find, make_orders
 from foretell.runs.demand.recipe import Recipe
 from foretell.runs.demand.results import read_results
-from foretell.runs.demand.sources import for_new_data, load_panel, naming_source
+from foretell.runs.demand.sources import for_new_data, load_panel
 from foretell.runs.demand.trip import look_ahead
 from foretell.runs.folder import RunFolder, make_folder, write_table
+from foretell.runs.sources import naming_source
 from foretell.runs.threads import limited_threads
 
 _EFFECTS = ("elasticity", "events")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from foretell.data.readers import read_panel
 from foretell.errors import DataError, RecipeError
 from foretell.runs.demand.recipe import DataSection
 from foretell.runs.section import nearest
+from foretell.runs.sources import is_public, loader_options
 
 SIMULATORS: dict[str, Callable[..., tuple[Panel, Any]]] = {"shop": simulators.shop}
 
@@ -45,8 +44,8 @@ def load_panel(data: DataSection, *, seed: int = 0) -> Panel:
         options = {"horizon": data.horizon, "seed": seed, **data.options}
         _check_options(name, data, list(inspect.signature(simulate).parameters))
         panel = simulate(**options)[0]
-    elif _is_public(name):
-        _check_options(name, data, _loader_options(name))
+    elif is_public(name):
+        _check_options(name, data, loader_options(name))
         panel = registry.load(name, **data.options)
     else:
         panel = _read(data)
@@ -68,8 +67,8 @@ def for_new_data(
     """
     changes: dict[str, Any] = {"source": source, "limit": None}
     changes |= {key: path for key, path in tables.items() if path is not None}
-    was_table = data.source not in SIMULATORS and not _is_public(data.source)
-    is_table = source not in SIMULATORS and not _is_public(source)
+    was_table = data.source not in SIMULATORS and not is_public(data.source)
+    is_table = source not in SIMULATORS and not is_public(source)
     if is_table and not was_table:
         # The run's data came with their columns named; the new table must have the same.
         changes["options"] = {}
@@ -109,20 +108,6 @@ def describe(data: DataSection, panel: Panel) -> dict[str, Any]:
     }
 
 
-@contextmanager
-def naming_source(source: str) -> Iterator[None]:
-    """Adds the source's name to errors that name column and series but no file."""
-    try:
-        yield
-    except DataError as error:
-        if error.file is not None:
-            raise
-        places: dict[str, Any] = {
-            "column": error.column, "series": error.series, "row": error.row, "hint": error.hint,
-        }  # fmt: skip
-        raise DataError(error.problem, file=source, **places) from error
-
-
 def _read(data: DataSection) -> Panel:
     if data.options:
         raise RecipeError(
@@ -137,19 +122,6 @@ def _read(data: DataSection) -> Panel:
             + nearest(data.source, names)
         )
     return read_panel(data.source, **{key: getattr(data, key) for key in _READER})
-
-
-def _is_public(name: str) -> bool:
-    return name in registry.SHORT_NAMES or name in registry.known()
-
-
-def _loader_options(name: str) -> list[str]:
-    loader = registry.find(name).loader
-    if loader is None:
-        return []
-    module, _, function = loader.partition(":")
-    parameters = inspect.signature(getattr(importlib.import_module(module), function)).parameters
-    return list(parameters)[1:]
 
 
 def _check_options(name: str, data: DataSection, known: list[str]) -> None:

@@ -20,10 +20,11 @@ from foretell.runs.demand.jobs import join, plan_jobs, run_job
 from foretell.runs.demand.publish import Ahead, draw, find, make_orders, order_rule, read_items
 from foretell.runs.demand.recipe import Recipe
 from foretell.runs.demand.results import Results, with_ensembles, write_results
-from foretell.runs.demand.sources import describe, load_panel, naming_source
+from foretell.runs.demand.sources import describe, load_panel
 from foretell.runs.demand.spread import spread_series
 from foretell.runs.folder import RunFolder, write_table
 from foretell.runs.memory import peak_memory_mib
+from foretell.runs.sources import naming_source
 from foretell.runs.tasks import Trip
 from foretell.runs.threads import limited_threads
 
