@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Mapping
-from functools import cache
-from typing import Any, get_type_hints
-
-from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
+from typing import Any
 
 from foretell.errors import ForetellError, RecipeError
 from foretell.estimators import MQCNN, MQDNN, MQRNN, QuantileEnsemble
 from foretell.learners.demand import Forecaster, LegacyForecaster, QRFForecaster
+from foretell.runs.building import check_type, hints_of
 
 MODELS: dict[str, type[Forecaster]] = {
     model.__name__: model for model in (LegacyForecaster, QRFForecaster, MQDNN, MQRNN, MQCNN)
@@ -78,35 +75,12 @@ def make_model(name: str, kind: str, parameters: Mapping[str, Any], **own: Any) 
     for key, value in parameters.items():
         switched_off = value is False and not isinstance(accepted[key].default, bool)
         given[key] = None if switched_off else value
-        _check_type(f"models.{name}.{key}", _hints(kind).get(key), given[key])
+        check_type(f"models.{name}.{key}", hints_of(MODELS[kind]).get(key), given[key])
     try:
         defaults = {key: parameter.default for key, parameter in accepted.items()}
         return model(**model._from_parameters({**defaults, **given}))
     except (TypeError, KeyError, AttributeError, ForetellError) as error:
         raise RecipeError(f"models.{name}: {_without_python(error)}") from error
-
-
-@cache
-def _hints(kind: str) -> dict[str, Any]:
-    try:
-        return get_type_hints(MODELS[kind].__init__)
-    except NameError:  # a type that is imported for checkers only
-        return {}
-
-
-def _check_type(place: str, hint: Any, value: Any) -> None:
-    """Refuses plain values of a wrong type; tables are the class's own to judge."""
-    if hint is None or isinstance(value, dict):
-        return
-    try:
-        adapter = TypeAdapter(hint, config=ConfigDict(strict=True))
-    except (PydanticSchemaGenerationError, TypeError):  # an object, or a type with its own setup
-        return
-    try:
-        adapter.validate_json(json.dumps(value, default=str))
-    except ValidationError as error:
-        problems = list(dict.fromkeys(e["msg"] for e in error.errors()))
-        raise RecipeError(f"{place}: {' or '.join(problems)}, not {value!r}") from None
 
 
 def _without_python(error: Exception) -> str:
