@@ -60,6 +60,7 @@ class Forecaster(BaseEstimator):
         check_levels(self.quantiles)
         self._fit(panel)
         self.frequency_: Frequency | None = panel.frequency
+        self.panel_columns_ = _columns(panel)
         self.is_fitted_ = True
         return self
 
@@ -132,6 +133,24 @@ class Forecaster(BaseEstimator):
             warnings.warn(f"{self.name}: {found}", stacklevel=4)
         return given, notes
 
+    def to_gluonts_predictor(self, *, series_at_once: int = 10_000) -> Any:
+        """This forecaster as a ``gluonts.model.predictor.Predictor``.
+
+        Its ``predict(dataset)`` takes GluonTS dicts and yields ``QuantileForecast`` objects, so
+        that ``make_evaluation_predictions`` and ``Evaluator`` work with it. Rows of the dicts'
+        arrays stand for the covariates of the fit in their order, as
+        :func:`~foretell.data.to_gluonts` writes them. ``serialize`` and ``deserialize`` work.
+
+        Args:
+            series_at_once: dicts that are forecast together.
+
+        Raises:
+            ImportError: GluonTS is not installed (extra ``gluonts``).
+        """
+        from foretell.learners.demand.gluonts_predictor import gluonts_predictor
+
+        return gluonts_predictor(self, series_at_once=series_at_once)
+
     def save(self, folder: str | Path) -> None:
         """Writes JSON and safetensors; see :mod:`foretell.learners.artefact`."""
         if not getattr(self, "is_fitted_", False):
@@ -141,6 +160,7 @@ class Forecaster(BaseEstimator):
         config = {
             "parameters": self._parameters(), "state": state,
             "frequency": None if frequency is None else frequency.to_dict(),
+            "columns": getattr(self, "panel_columns_", None),
         }  # fmt: skip
         save_artefact(folder, type(self).__name__, config, arrays)
 
@@ -161,6 +181,7 @@ class Forecaster(BaseEstimator):
             model._restore(config["state"], arrays)
             frequency = config.get("frequency")
             model.frequency_ = None if frequency is None else Frequency(**frequency)
+            model.panel_columns_ = config.get("columns") or _columns(None)
         except (
             AttributeError,
             LookupError,
@@ -212,3 +233,18 @@ class Forecaster(BaseEstimator):
             model=self.name,
             **more,
         )
+
+
+def _columns(panel: Panel | None) -> dict[str, Any]:
+    """Names of a panel's covariates and attributes, in its order, as JSON values."""
+    if panel is None:
+        return {"past": [], "known": [], "events": [], "static_categorical": {}, "static_real": []}
+    return {
+        "past": list(panel.past),
+        "known": list(panel.known),
+        "events": list(panel.events),
+        "static_categorical": {
+            name: list(category.vocabulary) for name, category in panel.static_categorical.items()
+        },
+        "static_real": list(panel.static_real),
+    }
