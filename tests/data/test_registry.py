@@ -104,6 +104,6 @@ def test_where_data_are_looked_for(tmp_path, monkeypatch):
     assert registry.roots()[-1] == Path("~/.cache/foretell").expanduser()
 
 
-def test_sets_without_a_loader_are_no_panels(home):
-    with pytest.raises(ParameterError, match="not read as a panel"):
-        registry.load("adult_census")
+def test_sets_without_a_loader_cannot_be_loaded(home):
+    with pytest.raises(ParameterError, match="has no loader"):
+        registry.load("ag_news")

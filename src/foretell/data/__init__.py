@@ -2,7 +2,17 @@
 
 from foretell.data.carried import carry_known
 from foretell.data.covariates import fill_known, with_known, with_static
-from foretell.data.events import PROTOCOLS, Emission, EventLog, Protocol
+from foretell.data.events import (
+    PROTOCOLS,
+    Emission,
+    EmissionEngine,
+    EventLog,
+    EventSchema,
+    Protocol,
+    open_events,
+    read_events,
+    write_events,
+)
 from foretell.data.frames import from_polars, future_to_polars, static_to_polars, to_polars
 from foretell.data.frequency import Frequency
 from foretell.data.gluonts import from_gluonts, to_gluonts
@@ -25,7 +35,9 @@ __all__ = [
     "Categorical",
     "DataNote",
     "Emission",
+    "EmissionEngine",
     "EventLog",
+    "EventSchema",
     "Frequency",
     "Panel",
     "Protocol",
@@ -35,8 +47,10 @@ __all__ = [
     "from_gluonts",
     "from_polars",
     "future_to_polars",
+    "open_events",
     "open_panel",
     "problems",
+    "read_events",
     "read_panel",
     "read_table",
     "rolling_origins",
@@ -53,5 +67,6 @@ __all__ = [
     "validation_origins",
     "with_known",
     "with_static",
+    "write_events",
     "write_panel",
 ]

@@ -44,6 +44,7 @@ _SHAPES = {
     "funnel": "funnel",
     "snapshot": "once",
     "ulc": "once",
+    "ages": "ages",
 }
 PROTOCOLS = tuple(_SHAPES)
 """Names of the protocols."""
@@ -65,6 +66,8 @@ class Protocol:
                (not before the first), of the others at t + W (Gu et al. 2021); so is ddfm
     funnel     the funnel label at t + e; again at each later rise
     snapshot   the label at t + e, once; so is ulc (Wang et al. 2023)
+    ages       the label at t + e, and again at each of ``ages``, whatever it is; the stage is the
+               number of the age (Yang & Zhan 2022). An entity of a shorter window ends with it
     ========== ============================================================================
 
     Args:
@@ -73,12 +76,15 @@ class Protocol:
             is shorter is emitted when that ends. ``fnw`` and ``fnc`` do not wait.
         engagement: kinds of outcomes that count as engagement, for ``funnel``.
         strict: whether a conversion implies engagement, see :meth:`EventLog.state`.
+        ages: further ages at which ``ages`` emits, ascending, after the waiting time and up to the
+            window; at most 7.
     """
 
     name: str
     waiting_time: float = 0.0
     engagement: tuple[str, ...] = ()
     strict: bool = True
+    ages: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.name not in _SHAPES:
@@ -90,6 +96,13 @@ class Protocol:
                 "the protocol 'funnel' needs engagement=: the kinds of outcomes that precede a "
                 "conversion"
             )
+        if self.ages:
+            steps = np.diff([self.waiting_time, *self.ages])
+            if self.shape != "ages" or len(self.ages) > 7 or not (steps > 0).all():
+                raise ParameterError(
+                    f"ages must ascend from the waiting time {self.waiting_time:g}, at most 7 of "
+                    f"them, with the protocol 'ages' only; not {list(self.ages)} with {self.name!r}"
+                )
 
     @property
     def shape(self) -> str:
@@ -112,6 +125,11 @@ class Protocol:
                 f"the waiting time {self.waiting_time:g} must be shorter than the attribution "
                 f"window {window:g}"
             )
+        if self.ages and self.ages[-1] > window:
+            raise ParameterError(
+                f"the last age {self.ages[-1]:g} must not lie beyond the attribution window "
+                f"{window:g}"
+            )
         if revocable and self.shape not in _REVOCABLE:
             raise ParameterError(
                 f"the protocol {self.name!r} needs labels that only rise, but conversions of this "
@@ -121,6 +139,7 @@ class Protocol:
     def stream(self, window: float, unit: str | None, version: int = 1) -> str:
         """A short name of the stream: rows of different streams must not be trained on together."""
         facts = (self.shape, self.waiting_time, self.engagement, self.strict, window, unit, version)
+        facts += (self.ages,) if self.ages else ()
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
 
 
@@ -170,6 +189,14 @@ def plan(
         parts.append((everyone, start, early, FIRST))
         later = np.flatnonzero(positive & ~early)
         parts.append((later, converted[later], 1, UPWARD))
+    elif shape == "ages":
+        parts.append((everyone, start, early, FIRST))
+        before = start
+        for number, age in enumerate(protocol.ages, start=1):
+            at = np.minimum(times + age, deadlines)
+            older = np.flatnonzero(at > before)
+            parts.append((older, at[older], (converted <= at)[older], number))
+            before = at
     elif shape == "copies":
         parts.append((everyone, start, early, FIRST))
         again = np.where(positive, np.maximum(converted, start), deadlines)
@@ -199,7 +226,8 @@ class Emission:
         entity: (m,) position of the row's entity in ``log``.
         time: (m,) when the row was emitted.
         label: (m,) int8, the label it carries: 0/1, or the funnel label.
-        stage: (m,) int8: 0 first emission, 1 re-emission after a rise, 2 second copy.
+        stage: (m,) int8: 0 first emission, 1 re-emission after a rise, 2 second copy; for
+            ``ages`` the number of the age.
         protocol: what emitted it.
         version: of the stream; another window is another version.
     """

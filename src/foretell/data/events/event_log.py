@@ -77,6 +77,7 @@ class EventLog:
         deadline: str | None = None,
         max_early: float = 0.01,
         source: str | None = None,
+        outcome_source: str | None = None,
     ) -> EventLog:
         """A log of two tables: polars, pandas, pyarrow, or a dict of columns.
 
@@ -100,7 +101,8 @@ class EventLog:
                 It must be known at exposure.
             max_early: share of a kind's outcomes that may lie before exposure; they are dropped
                 with a warning, and more of them are an error.
-            source: file or table for messages.
+            source: file or table of the entities, for messages.
+            outcome_source: file or table of the outcomes, for messages.
 
         Raises:
             DataError: a column is missing, an id repeats or is missing, a time is missing or not
@@ -124,6 +126,7 @@ class EventLog:
             deadline=deadline,
             max_early=max_early,
             source=source,
+            outcome_source=outcome_source or source,
         )
 
     # ------------------------------------------------------------------ entities

@@ -36,6 +36,7 @@ def build(
     deadline: str | None,
     max_early: float,
     source: str | None,
+    outcome_source: str | None,
 ) -> EventLog:
     """What :meth:`EventLog.from_frames` does."""
     unit = checked_unit(unit)
@@ -49,7 +50,7 @@ def build(
     if features is None:
         features = [c for c in table.columns if c not in named]
     require_columns(table, [*named, *features], source)
-    ids = _ids(table, id, source)
+    ids = id_column(table, id, source)
     _refuse_repeated(ids, id, source)
     times, calendar = moments(table, time, unit, source)
     if calendar and unit is None:
@@ -68,8 +69,8 @@ def build(
     columns = {name: feature(table[name], order, source) for name in features}
     ids, times = ids[order], times[order]
     read = _outcomes(
-        outcomes, ids, times, calendar, unit, id, kind, outcome_time, conversion, max_early, source,
-        notes,
+        outcomes, ids, times, calendar, unit, id, kind, outcome_time, conversion, max_early,
+        outcome_source, notes,
     )  # fmt: skip
     arrow = ids.to_arrow()
     if not pa.types.is_integer(arrow.type):
@@ -157,7 +158,12 @@ def category(
     return Categorical(np.ascontiguousarray(array if order is None else array[order]), vocabulary)
 
 
-def _ids(table: pl.DataFrame, column: str, source: str | None) -> pl.Series:
+def id_column(table: pl.DataFrame, column: str, source: str | None) -> pl.Series:
+    """A column of ids as Int64 or String.
+
+    Raises:
+        DataError: one is missing, or they are neither integers nor text.
+    """
     values = table[column]
     if values.null_count():
         raise DataError(
@@ -206,7 +212,7 @@ def _deadlines(
     source: str | None,
 ) -> FloatArray:
     ends, dates = moments(table, column, unit, source)
-    _same_clock(calendar, dates, column, source)
+    same_clock(calendar, dates, column, source)
     wrong = ends < times
     if wrong.any():
         raise DataError(
@@ -219,7 +225,12 @@ def _deadlines(
     return ends
 
 
-def _same_clock(calendar: bool, dates: bool, column: str, source: str | None) -> None:
+def same_clock(calendar: bool, dates: bool, column: str, source: str | None) -> None:
+    """Checks that a column holds dates where exposure times are dates, and numbers else.
+
+    Raises:
+        DataError: it does not.
+    """
     if calendar != dates:
         kinds = {True: "dates", False: "numbers"}
         raise DataError(
@@ -251,7 +262,7 @@ def _outcomes(
     require_columns(table, [id, outcome_time], source)
     if table.height == 0:
         return {conversion: OutcomeTimes.from_rows(nothing, np.zeros(0), len(ids))}
-    names = _ids(table, id, source)
+    names = id_column(table, id, source)
     if names.dtype != ids.dtype:
         raise DataError(
             f"the ids of outcomes are {names.dtype}, those of entities {ids.dtype}",
@@ -260,7 +271,7 @@ def _outcomes(
             hint="Use the same type in both tables",
         )
     moment, dates = moments(table, outcome_time, unit, source)
-    _same_clock(calendar, dates, outcome_time, source)
+    same_clock(calendar, dates, outcome_time, source)
     if kind is None or kind not in table.columns:
         kinds = pl.repeat(conversion, table.height, dtype=pl.String, eager=True)
     else:
