@@ -138,7 +138,9 @@ class Protocol:
 
     def stream(self, window: float, unit: str | None, version: int = 1) -> str:
         """A short name of the stream: rows of different streams must not be trained on together."""
-        facts = (self.shape, self.waiting_time, self.engagement, self.strict, window, unit, version)
+        facts: tuple[object, ...] = (
+            self.shape, self.waiting_time, self.engagement, self.strict, window, unit, version,
+        )  # fmt: skip
         facts += (self.ages,) if self.ages else ()
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
 

@@ -17,7 +17,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 from torch import nn
 
-from foretell.data.events import Emission, EventLog
+from foretell.data.events import Emission, EventLog, Protocol
 from foretell.errors import DataError, NotMatureError, ParameterError
 from foretell.estimators.feedback import methods as _methods  # noqa: F401  (registers them)
 from foretell.estimators.feedback.auxiliary import DelayNet, FittedAuxiliary
@@ -131,8 +131,9 @@ class DelayedFeedbackClassifier(ClassifierMixin, BaseEstimator):
         """Arguments of ``log.emit`` that give the rows it is trained on: ``log.emit(**these)``."""
         kinds = self._kinds() if self.protocol == "funnel" else ()
         waiting = self.waiting_time_ if hasattr(self, "waiting_time_") else self.waiting_time
+        ages = self.method_.ages if hasattr(self, "method_") else ()
         return {
-            "protocol": self.protocol,
+            "protocol": Protocol("ages", self.waiting_time_, ages=ages) if ages else self.protocol,
             "waiting_time": 0.0 if waiting == "auto" else waiting,
             "engagement": kinds,
             "strict": self.strict,
@@ -586,8 +587,6 @@ class DelayedFeedbackClassifier(ClassifierMixin, BaseEstimator):
         self._refreshed = log.now
 
     def _check_rows(self, rows: Emission) -> None:
-        from foretell.data.events import Protocol
-
         waiting = self.waiting_time_ if hasattr(self, "waiting_time_") else 0.0
         kinds = self._kinds() if self.protocol == "funnel" else ()
         mine = Protocol(self.protocol, 0.0, kinds, self.strict)
@@ -595,6 +594,12 @@ class DelayedFeedbackClassifier(ClassifierMixin, BaseEstimator):
             raise ParameterError(
                 f"method {self.method_name!r} is trained on the rows of protocol {self.protocol!r}, not "
                 f"of {rows.protocol.name!r}: log.emit(**clf.emission(), ...)"
+            )
+        ages = self.method_.ages if hasattr(self, "method_") else ()
+        if ages and tuple(ages) != tuple(rows.protocol.ages):
+            raise ParameterError(
+                f"the rows were emitted at the ages {list(rows.protocol.ages)}, the model expects "
+                f"{list(ages)}: log.emit(**clf.emission(), ...)"
             )
         waits = mine.shape in ("rises", "copies", "once", "funnel") and hasattr(self, "method_")
         if waits and self.auxiliaries_ and not np.isclose(rows.protocol.waiting_time, waiting):

@@ -131,6 +131,11 @@ class FeedbackMethod:
         self.setting = setting
 
     @property
+    def ages(self) -> tuple[float, ...]:
+        """Further ages at which it sees every entity, with the protocol ``ages``."""
+        return ()
+
+    @property
     def labels(self) -> int:
         """Number of labels of the main learner."""
         return 2
