@@ -1,5 +1,15 @@
 """Uncertainty providers: given X, a score and how uncertain it is."""
 
+from foretell.estimators.uncertainty.adapters import LearnerClassifier, from_learner
+from foretell.estimators.uncertainty.callable import CallableUncertainty
+from foretell.estimators.uncertainty.ensemble import EnsembleUncertainty, FittedEnsemble
+from foretell.estimators.uncertainty.exceedance import ExceedanceUncertainty
+from foretell.estimators.uncertainty.laplace import (
+    LaplaceUncertainty,
+    LogisticPosterior,
+    probit_moments,
+)
+from foretell.estimators.uncertainty.mc_dropout import MCDropoutUncertainty
 from foretell.estimators.uncertainty.network import NetworkClassifier
 from foretell.estimators.uncertainty.posterior_network import PosteriorNetworkClassifier
 from foretell.estimators.uncertainty.provider import (
@@ -9,9 +19,19 @@ from foretell.estimators.uncertainty.provider import (
 )
 
 __all__ = [
+    "CallableUncertainty",
+    "EnsembleUncertainty",
+    "ExceedanceUncertainty",
+    "FittedEnsemble",
+    "LaplaceUncertainty",
+    "LearnerClassifier",
+    "LogisticPosterior",
+    "MCDropoutUncertainty",
     "NetworkClassifier",
     "PosteriorNetworkClassifier",
     "Uncertain",
     "UncertainClassifier",
     "UncertaintyProvider",
+    "from_learner",
+    "probit_moments",
 ]

@@ -54,6 +54,7 @@ class UncertainClassifier(ClassifierMixin, BaseEstimator, UncertaintyProvider):
 
     def predict(self, X: Any) -> NDArray[Any]:
         """The likelier class ``(n,)`` of each example."""
+        check_is_fitted(self)
         return self.classes_[(self.predict_proba(X)[:, 1] > 0.5).astype(np.intp)]
 
     def __sklearn_tags__(self) -> Tags:
@@ -72,6 +73,8 @@ def binary_target(estimator: Any, y: Any) -> NDArray[np.int8]:
     check_classification_targets(y)
     classes, codes = np.unique(y, return_inverse=True)
     name = type(estimator).__name__
+    if len(classes) == 0:
+        raise ValueError(f"Found array with 0 sample(s) while {name} needs two classes")
     if len(classes) > 2:
         # The wording that scikit-learn's own checks look for.
         kind = type_of_target(y, input_name="y", raise_unknown=True)
