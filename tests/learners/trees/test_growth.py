@@ -133,12 +133,12 @@ def test_every_row_lies_in_one_leaf_in_ascending_order_of_the_response():
 
 
 def test_draws_favour_features_that_are_present():
-    from foretell.learners.trees.growth import _draw_features
+    from foretell.learners.trees.growth_draws import draw_features
 
     present = np.array([100, 50, 10, 10], dtype=np.int32)
     drawn = np.zeros(4)
     for seed in range(3000):
-        drawn += _draw_features(
+        drawn += draw_features(
             np.arange(4, dtype=np.int32),
             np.zeros(4, np.int32),
             present,
@@ -151,7 +151,7 @@ def test_draws_favour_features_that_are_present():
             np.uint64(seed),
         )
     np.testing.assert_allclose(drawn / drawn.sum(), present / present.sum(), atol=0.03)
-    forced = _draw_features(
+    forced = draw_features(
         np.arange(4, dtype=np.int32),
         np.zeros(4, np.int32),
         present,
@@ -168,7 +168,8 @@ def test_draws_favour_features_that_are_present():
 
 @pytest.mark.parametrize("n_stats", [2, 3, 4, 5, 6])
 def test_all_cuts_of_a_feature_are_scored_alike(n_stats):
-    from foretell.learners.trees.growth import _accumulate, _score, _scores
+    from foretell.learners.trees.growth_numpy import _score
+    from foretell.learners.trees.growth_splits import _accumulate, _scores
 
     rng = np.random.default_rng(n_stats)
     bin_of = np.arange(3, 200, 7).astype(np.uint8)
@@ -190,7 +191,7 @@ def test_all_cuts_of_a_feature_are_scored_alike(n_stats):
 
 
 def test_the_key_of_a_rank():
-    from foretell.learners.trees.growth import _smallest
+    from foretell.learners.trees.growth_draws import _smallest
 
     rng = np.random.default_rng(0)
     for n in (1, 2, 3, 10, 101):
