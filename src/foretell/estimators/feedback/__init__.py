@@ -2,5 +2,16 @@
 
 from foretell.estimators.feedback.delayed_feedback import DelayedFeedbackClassifier
 from foretell.estimators.feedback.method import METHODS, FeedbackMethod, register
+from foretell.estimators.feedback.snapshot import SNAPSHOT_METHODS, SnapshotClassifier
+from foretell.estimators.feedback.snapshot_corrector import Corrected, SnapshotCorrector
 
-__all__ = ["METHODS", "DelayedFeedbackClassifier", "FeedbackMethod", "register"]
+__all__ = [
+    "METHODS",
+    "SNAPSHOT_METHODS",
+    "Corrected",
+    "DelayedFeedbackClassifier",
+    "FeedbackMethod",
+    "SnapshotClassifier",
+    "SnapshotCorrector",
+    "register",
+]
