@@ -1,3 +1,3 @@
 """All methods of delayed feedback: importing this registers them."""
 
-from foretell.estimators.feedback import streams  # noqa: F401
+from foretell.estimators.feedback import ages, streams  # noqa: F401

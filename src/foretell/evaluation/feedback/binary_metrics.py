@@ -1,4 +1,4 @@
-"""Scores of probabilities against final binary labels, fast enough for thousands of small buckets."""
+"""Scores of probabilities against final binary labels, fast enough for many small buckets."""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
 For each bucket of the stream, the entities that arrive in it are scored first; then the classifier
 is handed the rows that became visible in it, cut from ``log.until(end of bucket)``, which holds
 neither later entities nor later outcomes. Final labels are used to judge only. The one exception is
-the oracle, which is told final labels when entities arrive: it cannot be deployed, and stands in the
-table as the best that a method for late labels could do.
+the oracle, which is told final labels when entities arrive: it cannot be deployed, and stands in
+the table as the best that a method for late labels could do.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ class _Play:
             raise ParameterError(
                 f"from start {start:g} to end {end:g} there is no bucket of width {width:g}"
             )
-        edges = start + width * np.arange(count + 1)
+        edges = np.asarray(start + width * np.arange(count + 1), np.float64)
         begins = np.searchsorted(log.times, edges, side="right")
         if begins[0] == begins[-1]:
             raise ParameterError(f"the log has no entity in ({edges[0]:g}, {edges[-1]:g}]")

@@ -102,7 +102,7 @@ class PrequentialResult:
                 _sd(per_run.filter(pl.col("method") == m)[metric].to_numpy()) for m in self.methods
             ]
         columns["ece"] = [
-            float(per_run.filter(pl.col("method") == m)["ece"].mean()) for m in self.methods
+            per_run.filter(pl.col("method") == m)["ece"].to_numpy().mean() for m in self.methods
         ]
         return pl.DataFrame(columns).with_columns(pl.col(pl.Float64).fill_nan(None))
 

@@ -1,9 +1,9 @@
 """Feedback shift importance weighting with elapsed time (Yasui et al. 2020).
 
-Yasui, Morishita, Fujita & Shibata, "A feedback shift correction in predicting conversion rates under
-delayed feedback", WWW 2020. Two auxiliary probabilities are functions of the features *and* of the
-time elapsed since the entity: that a conversion has been seen by then, and that a row without one
-is a real negative.
+Yasui, Morishita, Fujita & Shibata, "A feedback shift correction in predicting conversion rates
+under delayed feedback", WWW 2020. Two auxiliary probabilities are functions of the features *and*
+of the time elapsed since the entity: that a conversion has been seen by then, and that a row
+without one is a real negative.
 """
 
 from __future__ import annotations
@@ -11,10 +11,17 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from foretell.errors import ParameterError
+from foretell.learners.contract import Batch
+from foretell.training.weighting.exact import clip_probability
+from foretell.training.weighting.feedback import FeedbackWeighting
+
+LEAST_OBSERVED = 0.05
+"""Least probability of having been seen that is divided by."""
 
 
 class ShiftTargets(NamedTuple):
@@ -24,14 +31,14 @@ class ShiftTargets(NamedTuple):
         rows: ``(M,)`` entity of each artificial observation.
         elapsed: ``(M,)`` its age, in windows.
         positive: ``(M,)`` whether the entity converted at all.
-        observed: ``(M,)`` whether it had converted by that age. The first net learns ``observed``
-            among ``positive`` rows, the second ``~positive`` among rows not ``observed``.
+        seen: ``(M,)`` whether its conversion had been seen by that age. The first net learns
+            ``seen`` among ``positive`` rows, the second ``~positive`` among rows not ``seen``.
     """
 
     rows: NDArray[np.int64]
     elapsed: NDArray[np.float64]
     positive: NDArray[np.bool_]
-    observed: NDArray[np.bool_]
+    seen: NDArray[np.bool_]
 
 
 def shift_targets(
@@ -86,7 +93,7 @@ def shift_targets(
 
 
 def shift_weights(
-    label: Tensor, observed: Tensor, negative: Tensor, *, clip: float = 0.05
+    label: Tensor, observed: Tensor, negative: Tensor, *, clip: float = LEAST_OBSERVED
 ) -> Tensor:
     """Importance weights ``(B,)`` of a snapshot's rows.
 
@@ -100,3 +107,29 @@ def shift_weights(
         ``1 / observed`` of positives, ``negative`` of the rest (equations 8 and 9 of the paper).
     """
     return label / observed.clamp(min=clip) + (1 - label) * negative
+
+
+class FeedbackShiftWeighting(FeedbackWeighting):
+    """FSIW on rows of any age.
+
+    Batch keys: ``seen_by_age`` ``(B,)``, P(seen by this age | converts, x, age), and
+    ``stays_negative`` ``(B,)``, P(does not convert | not seen by this age, x, age). Without the
+    latter it follows from the former and the learner's own prediction:
+    ``(1 - p) / (1 - p + p (1 - seen))``.
+    """
+
+    def __init__(self, *, clip: float = LEAST_OBSERVED) -> None:
+        super().__init__(clip=1 / clip)
+        self.least = clip
+
+    def masses(self, probabilities: Tensor, batch: Batch) -> Tensor:
+        """Both forms are one: a row an entity and age tilts nothing."""
+        label = batch["label"].to(probabilities.dtype)
+        seen = batch["seen_by_age"].clamp(0.0, 1.0)
+        if "stays_negative" in batch:
+            stays = batch["stays_negative"].clamp(0.0, 1.0)
+        else:
+            p = clip_probability(probabilities[:, 1])
+            stays = (1 - p) / (1 - p * seen)
+        weights = shift_weights(label, seen, stays, clip=self.least)
+        return torch.stack([(1 - label) * weights, label * weights], 1)
