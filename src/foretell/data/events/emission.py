@@ -160,7 +160,8 @@ def plan(
     times: FloatArray,
     deadlines: FloatArray,
     converted: FloatArray,
-    engaged: FloatArray | None,
+    engaged: FloatArray | None = None,
+    revoked: FloatArray | None = None,
 ) -> Plan:
     """Every row that given entities will emit, as far as their outcomes are known.
 
@@ -170,12 +171,16 @@ def plan(
         deadlines: (n,) end of each window.
         converted: (n,) time of the conversion within the window, +inf where there is none.
         engaged: (n,) time of the first engagement, +inf; only for ``funnel``.
+        revoked: (n,) when the conversion was taken back, +inf; only where labels are not monotone.
     """
     everyone = np.arange(len(times))
     positive = np.isfinite(converted)
     parts: list[tuple[IntArray, FloatArray, ArrayLike, int]] = []
     start = np.minimum(times + protocol.waiting_time, deadlines)
     early = converted <= start
+    if revoked is not None:
+        positive &= revoked > deadlines
+        early &= revoked > start
     shape = protocol.shape
     if shape == "oracle":
         parts.append((everyone, times, positive, FIRST))
@@ -296,9 +301,10 @@ class Emission:
 
     def to_polars(self) -> pl.DataFrame:
         """One row a training row: id, emit_time, label, stage and the features."""
-        rows = pl.DataFrame(
-            {"id": self.ids, "emit_time": self.time, "label": self.label, "stage": self.stage}
-        )
+        ids = pl.Series("id", self.log._arrow_ids).gather(pl.Series(self.entity))
+        columns: dict[str, NDArray] = {"emit_time": self.time}
+        columns |= {"label": self.label, "stage": self.stage}
+        rows = pl.DataFrame([ids, *(pl.Series(k, v) for k, v in columns.items())])
         return rows.hstack(self.log.frame(self.entity))
 
 
@@ -348,7 +354,9 @@ def emit(
     engaged = None
     if protocol.shape == "funnel":
         engaged = reading.engagement_times(protocol.engagement)
-    rows = plan(protocol, reading.times, reading.deadlines, reading.outcome_times(), engaged)
+    revoked = reading.revocation_times() if reading.revocable else None
+    converted = reading._seen(reading.conversion)
+    rows = plan(protocol, reading.times, reading.deadlines, converted, engaged, revoked)
     kept = (rows.time > since) & (rows.time <= view.now)
     if protocol.shape == "oracle":
         kept &= reading.matured[rows.entity]

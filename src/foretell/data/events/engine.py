@@ -316,9 +316,8 @@ class EmissionEngine:
         # about them came in late.
         slots = np.flatnonzero((self._deadlines >= self.now) | self._changed)
         slots = slots[self._times[slots] <= now]
-        converted, engaged = self._known(slots, now)
         deadlines = self._deadlines[slots]
-        rows = plan(self.protocol, self._times[slots], deadlines, converted, engaged)
+        rows = plan(self.protocol, self._times[slots], deadlines, *self._known(slots, now))
         due = rows.time <= now
         slot, label, stage = slots[rows.entity[due]], rows.label[due], rows.stage[due]
         time = np.maximum(rows.time[due], self.now)
@@ -455,21 +454,22 @@ class EmissionEngine:
                 stacklevel=3,
             )
 
-    def _known(self, slots: IntArray, now: float) -> tuple[FloatArray, FloatArray | None]:
-        """First conversion and engagement of entities, as far as they are known at ``now``."""
+    def _known(
+        self, slots: IntArray, now: float
+    ) -> tuple[FloatArray, FloatArray | None, FloatArray | None]:
+        """Conversion, engagement and revocation of entities, as far as known at ``now``."""
 
         def seen(kind: str) -> FloatArray:
             first = self._first[self._kinds.index(kind)][slots]
             return np.where(first <= now, first, np.inf)
 
-        converted = seen(self.schema.conversion)
-        if self.schema.revocation is not None:
-            log, place = self._log(slots, now)
-            converted = log.outcome_times()[place]
-        engaged = None
+        engaged = revoked = None
         if self.protocol.shape == "funnel":
             engaged = np.minimum.reduce([seen(k) for k in self.protocol.engagement])
-        return converted, engaged
+        if self.schema.revocation is not None:
+            log, place = self._log(slots, now)
+            revoked = log.revocation_times()[place]
+        return seen(self.schema.conversion), engaged, revoked
 
     def _log(self, slots: IntArray, now: float) -> tuple[EventLog, IntArray]:
         """A log of some entities, and the place in it of each."""

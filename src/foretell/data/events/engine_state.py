@@ -27,7 +27,7 @@ def save(engine: EmissionEngine, file: Path) -> None:
         "format": _FORMAT,
         "version": _VERSION,
         "schema": engine.schema.to_dict(),
-        "protocol": {**vars(engine.protocol), "engagement": list(engine.protocol.engagement)},
+        "protocol": vars(engine.protocol),
         "grace": engine.grace,
         "stream_version": engine.version,
         # The least float is JSON's nearest to a clock that was not started.
@@ -91,8 +91,10 @@ def load(file: Path) -> EmissionEngine:
 
 def _restored(header: dict[str, Any], arrays: dict[str, NDArray]) -> EmissionEngine:
     schema = EventSchema.from_dict(header["schema"])
-    settings = header["protocol"]
-    protocol = Protocol(**{**settings, "engagement": tuple(settings["engagement"])})
+    settings: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in header["protocol"].items()
+    }
+    protocol = Protocol(**settings)
     engine = EmissionEngine(
         schema, protocol, grace=header["grace"], version=header["stream_version"]
     )

@@ -20,7 +20,7 @@ import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
 from foretell.data.events.clock import duration, moment, to_datetimes
-from foretell.data.events.columns import EventColumns, OutcomeTimes, id_values
+from foretell.data.events.columns import EventColumns, id_values
 from foretell.data.panel import Categorical, DataNote
 from foretell.errors import ParameterError
 
@@ -75,6 +75,7 @@ class EventLog:
         conversion: str = "conversion",
         revocation: str | None = None,
         deadline: str | None = None,
+        kinds: Sequence[str] = (),
         max_early: float = 0.01,
         source: str | None = None,
         outcome_source: str | None = None,
@@ -99,6 +100,7 @@ class EventLog:
             deadline: column of the entities: after this moment no outcome of the entity counts
                 even within W, e.g. the arrival of a hotel guest, after which nobody cancels.
                 It must be known at exposure.
+            kinds: further kinds of outcomes that may not have occurred yet.
             max_early: share of a kind's outcomes that may lie before exposure; they are dropped
                 with a warning, and more of them are an error.
             source: file or table of the entities, for messages.
@@ -124,6 +126,7 @@ class EventLog:
             conversion=conversion,
             revocation=revocation,
             deadline=deadline,
+            kinds=kinds,
             max_early=max_early,
             source=source,
             outcome_source=outcome_source or source,
@@ -276,11 +279,23 @@ class EventLog:
         A conversion that was taken back counts as none.
         """
         kind = self.conversion if kind is None else kind
-        first = self._first(kind)
-        seen = first <= self._horizon
+        first = self._seen(kind)
         if kind == self.conversion and self.revocation is not None:
-            seen = seen & ~self._revoked(first)
-        return np.where(seen, first, np.inf)
+            first[np.isfinite(self.revocation_times())] = np.inf
+        return first
+
+    def revocation_times(self) -> FloatArray:
+        """Absolute time (n,) when the first conversion was taken back, +inf if that is not seen.
+
+        What an entity does after its conversion was taken back does not count.
+        """
+        taken = np.full(len(self), np.inf)
+        outcomes = self.columns.outcomes.get(str(self.revocation))
+        if outcomes is not None:
+            owner, times = outcomes.gather(self.rows)
+            back = (times <= self._horizon[owner]) & (times >= self._seen(self.conversion)[owner])
+            np.minimum.at(taken, owner[back], times[back])
+        return taken
 
     def delay(self, kind: str | None = None) -> FloatArray:
         """Delay (n,) of the first outcome of a kind within the window, +inf if none is seen.
@@ -326,7 +341,7 @@ class EventLog:
             strict: a conversion implies engagement. Otherwise label 3 is a conversion of an
                 entity that had not engaged by then.
         """
-        at = np.broadcast_to(np.asarray(at, np.float64), (len(self),))
+        at = np.minimum(np.asarray(at, np.float64), self.deadlines)
         converted, engaged = self.outcome_times(), self.engagement_times(engagement)
         state = (engaged <= at).astype(np.int8)
         state[converted <= at] = 2
@@ -493,6 +508,11 @@ class EventLog:
             return np.full(len(self), np.inf)
         raise ParameterError(f"no outcome of kind {kind!r}; this log has {list(self.kinds)}")
 
+    def _seen(self, kind: str) -> FloatArray:
+        """Time (n,) of the first outcome in the window, taken back or not, +inf if none is seen."""
+        first = self._first(kind)
+        return np.where(first <= self._horizon, first, np.inf)
+
     def _visible(self, kind: str) -> tuple[IntArray, FloatArray]:
         """(row, time) of all outcomes up to now, those after the window included."""
         outcomes = self.columns.outcomes.get(kind)
@@ -501,15 +521,6 @@ class EventLog:
         owner, times = outcomes.gather(self.rows)
         seen = times <= self.now
         return owner[seen], times[seen]
-
-    def _revoked(self, converted: FloatArray) -> NDArray[np.bool_]:
-        outcomes: OutcomeTimes | None = self.columns.outcomes.get(str(self.revocation))
-        taken = np.zeros(len(self), bool)
-        if outcomes is not None:
-            owner, times = outcomes.gather(self.rows)
-            back = (times <= self._horizon[owner]) & (times >= converted[owner])
-            taken[owner[back]] = True
-        return taken
 
 
 def _positions(rows: ArrayLike) -> IntArray:

@@ -34,6 +34,7 @@ def build(
     conversion: str,
     revocation: str | None,
     deadline: str | None,
+    kinds: Sequence[str],
     max_early: float,
     source: str | None,
     outcome_source: str | None,
@@ -72,6 +73,9 @@ def build(
         outcomes, ids, times, calendar, unit, id, kind, outcome_time, conversion, max_early,
         outcome_source, notes,
     )  # fmt: skip
+    for name in kinds:
+        if name not in read:
+            read[name] = OutcomeTimes.from_rows(np.zeros(0, np.int64), np.zeros(0), len(ids))
     arrow = ids.to_arrow()
     if not pa.types.is_integer(arrow.type):
         arrow = arrow.cast(pa.large_string())

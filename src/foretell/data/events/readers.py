@@ -26,6 +26,7 @@ def read_events(
     conversion: str = "conversion",
     revocation: str | None = None,
     deadline: str | None = None,
+    kinds: Sequence[str] = (),
     max_early: float = 0.01,
     separator: str | None = None,
     encoding: str = "utf8",
@@ -53,6 +54,7 @@ def read_events(
         conversion: the kind that is the label.
         revocation: the kind that takes it back.
         deadline: column of moments after which no outcome counts.
+        kinds: further kinds that may not have occurred yet.
         max_early: share of outcomes that may lie before exposure.
         separator: delimiter of CSV files; found from the first line when None.
         encoding: of CSV files.
@@ -90,6 +92,7 @@ def read_events(
         conversion=conversion,
         revocation=revocation,
         deadline=deadline,
+        kinds=kinds,
         max_early=max_early,
         source=str(entities) if isinstance(entities, str | Path) else None,
         outcome_source=str(outcomes) if isinstance(outcomes, str | Path) else None,
