@@ -45,8 +45,8 @@ class MQCNN(NeuralForecaster):
         encoder: ``"cnn"`` (kernel 2, dilations 1 to 32), ``"cnn-gluonts"`` (kernels 7, 3, 3,
             dilations 1, 3, 9), ``"lstm"`` or ``"gru"``; the class's own (``"cnn"``) when ``None``.
         n_forks: forecast dates of a series and step, or ``"all"``.
-        fork_draw: ``"random"``, ``"contiguous"`` or ``"last"`` (one window a series; for
-            comparisons only).
+        fork_draw: ``"random"``, ``"contiguous"``, or, for comparisons only, ``"last"`` (one window
+            a series) or ``"common"`` (the same random positions in all series of a step).
         season_length: periods of a season, or of several, the main one first (``(24, 168)``); the
             frequency's when ``None``; 1 for no seasonal reference.
         known: known covariates to read; all of the panel when ``None``.

@@ -243,6 +243,35 @@ def test_decimal_commas_can_be_read_as_the_message_says(tmp_path):
     assert panel.series(0).tolist() == pytest.approx(sales()["y"][: panel.lengths[0]].to_list())
 
 
+@pytest.mark.parametrize("missing", ["carry", "error"])
+def test_one_series_without_future_prices_is_counted_in_the_record(run_table, tmp_path, missing):
+    table = sales(price=2.0)
+    last = table.group_by("unique_id").agg(pl.col("ds").max())
+    plan = pl.concat(
+        [
+            last.filter(pl.col("unique_id") != "b").with_columns(
+                ds=pl.col("ds").dt.offset_by(f"{week}w"), price=pl.lit(3.0)
+            )
+            for week in range(1, 9)
+        ]
+    )
+    plan.write_csv(tmp_path / "plan.csv")
+    result, folder = run_table(
+        table, "--set", 'data.known=["price"]', "--set", f"data.future={tmp_path / 'plan.csv'}",
+        "--set", f"data.missing_known={missing}",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.stderr
+    found = record(folder)
+    notes = [n for n in found["data"]["notes"] if n["kind"] == "carried_known"]
+    if missing == "error":
+        assert not notes and "end too early: 0 of" in found["final"]["no_forecast"]
+        assert not (folder / "predictions.parquet").exists()
+        return
+    assert [n["series"] for n in notes] == ["b"] and "price in 1 series" in notes[0]["message"]
+    assert "carried on" in (folder / "report.html").read_text()
+    assert pl.read_parquet(folder / "predictions.parquet")["unique_id"].n_unique() == 3
+
+
 def test_messages_name_the_recipe_keys_that_help(tmp_path):
     from foretell.runs.demand.recipe import DataSection
     from foretell.runs.demand.sources import load_panel

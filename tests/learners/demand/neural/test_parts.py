@@ -113,7 +113,7 @@ def test_unknown_encoder_is_named():
         make_encoder("wavelet", 1, 4)
 
 
-@pytest.mark.parametrize("draw", ["random", "contiguous", "last"])
+@pytest.mark.parametrize("draw", ["random", "contiguous", "last", "common"])
 def test_forks_are_drawn_without_replacement_from_usable_steps(draw):
     rng = np.random.default_rng(0)
     usable = np.zeros((4, 30), bool)
@@ -126,10 +126,18 @@ def test_forks_are_drawn_without_replacement_from_usable_steps(draw):
         chosen = forks[b][forks[b] >= 0]
         assert len(chosen) == min(6, usable[b].sum()) == len(set(chosen.tolist()))
         assert usable[b, chosen].all()
-        if draw != "random" and len(chosen) > 1:
+        if draw not in ("random", "common") and len(chosen) > 1:
             assert set(np.diff(chosen)) == {1}
     if draw == "last":
         assert forks[0].tolist() == [19, 20, 21, 22, 23, 24]
+
+
+def test_common_forks_stand_at_the_same_steps_of_all_series():
+    usable = np.ones((5, 40), bool)
+    rng = np.random.default_rng(0)
+    forks = [draw_forks(usable, 2, "common", rng) for _ in range(50)]
+    assert all((step == step[0]).all() for step in forks)
+    assert len(np.unique(np.concatenate(forks))) > 30
 
 
 def test_random_forks_are_uniform():

@@ -20,7 +20,7 @@ from foretell.errors import DataError, ParameterError
 from foretell.learners.demand.neural.profiles import GroupProfile
 from foretell.learners.demand.neural.sequences import SequenceReader, SequenceSpec
 
-ForkDraw = Literal["random", "contiguous", "last"]
+ForkDraw = Literal["random", "contiguous", "last", "common"]
 
 
 def draw_forks(
@@ -31,7 +31,8 @@ def draw_forks(
     Args:
         usable: (B, T) where a fork may stand.
         count: forks F a series.
-        draw: uniform without replacement, a contiguous run with a uniform beginning, or the last.
+        draw: uniform without replacement, a contiguous run with a uniform beginning, the last, or
+            uniform with the same positions for all series ("common").
         rng: where the randomness comes from.
 
     Returns:
@@ -39,8 +40,9 @@ def draw_forks(
     """
     length = usable.shape[1]
     steps = np.arange(length)
-    if draw == "random":
-        keys = np.where(usable, rng.random(usable.shape), 2.0)
+    if draw in ("random", "common"):
+        shape = usable.shape if draw == "random" else (1, length)
+        keys = np.where(usable, rng.random(shape), 2.0)
     else:
         last = np.where(usable, steps, -1).max(axis=1, initial=-1)
         first = np.where(usable, steps, length).min(axis=1, initial=length)
