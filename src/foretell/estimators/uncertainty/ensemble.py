@@ -13,10 +13,8 @@ from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils import Tags, _safe_indexing, check_random_state, get_tags
 from sklearn.utils.validation import (
     _check_sample_weight,
-    _num_samples,
     check_is_fitted,
     has_fit_parameter,
-    validate_data,
 )
 
 from foretell.errors import ParameterError
@@ -25,6 +23,8 @@ from foretell.estimators.uncertainty.provider import (
     UncertainClassifier,
     UncertaintyProvider,
     binary_target,
+    check_fit,
+    check_predict,
 )
 
 
@@ -90,7 +90,7 @@ class EnsembleUncertainty(UncertainClassifier):
         if not 0 < self.max_samples <= 1:
             raise ParameterError(f"max_samples must lie in (0, 1], not {self.max_samples!r}")
         _check_measure(self.uncertainty)
-        X, y = _check_fit(self, X, y)
+        X, y = check_fit(self, X, y)
         target = binary_target(self, y)
         weight = None
         if sample_weight is not None:
@@ -138,7 +138,7 @@ class EnsembleUncertainty(UncertainClassifier):
     def member_scores(self, X: Any) -> NDArray[np.float64]:
         """Scores ``(n, M)`` of the positive class by each member."""
         check_is_fitted(self)
-        X = _check_predict(self, X)
+        X = check_predict(self, X)
         return positive_scores(self.estimators_, self.classes_[1], X)
 
     def __call__(self, X: Any) -> Uncertain:
@@ -249,31 +249,3 @@ def _second_class(member: Any) -> Any:
             f"{type(member).__name__} has {len(classes)} classes; decisions with uncertainty need 2"
         )
     return classes[1]
-
-
-def _check_fit(estimator: Any, X: Any, y: Any) -> Any:
-    """Checks a table and its target; data frames stay as they are, for members that want them."""
-    if _is_frame(X) and y is not None:
-        if _num_samples(X) != _num_samples(y):
-            raise ValueError(f"X has {_num_samples(X)} rows, but y has {_num_samples(y)}")
-        return validate_data(estimator, X, y, skip_check_array=True)
-    return validate_data(estimator, X, y, **_LENIENT)
-
-
-def _check_predict(estimator: Any, X: Any) -> Any:
-    """Checks a table against that of the fit."""
-    if _is_frame(X):
-        return validate_data(estimator, X, reset=False, skip_check_array=True)
-    return validate_data(estimator, X, reset=False, **_LENIENT)
-
-
-# What values are right is for the members to say.
-_LENIENT: dict[str, Any] = {
-    "dtype": None,
-    "ensure_all_finite": False,
-    "accept_sparse": ["csr", "csc"],
-}
-
-
-def _is_frame(X: Any) -> bool:
-    return hasattr(X, "columns") and hasattr(X, "shape")

@@ -10,7 +10,12 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Tags
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
-from sklearn.utils.validation import check_is_fitted, column_or_1d
+from sklearn.utils.validation import (
+    _num_samples,
+    check_is_fitted,
+    column_or_1d,
+    validate_data,
+)
 
 
 class Uncertain(NamedTuple):
@@ -94,3 +99,31 @@ def beta_std(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> ND
     """Standard deviation ``(n,)`` of Beta distributions with the given concentrations."""
     total = positive + negative
     return np.sqrt(positive / total * (negative / total) / (total + 1.0))
+
+
+def check_fit(estimator: Any, X: Any, y: Any) -> Any:
+    """Checks a table and its target; data frames stay as they are, for models that want them."""
+    if _is_frame(X) and y is not None:
+        if _num_samples(X) != _num_samples(y):
+            raise ValueError(f"X has {_num_samples(X)} rows, but y has {_num_samples(y)}")
+        return validate_data(estimator, X, y, skip_check_array=True)
+    return validate_data(estimator, X, y, **_LENIENT)
+
+
+def check_predict(estimator: Any, X: Any) -> Any:
+    """Checks a table against that of the fit."""
+    if _is_frame(X):
+        return validate_data(estimator, X, reset=False, skip_check_array=True)
+    return validate_data(estimator, X, reset=False, **_LENIENT)
+
+
+# What values are right is for the model inside to say.
+_LENIENT: dict[str, Any] = {
+    "dtype": None,
+    "ensure_all_finite": False,
+    "accept_sparse": ["csr", "csc"],
+}
+
+
+def _is_frame(X: Any) -> bool:
+    return hasattr(X, "columns") and hasattr(X, "shape")

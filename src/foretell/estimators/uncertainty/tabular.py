@@ -18,6 +18,7 @@ from torch import Tensor
 
 from foretell.errors import ArtefactError, ParameterError
 from foretell.estimators.uncertainty.provider import binary_target
+from foretell.estimators.uncertainty.saving import classes_from_json, classes_to_json
 from foretell.learners.artefact import load_artefact, save_artefact
 from foretell.learners.contract import Learner
 from foretell.learners.tabular.features import FeatureTransform
@@ -170,7 +171,7 @@ class TabularClassifier(ClassifierMixin, BaseEstimator):
             parameters["random_state"] = None
         config = {
             "parameters": parameters,
-            "classes": {"dtype": self.classes_.dtype.str, "values": self.classes_.tolist()},
+            "classes": classes_to_json(self.classes_),
             "n_features": self.n_features_in_,
             "names": getattr(self, "feature_names_in_", np.array([])).tolist(),
             "features": self.features_.to_dict(),
@@ -189,9 +190,7 @@ class TabularClassifier(ClassifierMixin, BaseEstimator):
         config, arrays = load_artefact(folder, cls.__name__)
         try:
             model = cls(**config["parameters"])
-            classes = config["classes"]
-            kind = classes["dtype"]
-            model.classes_ = np.array(classes["values"], dtype=object if "O" in kind else kind)
+            model.classes_ = classes_from_json(config["classes"])
             model.n_features_in_ = config["n_features"]
             if config["names"]:
                 model.feature_names_in_ = np.array(config["names"], dtype=object)
