@@ -102,7 +102,10 @@ def _restored(header: dict[str, Any], arrays: dict[str, NDArray]) -> EmissionEng
     engine.counts.update({str(k): int(v) for k, v in header["counts"].items()})
     engine._warned = bool(header["warned"])
     engine._given_deadlines = bool(header["given_deadlines"])
-    engine._kinds = [str(k) for k in header["kinds"]]
+    kinds = [str(k) for k in header["kinds"]]
+    if kinds[: len(engine._kinds)] != engine._kinds:
+        raise ValueError("its kinds are not those of its schema")
+    engine._kinds = kinds
     count = len(arrays["times"])
 
     def array(name: str, kind: Any, size: int = count) -> NDArray:
@@ -150,9 +153,17 @@ def _packed(names: NDArray) -> dict[str, NDArray]:
 
 
 def _unpacked(arrays: dict[str, NDArray], kind: str) -> NDArray:
+    packed = arrays["ids"]
+    if packed.ndim != 1 or packed.dtype != (np.int64 if kind == "integer" else np.uint8):
+        raise ValueError(f"ids are {packed.dtype}{packed.shape}")
     if kind == "integer":
-        return arrays["ids"].astype(np.int64)
-    text, ends = arrays["ids"].tobytes(), np.cumsum(arrays["id_lengths"])
+        return packed.copy()
+    lengths = arrays["id_lengths"]
+    if lengths.ndim != 1 or lengths.dtype != np.int64 or (lengths < 0).any():
+        raise ValueError("the lengths of ids are not numbers")
+    text, ends = packed.tobytes(), np.cumsum(lengths)
+    if lengths.sum() != len(text):
+        raise ValueError("the lengths of ids do not fit")
     names = np.empty(len(ends), object)
     names[:] = (
         [text[begin:end].decode() for begin, end in zip(np.r_[0, ends[:-1]], ends, strict=True)]
