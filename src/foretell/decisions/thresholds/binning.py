@@ -140,7 +140,11 @@ def level_edges(
         if len(rows):
             ranks = weight_ranks(weight[rows])
             at = np.minimum(np.searchsorted(ranks, wanted - 1e-12), len(rows) - 1)
-            edges[r] = uncertainty[rows[at]]
+            doubt = uncertainty[rows]
+            # rows tied at the least uncertainty are the most certain level, however many they are
+            above = int(np.searchsorted(doubt, doubt[0], side="right"))
+            following = doubt[above] if above < len(doubt) else np.inf
+            edges[r] = np.where(doubt[at] == doubt[0], following, doubt[at])
     return edges
 
 

@@ -145,12 +145,12 @@ def picture_cells(
     edges = score_edges(rows.score, rows.weight, PICTURE_BINS, max(1, len(rows) // 1000))
     bins = np.searchsorted(edges, rows.score, side="right")
     levels = len(thresholds)
-    cell = bins * levels + level
+    cell = (bins * levels + level).astype(np.int64)
     size = (len(edges) + 1) * levels
     w = rows.weight
-    mass = np.bincount(cell, w, size)
-    hits = np.bincount(cell, w * rows.label, size)
-    squares = np.bincount(cell, w**2, size)
+    mass, hits, squares = (
+        np.bincount(cell, each, size).astype(np.float64) for each in (w, w * rows.label, w**2)
+    )
     threshold = thresholds[level]
     called = np.bincount(cell, w * ((rows.score >= threshold) & (threshold < NEVER)), size)
     doubt_low, doubt_high = np.full(size, np.inf), np.full(size, -np.inf)
@@ -208,7 +208,7 @@ def assemble(
     best_precision: float,
     reference: Baseline,
     guarantee: Guarantee | None,
-    base_rates: tuple[float, float] | None,
+    base_rates: tuple[float, float],
     confidence: float,
     notes: tuple[str, ...],
 ) -> DecisionSurface:
@@ -226,7 +226,7 @@ def assemble(
         best_precision: the greatest precision of any candidate.
         reference: the best single threshold.
         guarantee: the guarantee or None.
-        base_rates: of the hold-out and of the target, or None.
+        base_rates: of the hold-out and of the target.
         confidence: of the intervals.
         notes: what was changed on the way.
     """

@@ -93,7 +93,15 @@ def propose(rows: HoldOut, plan: Plan) -> Proposal:
         level = np.zeros(len(rows), np.int32)
         curves = LevelCurves.of(rows.score, rows.label, rows.weight, level, 1)
         blocks = IsotonicLevels.of(curves)
-        return Proposal(cells, level, curves, blocks, single_threshold(curves))
+        family = single_threshold(curves)
+        if plan.missing:  # the same threshold, whether the uncertainty is known or not
+            cells = Partition(np.empty(0), np.empty((1, 0)), True)
+            level = np.isnan(rows.uncertainty).astype(np.int32)
+            curves = LevelCurves.of(rows.score, rows.label, rows.weight, level, 2)
+            blocks = IsotonicLevels.of(curves)
+            twice = np.repeat(family.index, 2, axis=1)
+            family = Candidates((family.cuts[0],) * 2, twice, family.tp, family.n)
+        return Proposal(cells, level, curves, blocks, family)
     n_levels = max(1, min(plan.n_levels, len(rows) // plan.minimum))
     step = None
     n_bins = plan.n_bins

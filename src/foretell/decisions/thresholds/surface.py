@@ -127,7 +127,7 @@ class DecisionSurface:
         level_table: columns of K values: see `levels`.
         cell_table: columns of the picture's cells: see `to_frame`.
         guarantee: the finite-sample guarantee or None.
-        base_rates: base rate of the hold-out and the one the surface was shifted to, or None.
+        base_rates: base rate of the hold-out and the one the surface is made for.
         confidence: of the intervals.
         notes: what was changed on the way and why.
     """
@@ -148,8 +148,8 @@ class DecisionSurface:
     baseline: Baseline
     level_table: Mapping[str, NDArray[Any]]
     cell_table: Mapping[str, NDArray[Any]]
+    base_rates: tuple[float, float]
     guarantee: Guarantee | None = None
-    base_rates: tuple[float, float] | None = None
     confidence: float = 0.95
     notes: tuple[str, ...] = ()
     _live: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
@@ -330,6 +330,16 @@ class DecisionSurface:
         from foretell.decisions.thresholds.report import surface_report
 
         return surface_report(self, score, uncertainty, y, sample_weight)
+
+    def estimate_base_rate(self, score: ArrayLike, uncertainty: ArrayLike | None = None) -> float:
+        """Base rate of rows without labels, if only the base rate has changed.
+
+        By expectation-maximisation over the surface's calibrated probabilities (Saerens et al.
+        2002). Fit again with ``target_base_rate`` where it has moved.
+        """
+        from foretell.decisions.thresholds.prior_shift import estimate_base_rate
+
+        return estimate_base_rate(self.probability(score, uncertainty), self.base_rates[1])
 
     def levels(self) -> pl.DataFrame:
         """One row a level, on the hold-out.

@@ -1,0 +1,112 @@
+"""The finite-sample guarantee: the test itself, the walks, the rate of misses."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from foretell.data.simulators.evidence_cells import evidence_cells
+from foretell.decisions.thresholds import clopper_pearson, estimate_base_rate, fit_decision_surface
+from foretell.decisions.thresholds.candidates import Candidates
+from foretell.decisions.thresholds.guarantee import hull, walk
+from foretell.decisions.thresholds.intervals import binomial_tail
+from foretell.errors import DataError, ParameterError
+
+
+def test_clopper_pearson_is_scipys_exact_interval():
+    hits, trials = np.array([0, 3, 17, 20, 0]), np.array([10, 10, 20, 20, 0])
+    low, high = clopper_pearson(hits, trials, 0.9)
+    for i in range(4):
+        exact = stats.binomtest(int(hits[i]), int(trials[i])).proportion_ci(0.9, method="exact")
+        assert (low[i], high[i]) == (pytest.approx(exact.low), pytest.approx(exact.high))
+    assert (low[4], high[4]) == (0, 1)
+
+
+def test_binomial_tail_is_the_exact_one_sided_test():
+    for hits, trials, rate in ((9, 10, 0.7), (0, 5, 0.3), (70, 100, 0.7)):
+        exact = stats.binomtest(hits, trials, rate, alternative="greater").pvalue
+        assert binomial_tail(hits, trials, rate) == pytest.approx(exact)
+
+
+def test_walks_stop_at_their_first_failure():
+    p = np.array([0.5, 0.01, 0.01, 0.9, 0.01, 0.01, 0.5, 0.01])
+    assert walk(p, np.array([0]), 0.02) == (None, 1)
+    assert walk(p, np.array([1]), 0.02) == (2, 3)
+    assert walk(p, np.array([0, 1, 4]), 0.02) == (
+        5,
+        7,
+    )  # never the last one: it lies behind a failure
+    assert walk(p, np.array([1, 2, 7]), 0.02)[0] == 7
+
+
+def test_hull_keeps_the_concave_points():
+    n = np.array([1.0, 2, 3, 4, 4])
+    tp = np.array([1.0, 1.2, 2.4, 2.5, 2.0])
+    family = Candidates((np.arange(5.0),), np.arange(5)[:, None], tp, n)
+    assert hull(family).tp.tolist() == [1.0, 2.4, 2.5]
+
+
+def test_misses_are_as_rare_as_promised():
+    misses, plain_misses, recalls = 0, 0, []
+    repetitions = 60
+    for seed in range(repetitions):
+        population, _ = evidence_cells(cells=8_000, draws=2, prior=0.2, seed=seed)
+        rng = np.random.default_rng(seed)
+        rows = rng.integers(0, len(population), 6_000)
+        y = (rng.random(6_000) < population.theta[rows]).astype(int)
+        for guarantee in (None, "ltt"):
+            surface = fit_decision_surface(
+                population.score[rows], population.uncertainty[rows], y, min_precision=0.6,
+                n_levels=2, guarantee=guarantee, random_state=seed,
+            )  # fmt: skip
+            called = surface.predict(population.score, population.uncertainty) == 1
+            missed = bool(called.any()) and population.theta[called].mean() < 0.6
+            if guarantee:
+                misses += missed
+                recalls.append(surface.guarantee.price)
+                assert surface.guarantee.p_value <= 0.1 / 5 or not surface.feasible_
+            else:
+                plain_misses += missed
+    assert misses <= repetitions * 0.1 + 2 * np.sqrt(repetitions * 0.1 * 0.9)
+    assert plain_misses > misses
+    assert np.nanmean(recalls) > 0.1  # not by calling nothing
+
+
+def test_guarantee_is_judged_on_rows_that_did_not_choose(cells):
+    held, test = cells
+    surface = fit_decision_surface(
+        held.score, held.uncertainty, held.y, min_precision=0.6, n_levels=3, guarantee="ltt",
+        abstain=True,
+    )  # fmt: skip
+    figures = surface.guarantee
+    assert figures.selection_rows + figures.test_rows == len(held)
+    assert surface.achieved.rows == figures.test_rows
+    assert surface.feasible_ and surface.precision_ > 0.6
+    assert 0 < figures.price <= 1.0
+    decisions = surface.predict(test.score, test.uncertainty)
+    assert (decisions == -1).any()  # between the guaranteed surface and the plain one
+    for method in ("single", "ew_dp", "vw_dp"):
+        other = fit_decision_surface(
+            held.score, held.uncertainty, held.y, min_precision=0.6, n_levels=2, guarantee="ltt",
+            method=method,
+        )  # fmt: skip
+        assert not other.feasible_ or other.precision_ > 0.6
+
+
+def test_base_rate_of_rows_without_labels():
+    rng = np.random.default_rng(0)
+
+    def posterior(x, rate):
+        odds = rate / (1 - rate) * np.exp(2 * x - 2)
+        return odds / (1 + odds)
+
+    y = rng.random(50_000) < 0.05
+    x = rng.normal(2.0 * y)
+    assert estimate_base_rate(posterior(x, 0.3), 0.3) == pytest.approx(0.05, abs=0.006)
+    with pytest.raises(DataError, match=r"probability is 1.5.*row 0"):
+        estimate_base_rate([1.5], 0.3)
+    with pytest.raises(DataError, match="no rows"):
+        estimate_base_rate([], 0.3)
+    with pytest.raises(ParameterError, match="base rate"):
+        estimate_base_rate([0.5], 1.0)
