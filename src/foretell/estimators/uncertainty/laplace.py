@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from scipy.optimize import minimize_scalar
+from scipy.sparse import csr_array, diags_array, hstack, issparse
 from scipy.special import expit, ndtr, owens_t
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
@@ -25,6 +26,7 @@ from foretell.estimators.uncertainty.network import NetworkClassifier
 from foretell.estimators.uncertainty.provider import Uncertain, UncertainClassifier
 
 MEASURES = ("std", "logit_std")
+_ROWS_AT_ONCE = 4096
 _LOG_PRECISIONS = (np.log(1e-6), np.log(1e6))
 
 
@@ -48,7 +50,7 @@ class LogisticPosterior:
     @classmethod
     def fit(
         cls,
-        features: NDArray,
+        features: Any,
         logit: NDArray,
         weights: NDArray,
         *,
@@ -58,7 +60,7 @@ class LogisticPosterior:
         """Curvature at the weights that were found.
 
         Args:
-            features: ``(n, P - 1)`` inputs of the layer.
+            features: ``(n, P - 1)`` inputs of the layer, dense or sparse.
             logit: ``(n,)`` its outputs.
             weights: ``(P - 1,)`` its weights, for the evidence.
             sample_weight: ``(n,)``; ones when None.
@@ -72,8 +74,7 @@ class LogisticPosterior:
         mass = probability * (1.0 - probability)
         if sample_weight is not None:
             mass = mass * sample_weight
-        phi = _with_bias(features)
-        curvature = phi.T @ (phi * mass[:, None])
+        curvature = _curvature(_with_bias(features), mass)
         if prior_precision is None:
             prior_precision = _best_precision(curvature, np.asarray(weights, np.float64))
         elif not prior_precision >= 0:
@@ -91,10 +92,17 @@ class LogisticPosterior:
         """``(P, P)`` posterior covariance of weights and bias."""
         return np.asarray(cho_solve((self.factor, True), np.eye(len(self.factor))))
 
-    def logit_variance(self, features: NDArray) -> NDArray[np.float64]:
+    def logit_variance(self, features: Any) -> NDArray[np.float64]:
         """Variance ``(n,)`` of the logit at inputs ``(n, P - 1)``: ``phi' covariance phi``."""
-        phi = _with_bias(features)
-        return np.einsum("np,np->n", phi, cho_solve((self.factor, True), phi.T).T)
+        covariance, parts = self.covariance, []
+        for begin in range(0, features.shape[0], _ROWS_AT_ONCE):
+            phi = _with_bias(features[begin : begin + _ROWS_AT_ONCE])
+            spread = phi @ covariance
+            if issparse(phi):
+                parts.append(np.asarray(phi.multiply(spread).sum(axis=1)).reshape(-1))
+            else:
+                parts.append(np.einsum("np,np->n", phi, spread))
+        return np.maximum(np.concatenate([*parts, np.zeros(0)]), 0.0)
 
 
 def probit_moments(
@@ -248,12 +256,12 @@ class LastLayer:
     """What the last layer of a classifier saw and said of some rows.
 
     Attributes:
-        features: ``(n, P - 1)`` its inputs.
+        features: ``(n, P - 1)`` its inputs, dense or sparse.
         logit: ``(n,)`` its outputs.
         weights: ``(P - 1,)`` its weights.
     """
 
-    features: NDArray[np.float64]
+    features: Any
     logit: NDArray[np.float64]
     weights: NDArray[np.float64]
 
@@ -268,8 +276,8 @@ def last_layer(estimator: Any, X: Any) -> LastLayer:
     if isinstance(end, LogisticRegression):
         logit = np.asarray(estimator.decision_function(X), np.float64)
         inner = estimator[:-1].transform(X) if isinstance(estimator, Pipeline) else X
-        dense = inner.toarray() if hasattr(inner, "toarray") else np.asarray(inner)
-        return LastLayer(dense.astype(np.float64), logit, end.coef_[0].astype(np.float64))
+        features = csr_array(inner) if issparse(inner) else np.asarray(inner, np.float64)
+        return LastLayer(features, logit, end.coef_[0].astype(np.float64))
     networks = networks_of(estimator)
     with _recording(networks) as calls:
         probability = positive_probability(estimator, X)
@@ -319,8 +327,18 @@ def _end(estimator: Any) -> Any:
     return estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
 
 
-def _with_bias(features: NDArray) -> NDArray[np.float64]:
-    return np.column_stack([np.asarray(features, np.float64), np.ones(len(features))])
+def _with_bias(features: Any) -> Any:
+    ones = np.ones((features.shape[0], 1))
+    if issparse(features):
+        return csr_array(hstack([csr_array(features), csr_array(ones)]))
+    return np.column_stack([np.asarray(features, np.float64), ones])
+
+
+def _curvature(phi: Any, mass: NDArray[np.float64]) -> NDArray[np.float64]:
+    """``(P, P)`` sum over rows of ``mass phi phi'``."""
+    if issparse(phi):
+        return np.asarray((phi.T @ (diags_array(mass) @ phi)).toarray(), np.float64)
+    return np.asarray(phi.T @ (phi * mass[:, None]))
 
 
 def _prior(size: int, precision: float) -> NDArray[np.float64]:
