@@ -31,6 +31,9 @@ from foretell.training.weighting import FeedbackWeighting
 LEAST_STEPS = 100
 """Steps of a pre-training at least: a small log is seen more often than ``epochs`` says."""
 CHUNK = 65_536
+"""Rows predicted at once."""
+CATCH_UP = 128
+"""Rows of a step when the time before the first update is caught up with."""
 
 
 class DelayedFeedbackClassifier(ClassifierMixin, BaseEstimator):
@@ -43,8 +46,10 @@ class DelayedFeedbackClassifier(ClassifierMixin, BaseEstimator):
     Args:
         base: ``"mlp"``, or a ``torch.nn.Module`` that maps standardised numbers ``(B, width)`` to
             an encoding ``(B, out)``; the head is added to it. It is copied.
-        method: ``auto``, which is ``funnel`` with an engagement and ``esdfm`` without; ``vanilla``, ``wait``, ``oracle``, ``fnw``, ``fnc``, ``esdfm``, ``defer``,
-            ``defuse``, ``bidefuse``, ``ulc``, ``ddfm``, ``funnel``, and what else is registered.
+        method: ``auto``, which is ``funnel`` with an engagement and ``esdfm`` without; or a name
+            in :data:`~foretell.estimators.feedback.METHODS`: ``vanilla``, ``wait``, ``oracle``,
+            ``fnw``, ``fnc``, ``esdfm``, ``defer``, ``defuse``, ``bidefuse``, ``ulc``, ``ddfm``,
+            ``dfm``, ``fsiw``, ``gdfm``, ``funnel``.
         engagement: kinds of outcomes that come before a conversion, for ``funnel``.
         strict: whether a conversion implies engagement.
         weights: ``exact``, or ``published`` as in the papers.
@@ -164,18 +169,20 @@ class DelayedFeedbackClassifier(ClassifierMixin, BaseEstimator):
         Raises:
             DataError: not two classes.
         """
-        X = validate_data(self, X, dtype=np.float64, ensure_all_finite="allow-nan")
-        y = self._encode_classes(y, len(X))
-        setting = self._setting(0.0 if self.waiting_time == "auto" else None, 1.0, arrays=True)
-        self._start(setting, X, (), tuple(f"x{i}" for i in range(X.shape[1])))
-        columns = self.method_.array_labels(y)
+        matrix = validate_data(self, X, dtype=np.float64, ensure_all_finite="allow-nan")
+        codes = self._encode_classes(y, len(matrix))
+        setting = self._setting(0.0, 1.0)
+        self._start(setting, matrix, (), tuple(f"x{i}" for i in range(matrix.shape[1])))
+        columns = self.method_.array_labels(codes)
         if sample_weight is not None:
-            weight = _check_sample_weight(sample_weight, X, dtype=np.float32)
+            weight = _check_sample_weight(sample_weight, matrix, dtype=np.float32)
             columns["weight"] = torch.from_numpy(weight)
-        self._pretrain(self.transform_(X), columns)
+        self._pretrain(self.transform_(matrix), columns)
         return self
 
-    def fit_history(self, log: EventLog, until: Any = None) -> DelayedFeedbackClassifier:
+    def fit_history(
+        self, log: EventLog, until: Any = None, *, catch_up: bool = False
+    ) -> DelayedFeedbackClassifier:
         """Learns from what is final at ``until``; nothing that happened later is looked at.
 
         Features are standardised on the entities seen by then, the model is trained on entities
@@ -184,6 +191,10 @@ class DelayedFeedbackClassifier(ClassifierMixin, BaseEstimator):
         Args:
             log: what happened.
             until: the moment; ``log.now``, or all of the log, where None.
+            catch_up: whether to go on with the rows that the entities whose windows are not over
+                have emitted until then. Without it, those entities are first seen when their
+                labels rise, which makes the first window of updates somewhat too optimistic; the
+                published comparisons do without.
 
         Raises:
             NotMatureError: the method needs auxiliary nets and no converted entity's window is
@@ -211,6 +222,8 @@ class DelayedFeedbackClassifier(ClassifierMixin, BaseEstimator):
             for auxiliary in self.auxiliaries_:
                 auxiliary.learn(matured, inputs)
             self._pretrain(inputs, self.method_.history(matured))
+        if catch_up:
+            self._catch_up(log, view)
         return self
 
     def partial_fit(
@@ -305,8 +318,8 @@ class DelayedFeedbackClassifier(ClassifierMixin, BaseEstimator):
                 ]
                 return np.concatenate(parts).astype(np.float64) if parts else np.zeros(0)
         raise ParameterError(
-            f"method {self.method_name!r} with auxiliary={self.setting_.mode!r} has no delay model; "
-            "'esdfm' or 'funnel' with auxiliary='self' has one"
+            f"method {self.method_name!r} with auxiliary={self.setting_.mode!r} has no delay "
+            "model; 'esdfm' or 'funnel' with auxiliary='self' has one"
         )
 
     def sample_weight(self, rows: Emission) -> NDArray[np.float64]:
@@ -408,7 +421,7 @@ class DelayedFeedbackClassifier(ClassifierMixin, BaseEstimator):
 
     # ------------------------------------------------------------------ inside
 
-    def _setting(self, waiting: float | None, window: float, arrays: bool = False) -> Setting:
+    def _setting(self, waiting: float, window: float) -> Setting:
         """The method's setting, checked."""
         kind = get_method(self.method_name)
         if self.auxiliary not in ("auto", "self", "frozen", "refresh"):
@@ -418,20 +431,20 @@ class DelayedFeedbackClassifier(ClassifierMixin, BaseEstimator):
         mode = kind.modes[0] if self.auxiliary == "auto" else self.auxiliary
         if mode not in kind.modes:
             raise ParameterError(
-                f"method {self.method_name!r} does not work with auxiliary={mode!r}: its soft labels "
-                f"would be its own prediction; one of {', '.join(kind.modes)}"
+                f"method {self.method_name!r} does not work with auxiliary={mode!r}: its soft "
+                f"labels would be its own prediction; one of {', '.join(kind.modes)}"
             )
         if self.weights not in ("exact", "published"):
             raise ParameterError(f"weights must be 'exact' or 'published', not {self.weights!r}")
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         self._seed = int(self.random_state) if _whole(self.random_state) else int(seed)
         return Setting(
-            float(waiting or 0.0), float(window), mode, self.weights, self._kinds(), self.strict,
+            float(waiting), float(window), mode, self.weights, self._kinds(), self.strict,
             self._seed,
         )  # fmt: skip
 
     def _resolve_waiting(self, log: EventLog, delays: NDArray[np.float64]) -> float:
-        """e in the log's unit."""
+        """The waiting time in the log's unit."""
         if isinstance(self.waiting_time, str) and self.waiting_time == "auto":
             seen = delays[np.isfinite(delays)]
             return float(np.quantile(seen, 0.1)) if len(seen) else 0.0
@@ -507,13 +520,15 @@ class DelayedFeedbackClassifier(ClassifierMixin, BaseEstimator):
         )  # fmt: skip
         self._fits += 1
 
-    def _train(self, batch: Columns, strategies: Sequence[Any]) -> None:
+    def _train(
+        self, batch: Columns, strategies: Sequence[Any], batch_size: int | None = None
+    ) -> None:
         """One pass in order."""
         examples = TensorExamples(batch)
-        order = Chronological(self.batch_size)
+        order = Chronological(self.batch_size if batch_size is None else batch_size)
         fit(
             self.learner_, examples, strategies=(order, *strategies),
-            max_steps=order.steps(len(examples)), batch_size=self.batch_size,
+            max_steps=order.steps(len(examples)), batch_size=order.batch_size,
             optimizer=self._optimizer, schedule="constant", seed=self._seed + self._fits,
             **self._training(),
         )  # fmt: skip
@@ -562,6 +577,17 @@ class DelayedFeedbackClassifier(ClassifierMixin, BaseEstimator):
                 stacklevel=3,
             )
 
+    def _catch_up(self, log: EventLog, view: EventLog) -> None:
+        """Rows of entities that are not in the history, in steps of few rows."""
+        # The oracle alone is told final labels: its rows need the whole log.
+        source = log if self.protocol == "oracle" else view
+        rows = source.emit(**self.emission(), until=view.now)
+        rows = self.method_.select(rows.select(~view.matured[rows.entity]))
+        if len(rows):
+            size = min(self.batch_size, CATCH_UP)
+            self._train(self._batch(rows), self._update_strategies, size)
+            self._watch()
+
     def _log_times(self, view: EventLog) -> None:
         self._refreshed = view.now
 
@@ -569,8 +595,8 @@ class DelayedFeedbackClassifier(ClassifierMixin, BaseEstimator):
         converted = np.isfinite(view.delay())
         ends = view.deadlines[converted] if converted.any() else view.deadlines
         return NotMatureError(
-            f"method {self.method_name!r} learns from conversions whose window is over, and there is "
-            f"none yet ({matured} entities have matured); 'fnw' and 'wait' need none",
+            f"method {self.method_name!r} learns from conversions whose window is over, and there "
+            f"is none yet ({matured} entities have matured); 'fnw' and 'wait' need none",
             float(ends.min()),
         )
 
@@ -592,8 +618,8 @@ class DelayedFeedbackClassifier(ClassifierMixin, BaseEstimator):
         mine = Protocol(self.protocol, 0.0, kinds, self.strict)
         if mine.shape != rows.protocol.shape:
             raise ParameterError(
-                f"method {self.method_name!r} is trained on the rows of protocol {self.protocol!r}, not "
-                f"of {rows.protocol.name!r}: log.emit(**clf.emission(), ...)"
+                f"method {self.method_name!r} takes the rows of protocol {self.protocol!r}, "
+                f"not of {rows.protocol.name!r}: log.emit(**clf.emission(), ...)"
             )
         ages = self.method_.ages if hasattr(self, "method_") else ()
         if ages and tuple(ages) != tuple(rows.protocol.ages):

@@ -10,7 +10,6 @@ pre-training, updates, auxiliary nets, saving - is the same for all and lives in
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol, TypeVar
 
@@ -32,7 +31,7 @@ Columns = dict[str, Tensor]
 
 
 class MakeTrunk(Protocol):
-    """Makes an untrained trunk with an attribute ``out``; ``extra`` numeric inputs, key ``extra``."""
+    """Makes a new trunk with an attribute ``out``; ``extra`` inputs have the key ``extra``."""
 
     def __call__(self, extra: int = 0) -> nn.Module:
         """A new trunk."""
@@ -120,7 +119,6 @@ class FeedbackMethod:
         name: how users call it.
         protocol: whose rows it is trained on.
         modes: those it works in; the first is what ``auxiliary="auto"`` means.
-        published: whether it has published weights that differ from the exact ones.
     """
 
     name: ClassVar[str]
@@ -219,6 +217,3 @@ def get_method(name: str) -> type[FeedbackMethod]:
     if name not in METHODS:
         raise ParameterError(f"unknown method {name!r}: one of {', '.join(sorted(METHODS))}")
     return METHODS[name]
-
-
-Train = Callable[..., None]

@@ -22,7 +22,7 @@ from foretell.estimators.feedback.method import (
     register,
 )
 from foretell.learners.contract import Learner
-from foretell.learners.tabular import TwoWindowNet
+from foretell.learners.tabular import FunnelNet, TwoWindowNet
 from foretell.training import Strategy
 from foretell.training.weighting import (
     BiFakeNegativeLabels,
@@ -241,6 +241,10 @@ class Funnel(FeedbackMethod):
     def labels(self) -> int:
         """3, or 4 where a conversion needs no engagement."""
         return 3 if self.setting.strict else 4
+
+    def learner(self, trunk: MakeTrunk) -> Learner:
+        """Engagement times conversion of what engaged."""
+        return FunnelNet(trunk(), self.labels)
 
     def auxiliaries(self) -> tuple[Auxiliary, ...]:
         """Delay survivals, or finality classifiers."""

@@ -4,6 +4,7 @@ from foretell.learners.tabular.features import FeatureTransform
 from foretell.learners.tabular.response import (
     EventNet,
     Events,
+    FunnelNet,
     Response,
     ResponseNet,
     TwoWindowNet,
@@ -14,6 +15,7 @@ __all__ = [
     "EventNet",
     "Events",
     "FeatureTransform",
+    "FunnelNet",
     "ModuleTrunk",
     "Response",
     "ResponseNet",

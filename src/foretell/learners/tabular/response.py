@@ -61,6 +61,35 @@ class ResponseNet(Learner):
         return -output.log_probabilities.gather(1, batch["label"][:, None])[:, 0]
 
 
+class FunnelNet(ResponseNet):
+    """Labels of a funnel as a product: does it engage, and does what engaged convert?
+
+    The same K labels as the softmax's, ``P_2 = P(E | x) P(Y | E, x)`` (Ma et al. 2018). Engagement
+    has more examples and matures sooner; here its part learns at its own pace, undisturbed by the
+    conversions'. A fourth label, converted without engagement, is a part of those not engaged.
+
+    Args:
+        trunk: maps a batch to an encoding of width ``trunk.out``.
+        labels: 3, or 4 where a conversion needs no engagement.
+    """
+
+    def __init__(self, trunk: nn.Module, labels: int = 3) -> None:
+        if labels not in (3, 4):
+            raise ParameterError(f"a funnel has 3 or 4 labels, not {labels}")
+        super().__init__(trunk, labels)
+        self.head = nn.Linear(int(trunk.out), labels - 1)  # type: ignore[arg-type]
+
+    def decode(self, encoding: Tensor, batch: Batch) -> Response:
+        """Log-probabilities ``(B, K)``."""
+        logits = self.head(encoding)
+        yes, no = F.logsigmoid(logits), F.logsigmoid(-logits)
+        none, rest = no[:, 0], []
+        if self.labels == 4:
+            none, rest = no[:, 0] + no[:, 2], [no[:, 0] + yes[:, 2]]
+        engaged = [yes[:, 0] + no[:, 1], yes[:, 0] + yes[:, 1]]
+        return Response(torch.stack([none, *engaged, *rest], 1))
+
+
 class TwoWindowNet(ResponseNet):
     """Conversions within the waiting time and after it, each with a head (Bi-DEFUSE).
 
