@@ -84,13 +84,21 @@ def test_guarantee_is_judged_on_rows_that_did_not_choose(cells):
     assert surface.achieved.rows == figures.test_rows
     assert surface.feasible_ and surface.precision_ > 0.6
     assert 0 < figures.price <= 1.0
+    assert "guaranteed with probability 0.9" in str(surface)
     decisions = surface.predict(test.score, test.uncertainty)
     assert (decisions == -1).any()  # between the guaranteed surface and the plain one
-    for method in ("single", "ew_dp", "vw_dp"):
+    for method, monotone in (
+        ("single", False),
+        ("ew_dp", False),
+        ("vw_dp", False),
+        ("vw_dp", True),
+        ("mist", True),
+    ):
         other = fit_decision_surface(
             held.score, held.uncertainty, held.y, min_precision=0.6, n_levels=2, guarantee="ltt",
-            method=method,
+            method=method, monotone_levels=monotone,
         )  # fmt: skip
+        assert not monotone or np.all(other.thresholds[1:] >= other.thresholds[:-1])
         assert not other.feasible_ or other.precision_ > 0.6
 
 

@@ -130,13 +130,13 @@ def level_edges(
     edges = np.full((n_regions, n_levels - 1), np.inf)
     if n_levels == 1:
         return edges
-    order = np.lexsort((uncertainty, region))  # NaN last in each region
-    seen = np.isfinite(uncertainty[order])
-    order = order[seen]
+    order = np.argsort(region, kind="stable")
+    order = order[~np.isnan(uncertainty[order])]
     bounds = np.searchsorted(region[order], np.arange(n_regions + 1))
     wanted = np.arange(1, n_levels) / n_levels
     for r in range(n_regions):
         rows = order[bounds[r] : bounds[r + 1]]
+        rows = rows[np.argsort(uncertainty[rows], kind="stable")]
         if len(rows):
             ranks = weight_ranks(weight[rows])
             at = np.minimum(np.searchsorted(ranks, wanted - 1e-12), len(rows) - 1)

@@ -144,10 +144,10 @@ def learn_then_test(
     size = min(max(round(split * len(rows)), 1), len(rows) - 1)
     selection, test = rows.select(np.sort(order[:size])), rows.select(np.sort(order[size:]))
     proposal = propose(selection, plan)
-    if plan.method == "mist" and not plan.monotone_levels:
-        family = proposal.candidates
-    else:
-        family = hull(proposal.candidates)
+    fine = (plan.method == "mist" and not plan.monotone_levels) or (
+        plan.method == "single" and not plan.missing
+    )
+    family = proposal.candidates if plan.method == "mist" else hull(proposal.candidates)
     total = float(len(selection))
     allowed = Goals(
         goals.min_precision,
@@ -161,7 +161,7 @@ def learn_then_test(
     best = float(np.max(goals.shifted(family.tp / family.n), initial=0.0))
     at = goals.choose(family, positives, total)
     reach = family.n[at] if at is not None else family.n[0] if len(family) else 0.0
-    if len(family) and plan.method in ("mist", "single") and not plan.missing:
+    if len(family) and fine:
         family = refined(family, proposal.curves, max(STEP * reach, 1.0))
     family = family.select(
         np.flatnonzero(allowed.met(family.tp, family.n, positives, total, precision=False))

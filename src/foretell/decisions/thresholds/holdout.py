@@ -145,7 +145,10 @@ def hold_out(
     segments: ArrayLike | None = None,
     missing: str = "error",
 ) -> HoldOut:
-    """Checks the columns of a hold-out; rows of weight 0 are left out.
+    """Checks the columns of a hold-out; rows of weight 0 are left out, the others sorted by score.
+
+    All that follows sorts by score in some way: rows that are sorted already cost it next to
+    nothing.
 
     Raises:
         DataError: a column that cannot be used, or labels of one class only.
@@ -171,8 +174,10 @@ def hold_out(
         found, codes = np.unique(values.astype(str), return_inverse=True)
         names = tuple(str(name) for name in found)
     rows = HoldOut(scores, doubt, label, weight, bool(np.ptp(weight) > 0), codes, names)
+    order = np.argsort(scores, kind="stable")
     if not weight.all():
-        rows = rows.select(np.flatnonzero(weight))
+        order = order[weight[order] > 0]
+    rows = rows.select(order)
     if rows.label.min() == rows.label.max():
         raise DataError(
             f"every label is {int(rows.label[0])}: the hold-out has one class only",

@@ -103,6 +103,12 @@ def propose(rows: HoldOut, plan: Plan) -> Proposal:
             family = Candidates((family.cuts[0],) * 2, twice, family.tp, family.n)
         return Proposal(cells, level, curves, blocks, family)
     n_levels = max(1, min(plan.n_levels, len(rows) // plan.minimum))
+    notes: tuple[str, ...] = ()
+    if n_levels < plan.n_levels:
+        notes = (
+            f"{n_levels} uncertainty levels instead of {plan.n_levels}: each needs "
+            f"{plan.minimum} rows and there are {len(rows)}",
+        )
     step = None
     n_bins = plan.n_bins
     if plan.method == "ew_dp":
@@ -124,29 +130,28 @@ def propose(rows: HoldOut, plan: Plan) -> Proposal:
     level = cells.locate(rows.score, rows.uncertainty)[1]
     curves = LevelCurves.of(rows.score, rows.label, rows.weight, level, cells.n_levels)
     blocks = IsotonicLevels.of(curves)
-    notes: tuple[str, ...] = ()
     ordered = cells.n_levels - cells.missing
     if plan.method == "mist":
         if plan.monotone_levels and ordered > 1:
             family = monotone_mist(blocks, curves, ordered)
         else:
             family = mist(blocks)
-        return Proposal(cells, level, curves, blocks, family)
+        return Proposal(cells, level, curves, blocks, family, notes=notes)
     table = bin_table(rows, level, cells, curves, n_bins, plan.binning, plan.minimum, step)
     if plan.method == "milp":
         nothing = Candidates(
             tuple(table.cuts), np.empty((0, len(table.cuts)), int), *np.empty((2, 0))
         )
-        return Proposal(cells, level, curves, blocks, nothing, table)
+        return Proposal(cells, level, curves, blocks, nothing, table, notes)
     if plan.method == "ew_dp" and not plan.monotone_levels and equal_bins(table):
-        return Proposal(cells, level, curves, blocks, equal_weight(table), table)
+        return Proposal(cells, level, curves, blocks, equal_weight(table), table, notes)
     if plan.method == "ew_dp":
         why = (
             "monotone levels need the boundaries' scores"
             if plan.monotone_levels
             else "weights or ties make the bins unequal"
         )
-        notes = (f"solved as vw_dp: {why}",)
+        notes += (f"solved as vw_dp: {why}",)
     family = variable_weight(table, ordered if plan.monotone_levels else None)
     return Proposal(cells, level, curves, blocks, family, table, notes)
 

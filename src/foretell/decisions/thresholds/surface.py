@@ -401,11 +401,18 @@ class DecisionSurface:
                 f"attainable precision {self.best_precision_:.3f}"
             )
         a = self.achieved
+        promise = ""
+        if self.guarantee is not None:
+            g = self.guarantee
+            promise = (
+                f"; precision guaranteed with probability {1 - g.delta:g} at a price: "
+                f"{g.price:.0%} of the recall without guarantee"
+            )
         return (
             f"DecisionSurface({self.method}, {self.n_levels} levels): precision {a.precision:.3f} "
             f"[{a.precision_low:.3f}, {a.precision_high:.3f}], recall {a.recall:.3f} "
             f"[{a.recall_low:.3f}, {a.recall_high:.3f}]; single threshold: recall "
-            f"{self.baseline.achieved.recall:.3f}"
+            f"{self.baseline.achieved.recall:.3f}{promise}"
         )
 
 
