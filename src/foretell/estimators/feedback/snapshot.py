@@ -65,7 +65,7 @@ class SnapshotClassifier(ClassifierMixin, BaseEstimator):
     ``fit(X, y)`` with arrays takes the labels as final and trains the estimator on them.
 
     Args:
-        estimator: classifier whose ``fit`` takes ``sample_weight``; None for gradient-boosted trees.
+        estimator: classifier whose ``fit`` takes ``sample_weight``; None for boosted trees.
         method: see above; ``"auto"`` is ``"funnel"`` with an engagement and ``"fsiw"`` without.
         engagement: kinds of outcomes before the conversion, any of which counts; a sequence of
             sequences is a funnel of several stages. ``"naive"``, ``"history"`` and ``"oracle"``
@@ -428,8 +428,12 @@ class SnapshotClassifier(ClassifierMixin, BaseEstimator):
                 )
         if not self._parts():
             raise ParameterError("average must name at least one method")
-        SnapshotCorrector("fsiw", weights=self.weights, clip=self.clip,
-                          replicates=self.replicates, auxiliary=self.auxiliary)._check()  # fmt: skip
+        SnapshotCorrector(
+            weights=self.weights,
+            clip=self.clip,
+            replicates=self.replicates,
+            auxiliary=self.auxiliary,
+        )._check()
         if "funnel" in self._parts() and not funnel_stages(self.engagement):
             raise ParameterError("method 'funnel' needs engagement=, a kind before the conversion")
         if self.recalibration not in (None, "auto", "shift", "isotonic"):

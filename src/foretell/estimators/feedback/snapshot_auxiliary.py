@@ -132,6 +132,7 @@ def default_classifier(categorical: NDArray[np.bool_] | None, seed: int) -> Any:
         learning_rate=0.06,
         max_leaf_nodes=8,
         min_samples_leaf=60,
+        early_stopping=False,
         categorical_features=positions if positions is not None and len(positions) else None,
         random_state=seed,
     )

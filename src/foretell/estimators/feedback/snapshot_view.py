@@ -19,9 +19,10 @@ Stages = tuple[tuple[str, ...], ...]
 
 
 def funnel_stages(engagement: str | Sequence[str | Sequence[str]]) -> Stages:
-    """Engagement stages before the conversion, in order; each a tuple of kinds, any of which counts.
+    """Engagement stages before the conversion, in order.
 
-    ``"view"`` and ``("view", "tap")`` are one stage, ``(("view",), ("cart",))`` are two.
+    Each is a tuple of kinds, any of which counts: ``"view"`` and ``("view", "tap")`` are one
+    stage, ``(("view",), ("cart",))`` are two.
     """
     if isinstance(engagement, str):
         return ((engagement,),)
