@@ -95,7 +95,7 @@ def fit_decision_surface(
         guarantee: "ltt": P(true precision >= min_precision) >= 1 - delta, see `learn_then_test`.
             The price in recall stands in ``surface.guarantee``.
         delta: accepted probability that the guarantee fails.
-        n_walks: starting points of the test.
+        n_walks: starting points of the test, which share ``delta``.
         split: share of the hold-out that finds surfaces; the rest tests them.
         abstain: predict -1 where precision is in doubt. Without guarantee: in levels whose
             Clopper-Pearson interval straddles the target (levels surely below it are not called).
