@@ -61,8 +61,8 @@ def cones(
         seed: the same seed gives the same data.
 
     Returns:
-        The panel (integer time from 0, known covariates z1..z4 and log_k) and the truth. Cut it by a
-        multiple of ``horizon``.
+        The panel (integer time from 0, known covariates z1..z4 and log_k) and the truth. Cut it by
+        a multiple of ``horizon``.
     """
     if min(series, cycles, horizon) < 1:
         raise ParameterError("series, cycles and horizon must be at least 1")
