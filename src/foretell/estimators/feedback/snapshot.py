@@ -209,7 +209,7 @@ class SnapshotClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError("Classifier can't train when only one class is present in y")
         model = self._make(None)
         self._fit_estimator(model, X, y, sample_weight)
-        for name in ("components_", "map_"):
+        for name in ("components_", "map_", "log_features_", "vocabularies_"):
             if hasattr(self, name):
                 delattr(self, name)
         self.estimators_ = {"final": model}
@@ -233,7 +233,7 @@ class SnapshotClassifier(ClassifierMixin, BaseEstimator):
         seen = SnapshotView.of(view.select(targets), stages)
         truth = self._truth(log, view, targets) if "oracle" in parts else None
         self.n_features_in_ = len(view.feature_names)
-        self.feature_names_in_ = np.array(view.feature_names, object)
+        self.log_features_ = view.feature_names
         self.vocabularies_ = dict(view.vocabularies)
         self._notes: list[str] = []
         card: dict[str, Any] = {
@@ -484,7 +484,7 @@ class SnapshotClassifier(ClassifierMixin, BaseEstimator):
         """Features of a log, which must be those of the fit."""
         if not hasattr(self, "vocabularies_"):
             return log.matrix()
-        names = [str(name) for name in self.feature_names_in_]
+        names = list(self.log_features_)
         if list(log.feature_names) != names:
             raise DataError(
                 f"the log has the features {list(log.feature_names)}, the fit had {names}"

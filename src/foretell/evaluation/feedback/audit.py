@@ -36,8 +36,8 @@ class FeedbackAudit:
         summary: one row of totals, and the quantiles ``delay_0.1`` ... ``delay_0.9`` of the
             conversion delay (product-limit).
         delay_curve: kind, estimate (``"product_limit"`` of all that is visible, corrected for
-            truncation; ``"matured"`` of entities whose whole window is over; ``"visible"`` as it looks,
-            biased towards short delays), age, share, lower, upper.
+            truncation; ``"matured"`` of entities whose whole window is over; ``"visible"`` as it is
+            seen, biased towards short delays), age, share, lower, upper.
         fake_negatives: age, and of the entities without a conversion at that age the share that
             converts later: product-limit estimate, and count, share and interval of the matured.
         weights: method, training set, rows, effective sample size and its share, mean label
