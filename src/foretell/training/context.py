@@ -77,8 +77,13 @@ class Context:
         """Number of processes that share each step's examples."""
         return int(self.fabric.world_size)
 
-    def evaluate(self, batch: Batch) -> Evaluation:
-        """Scores, weights and penalty of a batch, in the precision of the run."""
+    def evaluate(self, batch: Batch, *, finite: bool = True) -> Evaluation:
+        """Scores, weights and penalty of a batch, in the precision of the run.
+
+        Args:
+            batch: as the examples gave it.
+            finite: whether scores that are not finite end the training.
+        """
         learner = self.learner
         with self.fabric.autocast():
             encoding = learner.encode(batch)
@@ -119,7 +124,8 @@ class Context:
         # An example of weight 0 is as good as absent, even if its score overflows. It stays in the
         # batch: unlabelled examples, say, have no score that counts but an encoding that does.
         scores = torch.where(weights == 0, torch.zeros_like(scores), scores)
-        self._check_finite(scores.detach(), weights)
+        if finite:
+            self._check_finite(scores.detach(), weights)
         return Evaluation(scores, weights, penalty)
 
     def _check_finite(self, scores: Tensor, weights: Tensor) -> None:

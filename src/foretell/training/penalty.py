@@ -80,6 +80,10 @@ class ParameterPenalty(Strategy):
         self, learner: Learner, encoding: Tensor, output: Any, batch: Batch, context: Context
     ) -> Tensor | None:
         """The penalty, a scalar."""
+        return self.value(learner)
+
+    def value(self, learner: Learner) -> Tensor | None:
+        """The penalty, a function of the parameters alone; None without anchors."""
         terms = [
             (self.precision[name] * (parameter - self.anchor[name]) ** 2).sum()
             for name, parameter in learner.named_parameters()

@@ -45,9 +45,12 @@ class Strategy:
     Attributes:
         module: parameters of the strategy's own (a domain classifier, say) that are trained
             together with the learner by the same optimizer and saved in checkpoints.
+        examples_apart: whether ``prepare`` and ``weigh`` treat each example by itself, as private
+            training needs.
     """
 
     module: nn.Module | None = None
+    examples_apart: bool = False
 
     @property
     def name(self) -> str:

@@ -30,6 +30,8 @@ class ImportanceWeighting(Strategy):
         TrainingError: a missing key, or negative weights.
     """
 
+    examples_apart = True
+
     def __init__(
         self,
         weights: str | Callable[[Tensor, Batch], Tensor],

@@ -1,0 +1,195 @@
+"""Clipped sums of gradients of a learner, in whichever way is exact for it and quick."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor, nn
+
+from foretell.errors import ParameterError, TrainingError
+from foretell.learners.contract import Batch, Learner
+from foretell.training.private.clipping.book_keeping import Ledger, wide
+from foretell.training.private.clipping.per_sample import per_sample_gradients
+from foretell.training.private.clipping.recorder import Recorder
+
+Clipping = Literal["auto", "book_keeping", "ghost", "per_sample"]
+Factors = Callable[[Tensor], Tensor]
+"""Norms ``(B,)`` -> clipping factors ``(B,)``."""
+
+Evaluate = Callable[[Batch], tuple[Tensor, Tensor]]
+"""Scores ``(B,)`` with their graph and weights ``(B,)`` without: the losses are their products."""
+
+
+class ClippedSum(NamedTuple):
+    """``sum_i c_i grad_i`` and what was seen on the way.
+
+    Attributes:
+        gradients: parameter -> sum.
+        norms: ``(B,)`` norms before clipping.
+        losses: ``(B,)`` losses.
+        dropped: examples whose gradient is not finite; they count as 0.
+    """
+
+    gradients: dict[nn.Parameter, Tensor]
+    norms: Tensor
+    losses: Tensor
+    dropped: int
+
+
+class ExactClipper:
+    """Clips the gradient of every example by itself.
+
+    ``book_keeping`` needs one forward and one backward pass, and keeps what layers read and what
+    came back to them until the sum is formed. ``ghost`` keeps less: norms first, then an ordinary
+    second backward pass of the weighted losses. ``per_sample`` forms every gradient. ``auto`` is
+    ``book_keeping``.
+
+    On the first batch the way is proven: with random coefficients, its sum must be what automatic
+    differentiation gives. Parameters where it is not (used outside of their layer, or in a layer
+    that does not put examples first) are treated as ``per_sample``.
+
+    Args:
+        learner: what is trained.
+        clipping: the way.
+
+    Raises:
+        ParameterError: an unknown way.
+        TrainingError: a layer that mixes examples.
+    """
+
+    def __init__(self, learner: Learner, clipping: Clipping = "auto") -> None:
+        if clipping not in get_args(Clipping):
+            raise ParameterError(
+                f"clipping must be one of {', '.join(get_args(Clipping))}, not {clipping!r}"
+            )
+        self.learner = learner
+        self.clipping = "book_keeping" if clipping == "auto" else clipping
+        self.trained = [p for p in learner.parameters() if p.requires_grad]
+        self.formed: frozenset[nn.Parameter] = frozenset()
+        if clipping == "per_sample":
+            self.formed = frozenset(self.trained)
+        self.recorder = Recorder(learner, self.formed)
+        self._proven = clipping == "per_sample"
+
+    def names(self) -> list[str]:
+        """Parameters whose gradients are formed one by one."""
+        return [n for n, p in self.learner.named_parameters() if p in self.formed]
+
+    def __call__(self, batch: Batch, evaluate: Evaluate, factors: Factors) -> ClippedSum:
+        """One clipped sum.
+
+        Args:
+            batch: tensors, examples first.
+            evaluate: the forward pass, through the learner's own modules.
+            factors: clipping factors from norms.
+
+        Raises:
+            TrainingError: losses that are not one for each example, or that mix examples.
+        """
+        if not self._proven:
+            self._prove(batch, evaluate)
+        if self.clipping == "ghost":
+            return self._ghost(batch, evaluate, factors)
+        with self.recorder.watching() as uses:
+            losses, weights = _losses(evaluate, batch)
+            if losses.requires_grad:
+                losses.sum().backward()
+        ledger = Ledger(uses, len(losses))
+        formed = self._form(batch, weights)
+        norms = _norms(ledger, formed, losses)
+        coefficients, dropped = _coefficients(norms, factors)
+        sums = ledger.weighted_sums(coefficients) | _formed_sums(formed, coefficients)
+        return ClippedSum(sums, norms, losses.detach(), dropped)
+
+    def _ghost(self, batch: Batch, evaluate: Evaluate, factors: Factors) -> ClippedSum:
+        recurrent = self.recorder.recurrent
+        direct = [p for p in self.trained if p not in self.formed and p not in recurrent]
+        with self.recorder.watching(hold=False) as uses:
+            losses, weights = _losses(evaluate, batch)
+            # The first pass is for the recorder's eyes only.
+            torch.autograd.grad(losses.sum(), direct, retain_graph=True, allow_unused=True)
+            ledger = Ledger(list(uses), len(losses))
+            formed = self._form(batch, weights)
+            norms = _norms(ledger, formed, losses)
+            coefficients, dropped = _coefficients(norms, factors)
+            if not dropped:
+                total = (losses * coefficients).sum()
+                found = torch.autograd.grad(total, direct, allow_unused=True)
+        if dropped:  # 0 times what is not finite is no number: the ledger leaves rows out
+            sums = ledger.weighted_sums(coefficients)
+        else:
+            sums = {p: g for p, g in zip(direct, found, strict=True) if g is not None}
+            sums |= ledger.only(recurrent).weighted_sums(coefficients)
+        sums |= _formed_sums(formed, coefficients)
+        return ClippedSum(sums, norms, losses.detach(), dropped)
+
+    def _form(self, batch: Batch, weights: Tensor) -> dict[nn.Parameter, Tensor]:
+        """Gradients ``(B, ...)`` of the weighted losses."""
+        if not self.formed:
+            return {}
+        found = per_sample_gradients(self.learner, batch, self.formed)
+        return {p: torch.einsum("b,b...->b...", weights.to(g.dtype), g) for p, g in found.items()}
+
+    def _prove(self, batch: Batch, evaluate: Evaluate) -> None:
+        """Compares the way with automatic differentiation for random coefficients."""
+        state = torch.get_rng_state()
+        losses, _ = _losses(evaluate, batch)
+        random = torch.Generator().manual_seed(0)
+        coefficients = (0.5 + torch.rand(len(losses), generator=random)).to(losses)
+        truth = torch.autograd.grad((losses * coefficients).sum(), self.trained, allow_unused=True)
+        torch.set_rng_state(state)
+        with self.recorder.watching() as uses:
+            losses, _ = _losses(evaluate, batch)
+            if losses.requires_grad:
+                losses.sum().backward()
+        for parameter in self.trained:
+            parameter.grad = None
+        torch.set_rng_state(state)
+        used = {p: g for p, g in zip(self.trained, truth, strict=True) if g is not None}
+        odd = {p for u in uses if u.examples != len(losses) for p in u.parameters.values()}
+        good = [use for use in uses if use.examples == len(losses)]
+        sums = Ledger(good, len(losses)).weighted_sums(coefficients.detach())
+        scale = torch.stack([g.norm() for g in used.values()]).norm().clamp(min=1e-12)
+        for parameter, gradient in used.items():
+            mine = sums.get(parameter)
+            if mine is None or not (mine - gradient).norm() <= 1e-3 * scale:
+                odd.add(parameter)
+        self.formed = frozenset(odd & set(used))
+        if self.formed:
+            self.recorder = Recorder(self.learner, self.formed)
+        self._proven = True
+
+
+def _losses(evaluate: Evaluate, batch: Batch) -> tuple[Tensor, Tensor]:
+    scores, weights = evaluate(batch)
+    if scores.ndim != 1:
+        raise TrainingError(
+            "private training needs one loss for each example, shape (B,), not "
+            f"{tuple(scores.shape)}: do not reduce it"
+        )
+    return scores * weights, weights
+
+
+def _norms(ledger: Ledger, formed: dict[nn.Parameter, Tensor], losses: Tensor) -> Tensor:
+    squares = ledger.squared_norms().to(losses.device)
+    for gradient in formed.values():
+        squares = squares + wide(gradient).flatten(1).square().sum(1)
+    return squares.sqrt()
+
+
+def _coefficients(norms: Tensor, factors: Factors) -> tuple[Tensor, int]:
+    finite = torch.isfinite(norms)
+    coefficients = torch.where(finite, factors(torch.where(finite, norms, 0)), 0)
+    return coefficients, int((~finite).sum())
+
+
+def _formed_sums(
+    formed: dict[nn.Parameter, Tensor], coefficients: Tensor
+) -> dict[nn.Parameter, Tensor]:
+    keep = coefficients != 0
+    return {
+        parameter: torch.tensordot(coefficients[keep].to(gradient.dtype), gradient[keep], dims=1)
+        for parameter, gradient in formed.items()
+    }

@@ -1,0 +1,281 @@
+"""Differentially private training, as a strategy of the one loop."""
+
+from __future__ import annotations
+
+import math
+import secrets
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from foretell.errors import ParameterError, TrainingError
+from foretell.learners.contract import Batch
+from foretell.training.context import Context
+from foretell.training.penalty import ParameterPenalty
+from foretell.training.private.accounting import (
+    Accountant,
+    NoisySteps,
+    dp_event,
+    epsilon,
+    noise_for,
+)
+from foretell.training.private.bounds import Bound, MaxGradNorm
+from foretell.training.private.clipping import Clipping, ExactClipper
+from foretell.training.private.noise import NoiseSource
+from foretell.training.private.statement import PrivacyStatement
+from foretell.training.strategy import Gradient, Strategy
+
+_FEW = 100
+
+
+class PrivateTraining(Strategy):
+    """DP-SGD with exact clipping of each example's gradient (Abadi et al. 2016, algorithm 1).
+
+    Each step takes every example with chance q = L / N by itself, clips each gradient to norm C,
+    adds Gaussian noise to their sum and divides by L. L is the batch size that ``fit`` was asked
+    for, never the number that was drawn; an empty draw is a step of noise. Micro-batches
+    (``accumulate``) bound the memory and change nothing else.
+
+    The guarantee holds for the weights. Losses that are logged, and scores of a validation part,
+    are computed from raw data: do not publish them.
+
+    Args:
+        noise_multiplier: noise over C; give this or ``target_epsilon``.
+        target_epsilon: the noise is chosen so that all ``max_steps`` steps cost this much.
+        target_delta: ``None`` for ``N ** -1.1``.
+        max_grad_norm: C, or ``"automatic"`` or ``"quantile"``; see
+            :class:`~foretell.training.private.bounds.Bound`.
+        clipping: see :class:`~foretell.training.private.clipping.ExactClipper`.
+        noise_decay: factor on the noise after each pass over the data; at most 1.
+        smallest_noise: the decay stops here.
+        accountant: ``"pld"`` (tight) or ``"rdp"`` (quick).
+        secure_mode: noise and draws from the operating system's randomness; such a run cannot be
+            repeated.
+
+    Raises:
+        ParameterError: values out of range.
+    """
+
+    def __init__(
+        self,
+        noise_multiplier: float | None = None,
+        *,
+        target_epsilon: float | None = None,
+        target_delta: float | None = None,
+        max_grad_norm: MaxGradNorm = 1.0,
+        clipping: Clipping = "auto",
+        noise_decay: float = 1.0,
+        smallest_noise: float = 0.2,
+        accountant: Accountant = "pld",
+        secure_mode: bool = False,
+    ) -> None:
+        if (noise_multiplier is None) == (target_epsilon is None):
+            raise ParameterError("give noise_multiplier or target_epsilon, and not both")
+        if noise_multiplier is not None and not noise_multiplier > 0:
+            raise ParameterError(f"noise_multiplier must be positive, not {noise_multiplier}")
+        if target_delta is not None and not 0 < target_delta < 1:
+            raise ParameterError(f"target_delta must lie in (0, 1), not {target_delta}")
+        if not 0 < noise_decay <= 1:
+            raise ParameterError(f"noise_decay must lie in (0, 1], not {noise_decay}")
+        self.noise_multiplier, self.target_epsilon = noise_multiplier, target_epsilon
+        self.target_delta, self.max_grad_norm = target_delta, max_grad_norm
+        self.clipping, self.accountant = clipping, accountant
+        self.noise_decay, self.smallest_noise = noise_decay, smallest_noise
+        self.noise = NoiseSource(secure_mode)
+        self.dropped = 0
+        self._made: dict[int, int] = {}
+
+    def conflict(self, other: Strategy) -> str | None:
+        """Refuses what lets one example's gradient depend on another example."""
+        for hook in ("weigh", "prepare"):
+            if other.overrides(hook) and not other.examples_apart:
+                return (
+                    f"{other.name}.{hook} may look at several examples at once, and the guarantee "
+                    "of each rests on its being treated alone; set examples_apart = True on a "
+                    "strategy that does"
+                )
+        if other.overrides("penalty") and not isinstance(other, ParameterPenalty):
+            return f"{other.name} adds a penalty on data, whose gradient would not be clipped"
+        return None
+
+    def setup(self, context: Context) -> None:
+        """Fixes sample rate and noise before the first step.
+
+        Raises:
+            TrainingError: weighted sampling, a batch that is not smaller than the data, or a
+                module that mixes examples.
+            ParameterError: an epsilon that cannot be reached.
+        """
+        examples, size = len(context.examples), context.batch_size
+        if getattr(context.examples, "sampling_weights", None) is not None:
+            raise TrainingError(
+                "private training draws every example with the same chance: drop the examples' "
+                "sampling weights, under which no epsilon would be true"
+            )
+        self.expected_batch_size, self.examples = size, examples
+        self.sample_rate = size / examples
+        if self.sample_rate > 0.5 or examples < _FEW:
+            warnings.warn(
+                f"{size} of {examples} examples a step: sampling hides little, so a given epsilon "
+                "needs much noise",
+                stacklevel=3,
+            )
+        self.delta = self.target_delta or examples**-1.1
+        if self.delta >= 1 / examples:
+            warnings.warn(
+                f"delta {self.delta:g} is not below one over the number of examples ({examples})",
+                stacklevel=3,
+            )
+        self.bound = Bound(self.max_grad_norm, size)
+        self.clipper = ExactClipper(context.learner, self.clipping)
+        self._steps_of_epoch = max(1, round(1 / self.sample_rate))
+        if self.noise_multiplier is not None:
+            self.first_noise = self.noise_multiplier
+        else:
+            assert self.target_epsilon is not None
+            plan = [
+                NoisySteps(self.sample_rate, self.noise_decay**epoch, steps)
+                for epoch, steps in self._epochs(context.max_steps).items()
+            ]
+            self.first_noise = noise_for(
+                self.target_epsilon, self.delta, plan, accountant=self.accountant
+            )
+        self.bound.gradient_multiplier(self._noise(0))
+
+    def draw(self, context: Context) -> np.ndarray:
+        """Every example with chance q by itself."""
+        rng = context.rng if not self.noise.secure else np.random.default_rng(secrets.randbits(128))
+        return np.flatnonzero(rng.random(self.examples) < self.sample_rate)
+
+    def gradient(self, batches: Iterable[Batch], context: Context) -> Gradient:
+        """The clipped sum of the step's examples and noise, over the expected batch size."""
+        sums: dict[nn.Parameter, Tensor] = {}
+        loss = 0.0
+
+        def evaluate(batch: Batch) -> tuple[Tensor, Tensor]:
+            scores, weights, _ = context.evaluate(batch, finite=False)
+            return scores, weights
+
+        for batch in batches:
+            found = self.clipper(batch, evaluate, self.bound.factors)
+            self.dropped += found.dropped
+            loss += float(torch.nan_to_num(found.losses, 0, 0, 0).sum())
+            for parameter, total in found.gradients.items():
+                sums[parameter] = sums[parameter] + total if parameter in sums else total
+        multiplier = self.bound.gradient_multiplier(self._noise(context.step))
+        for parameter in context.parameters.values():
+            sums.setdefault(parameter, torch.zeros_like(parameter))
+        if context.fabric.global_rank == 0:
+            deviation = multiplier * self.bound.value
+            self.noise.add(sums, dict.fromkeys(sums, deviation), context.device)
+        for parameter in context.parameters.values():
+            parameter.grad = sums[parameter] / self.expected_batch_size
+        (loss,) = context.sum_gradients(loss)
+        _add_penalties(context)
+        self.bound.follow(self.noise, context.device)
+        epoch = context.step // self._steps_of_epoch
+        self._made[epoch] = self._made.get(epoch, 0) + 1
+        return Gradient(loss / self.expected_batch_size, float(self.expected_batch_size))
+
+    def _epochs(self, steps: int) -> dict[int, int]:
+        """Pass over the data -> its steps; one entry where the noise does not change."""
+        if self.noise_decay == 1:
+            return {0: steps}
+        every = self._steps_of_epoch
+        return {e: min(every, steps - e * every) for e in range(math.ceil(steps / every))}
+
+    def _noise(self, step: int) -> float:
+        decayed = self.first_noise * self.noise_decay ** (step // self._steps_of_epoch)
+        return decayed if decayed == self.first_noise else max(self.smallest_noise, decayed)
+
+    @property
+    def history(self) -> list[NoisySteps]:
+        """The steps that were made, by their noise."""
+        kinds: dict[float, int] = {}
+        for epoch, steps in sorted(self._made.items()):
+            noise = self._noise(epoch * self._steps_of_epoch)
+            kinds[noise] = kinds.get(noise, 0) + steps
+        return [NoisySteps(self.sample_rate, noise, steps) for noise, steps in kinds.items()]
+
+    def statement(self, delta: float | None = None) -> PrivacyStatement:
+        """The guarantee of the steps that were made so far.
+
+        Args:
+            delta: ``None`` for that of the training.
+
+        Raises:
+            TrainingError: training has not begun.
+        """
+        if not hasattr(self, "sample_rate"):
+            raise TrainingError("there is no statement before training: pass the strategy to fit")
+        delta = self.delta if delta is None else delta
+        steps = self.history
+        assumptions = [
+            "the number of examples, the expected batch size and all hyper-parameters are public",
+            "only the weights are published: logged losses and validation scores are not covered",
+            "one person's data are one example; an example that occurs k times has k records",
+        ]
+        if not self.noise.secure:
+            assumptions.append("the seed is secret and the generator is as good as random")
+        return PrivacyStatement(
+            epsilon=epsilon(steps, delta, accountant=self.accountant),
+            delta=delta,
+            adjacency="add_remove_example",
+            unit="example",
+            sampling=f"poisson({self.sample_rate:.6g})",
+            accountant=self.accountant,
+            clipping=f"{self.clipper.clipping}, bound {self.max_grad_norm}",
+            sensitivity_factor=1.0,
+            noise_multipliers=tuple(kind.noise_multiplier for kind in steps),
+            steps=tuple(kind.steps for kind in steps),
+            assumptions=tuple(assumptions),
+            dp_event=repr(dp_event(steps)) if steps else "none",
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Steps made, the bound and the noise, for an exact resume."""
+        return {
+            "made": {str(epoch): steps for epoch, steps in self._made.items()},
+            "bound": self.bound.state_dict(),
+            "first_noise": self.first_noise,
+            "dropped": self.dropped,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes it back."""
+        self._made = {int(epoch): int(steps) for epoch, steps in state["made"].items()}
+        self.bound.load_state_dict(state["bound"])
+        self.first_noise, self.dropped = float(state["first_noise"]), int(state["dropped"])
+
+    def settings(self) -> dict[str, Any]:
+        """What a resumed run must find unchanged, or its statement would be false."""
+        return {
+            "examples": self.examples,
+            "expected_batch_size": self.expected_batch_size,
+            "max_grad_norm": self.max_grad_norm,
+            "noise_multiplier": self.noise_multiplier or 0.0,
+            "target_epsilon": self.target_epsilon or 0.0,
+            "delta": self.delta,
+            "clipping": self.clipping,
+            "noise_decay": self.noise_decay,
+            "smallest_noise": self.smallest_noise,
+            "secure_mode": self.noise.secure,
+        }
+
+
+def _add_penalties(context: Context) -> None:
+    """Penalties on parameters alone need neither clipping nor noise."""
+    parameters = list(context.parameters.values())
+    for strategy in context.strategies:
+        if isinstance(strategy, ParameterPenalty):
+            value = strategy.value(context.learner)
+            if value is None:
+                continue
+            found = torch.autograd.grad(value, parameters, allow_unused=True)
+            for parameter, gradient in zip(parameters, found, strict=True):
+                if gradient is not None and parameter.grad is not None:
+                    parameter.grad += gradient

@@ -1,0 +1,253 @@
+"""Private training in the one loop."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from foretell.errors import ForetellError, ParameterError, TrainingError
+from foretell.learners.contract import Learner
+from foretell.training import (
+    ImportanceWeighting,
+    L2ToReference,
+    Strategy,
+    TensorExamples,
+    WeightAveraging,
+    fit,
+)
+from foretell.training.private import PrivateTraining
+
+pytest.importorskip("dp_accounting", reason="needs the extra 'private'")
+
+
+class Classifier(Learner):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Linear(16, 3))
+
+    def encode(self, batch):
+        return batch["x"]
+
+    def decode(self, encoding, batch):
+        return self.layers(encoding)
+
+    def score(self, output, batch):
+        return nn.functional.cross_entropy(output, batch["y"], reduction="none")
+
+
+def learner():
+    torch.manual_seed(0)
+    return Classifier()
+
+
+def examples(size: int = 1000):
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(size, 5, generator=generator)
+    y = (x @ torch.randn(5, 3, generator=generator)).argmax(1)
+    return TensorExamples({"x": x, "y": y})
+
+
+def train(strategies, model=None, **options):
+    model = learner() if model is None else model
+    options = {"max_steps": 40, "batch_size": 100, "learning_rate": 1e-2, "seed": 3, **options}
+    return model, fit(model, examples(), strategies=strategies, progress=False, **options)
+
+
+def weights(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+@pytest.mark.parametrize("bound", [1.0, "automatic", "quantile"])
+def test_learns_within_a_budget_and_says_so(bound):
+    strategy = PrivateTraining(target_epsilon=8, max_grad_norm=bound, accountant="rdp")
+    model, _ = train([strategy], max_steps=150)
+    data = examples().batch(np.arange(1000), np.random.default_rng(0))
+    assert (model(data).argmax(1) == data["y"]).float().mean() > 0.85
+    statement = strategy.statement()
+    assert 8 * (1 - 1e-3) <= statement.epsilon <= 8
+    assert statement.sampling == "poisson(0.1)" and sum(statement.steps) == 150
+    assert statement.delta == pytest.approx(1000**-1.1)
+    text = str(statement)
+    assert "delta" in text and "add_remove_example" in text and "assumes" in text
+
+
+def test_fewer_steps_cost_less():
+    strategy = PrivateTraining(2.0, accountant="rdp")
+    train([strategy], max_steps=10)
+    ten = strategy.statement().epsilon
+    strategy = PrivateTraining(2.0, accountant="rdp")
+    train([strategy], max_steps=40)
+    assert ten < strategy.statement().epsilon
+
+
+def test_a_step_is_the_clipped_sum_and_noise_over_the_expected_size():
+    """By hand: the noise of an empty loss, then the whole."""
+
+    class Watch(Strategy):
+        def adjust_gradient(self, context):
+            self.seen = {n: p.grad.clone() for n, p in context.parameters.items()}
+
+    model, watch = learner(), Watch()
+    strategy = PrivateTraining(1.0, max_grad_norm=0.5)
+    start = {n: p.detach().clone() for n, p in model.named_parameters()}
+    drawn = []
+    draw = strategy.draw
+    strategy.draw = lambda context: drawn.append(draw(context)) or drawn[-1]
+    train([strategy, watch], model, max_steps=1)
+    again = learner()
+    again.load_state_dict(start)
+    data = examples().batch(drawn[0], np.random.default_rng(0))
+    total = {n: torch.zeros_like(p) for n, p in again.named_parameters()}
+    for i in range(len(drawn[0])):
+        loss = again.loss({k: v[i : i + 1] for k, v in data.items()}).sum()
+        found = torch.autograd.grad(loss, list(again.parameters()))
+        norm = torch.stack([g.norm() for g in found]).norm()
+        for name, g in zip(total, found, strict=True):
+            total[name] += g * min(1.0, 0.5 / norm.item())
+    noise = torch.cat([(watch.seen[n] * 100 - total[n]).flatten() for n in total])
+    assert len(drawn[0]) != 100
+    assert noise.std().item() == pytest.approx(0.5, rel=0.2)
+    assert abs(noise.mean().item()) < 0.2
+
+
+def test_draws_are_poisson():
+    strategy = PrivateTraining(1.0)
+    sizes, members = [], np.zeros(1000)
+    draw = strategy.draw
+
+    def watched(context):
+        rows = draw(context)
+        sizes.append(len(rows))
+        members[rows] += 1
+        return rows
+
+    strategy.draw = watched
+    train([strategy], max_steps=200)
+    assert np.mean(sizes) == pytest.approx(100, rel=0.05)
+    assert np.var(sizes) == pytest.approx(90, rel=0.4)
+    assert members.min() > 3 and members.max() < 45
+
+
+def test_an_empty_draw_is_a_step_of_noise():
+    strategy = PrivateTraining(1.0)
+    strategy.draw = lambda context: np.zeros(0, dtype=np.int64)
+    model, result = train([strategy], max_steps=2)
+    assert result.steps == 2 and result.skipped == 0
+    assert not torch.equal(weights(model), weights(learner()))
+    assert sum(strategy.statement().steps) == 2
+
+
+def test_micro_batches_change_nothing():
+    whole, _ = train([PrivateTraining(1.0)], batch_size=100, max_steps=5)
+    parts, _ = train([PrivateTraining(1.0)], batch_size=25, accumulate=4, max_steps=5)
+    torch.testing.assert_close(weights(whole), weights(parts), rtol=1e-4, atol=1e-5)
+
+
+def test_same_seed_same_weights_and_secure_runs_differ():
+    one, _ = train([PrivateTraining(1.0)])
+    two, _ = train([PrivateTraining(1.0)])
+    assert torch.equal(weights(one), weights(two))
+    three, _ = train([PrivateTraining(1.0, secure_mode=True)])
+    four, _ = train([PrivateTraining(1.0, secure_mode=True)])
+    assert not torch.equal(weights(three), weights(four))
+
+
+def test_a_resumed_run_has_the_same_weights_and_the_same_statement(tmp_path):
+    def strategy():
+        return PrivateTraining(1.0, max_grad_norm="quantile", noise_decay=0.9, accountant="rdp")
+
+    whole = strategy()
+    model, _ = train([whole])
+
+    class Stop(Strategy):
+        """Ends the process's run after a step, as a kill would."""
+
+        def after_step(self, context):
+            if context.step == self.at:
+                raise RuntimeError("killed")
+
+    stop, path = Stop(), tmp_path / "run.ckpt"
+    stop.at = 16
+    with pytest.raises(RuntimeError, match="killed"):
+        train([strategy(), stop], checkpoint=path, checkpoint_every=5)
+    last, stop.at = strategy(), -1
+    same, result = train([last, stop], checkpoint=path, resume=True, checkpoint_every=5)
+    assert result.steps == 40
+    assert torch.equal(weights(same), weights(model))
+    assert last.statement() == whole.statement()
+
+
+def test_a_resumed_run_refuses_another_bound(tmp_path):
+    path = tmp_path / "run.ckpt"
+    train([PrivateTraining(1.0)], checkpoint=path, checkpoint_every=5)
+    with pytest.raises(ForetellError, match="max_grad_norm"):
+        train([PrivateTraining(1.0, max_grad_norm=2.0)], checkpoint=path, resume=True)
+
+
+def test_penalties_on_parameters_pull_without_noise():
+    free, _ = train([PrivateTraining(1.0)], max_steps=60)
+    held, _ = train([PrivateTraining(1.0), L2ToReference(100.0)], max_steps=60)
+    start = weights(learner())
+    assert (weights(held) - start).norm() < 0.7 * (weights(free) - start).norm()
+
+
+def test_weights_and_averages_compose():
+    ones = ImportanceWeighting(lambda scores, batch: torch.full_like(scores, 0.5))
+    train([PrivateTraining(1.0), ones, WeightAveraging()], max_steps=3)
+
+
+def test_strategies_that_mix_examples_are_refused():
+    class Relative(Strategy):
+        def weigh(self, scores, batch, context):
+            return scores / scores.sum()
+
+    class Domains(Strategy):
+        def penalty(self, learner, encoding, output, batch, context):
+            return encoding.mean()
+
+    with pytest.raises(TrainingError, match=r"Relative\.weigh may look at several examples"):
+        train([PrivateTraining(1.0), Relative()])
+    with pytest.raises(TrainingError, match="Domains adds a penalty on data"):
+        train([PrivateTraining(1.0), Domains()])
+
+
+def test_weighted_draws_are_refused():
+    data = TensorExamples({"x": torch.randn(200, 5), "y": torch.zeros(200, dtype=torch.long)},
+                          sampling_weights=np.ones(200))  # fmt: skip
+    with pytest.raises(TrainingError, match="sampling weights"):
+        fit(learner(), data, strategies=[PrivateTraining(1.0)], max_steps=1, progress=False)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({}, "noise_multiplier or target_epsilon"),
+        ({"noise_multiplier": 1.0, "target_epsilon": 1.0}, "not both"),
+        ({"noise_multiplier": 0.0}, "positive"),
+        ({"target_epsilon": 1.0, "target_delta": 1.0}, "target_delta"),
+        ({"noise_multiplier": 1.0, "noise_decay": 1.1}, "noise_decay"),
+    ],
+)
+def test_wrong_settings_are_named(options, message):
+    with pytest.raises(ParameterError, match=message):
+        PrivateTraining(**options)
+
+
+def test_wrong_bounds_are_named():
+    for bound in (0.0, -1.0, float("nan"), "median"):
+        with pytest.raises(ParameterError, match="max_grad_norm"):
+            train([PrivateTraining(1.0, max_grad_norm=bound)])
+
+
+def test_there_is_no_statement_before_training():
+    with pytest.raises(TrainingError, match="before training"):
+        PrivateTraining(1.0).statement()
+
+
+def test_few_examples_and_a_large_delta_are_warned_of():
+    data = TensorExamples({"x": torch.randn(50, 5), "y": torch.zeros(50, dtype=torch.long)})
+    strategy = PrivateTraining(1.0, target_delta=0.1)
+    with pytest.warns(UserWarning, match="hides little"), pytest.warns(UserWarning, match="delta"):
+        fit(learner(), data, strategies=[strategy], max_steps=1, batch_size=10, progress=False)
