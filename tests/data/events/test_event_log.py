@@ -279,7 +279,7 @@ def test_missing_values_pass_untouched():
             pl.DataFrame({"id": [1], "t": [0], "x": pl.Series([0.5], dtype=pl.Float32)}),
             attribution_window=1,
         )
-        .columns.features["x"]
+        ._columns.features["x"]
         .dtype
         == np.float32
     )

@@ -39,7 +39,11 @@ def test_what_is_written_is_what_is_seen(tmp_path_factory, given_tables, now, sh
 
 def test_columns_are_mapped_not_read(tmp_path):
     log = open_events(write_events(small(), tmp_path / "log"))
-    for values in (log.columns.times, log.columns.features["x"], log.columns.features["c"].codes):
+    for values in (
+        log._columns.times,
+        log._columns.features["x"],
+        log._columns.features["c"].codes,
+    ):
         assert not values.flags.owndata and not values.flags.writeable
     assert log.until(5).label().tolist() == [0, 0, 0] and list(log.ids) == ["a", "b", "ü"]
 

@@ -69,8 +69,7 @@ def written_out(entities, outcomes, protocol, e, engagement=("view",), strict=Tr
     found = []
     for entity in entities.iter_rows(named=True):
         t = entity["t"]
-        end = min(t + WINDOW, entity.get("deadline") or math.inf) if "deadline" in entity else None
-        end = t + WINDOW if end is None else end
+        end = min(t + WINDOW, entity.get("deadline", math.inf))
         mine = outcomes.filter((pl.col("id") == entity["id"]) & (pl.col("t_outcome") <= end))
 
         def first(kinds, mine=mine):

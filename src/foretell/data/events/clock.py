@@ -134,7 +134,10 @@ def moments(
     """
     values = table[column]
     if values.dtype.is_numeric():
-        numbers = values.cast(pl.Float64).fill_null(float("nan")).to_numpy()
+        if values.null_count():
+            numbers = values.cast(pl.Float64).fill_null(float("nan")).to_numpy()
+        else:
+            numbers = values.to_numpy().astype(np.float64)
         wrong = ~np.isfinite(numbers)
         if wrong.any():
             row = int(np.argmax(wrong))

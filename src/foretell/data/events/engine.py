@@ -392,13 +392,13 @@ class EmissionEngine:
                 column=column,
                 row=int(kinds.is_null().arg_max() or 0),
             )
-        kinds = kinds.cast(pl.String)
-        for name in kinds.unique(maintain_order=True):
+        names = kinds.cast(pl.String).to_list()
+        for name in dict.fromkeys(names):
             if name not in self._kinds:
                 self._kinds.append(name)
                 self._first.append(np.full(len(self), np.inf))
         table = {name: i for i, name in enumerate(self._kinds)}
-        return kinds.replace_strict(table, return_dtype=pl.Int16).to_numpy()
+        return np.fromiter((table[name] for name in names), np.int16, len(names))
 
     def _accept(self, slots: IntArray, codes: NDArray[np.int16], times: FloatArray) -> int:
         early = times < self._times[slots]
@@ -476,8 +476,11 @@ class EmissionEngine:
         times = self._times[slots]
         wanted = np.full(len(self), -1, np.int64)
         names = self._names[slots]
-        key = pl.DataFrame({"t": times, "id": names, "row": np.arange(len(slots))})
-        order = key.sort("t", "id")["row"].to_numpy()
+        if self.schema.ids == "integer":
+            order = np.lexsort((names, times))
+        else:
+            key = pl.DataFrame({"t": times, "id": names, "row": np.arange(len(slots))})
+            order = key.sort("t", "id")["row"].to_numpy()
         place = np.empty(len(slots), np.int64)
         place[order] = np.arange(len(slots))
         wanted[slots] = place
@@ -496,7 +499,7 @@ class EmissionEngine:
             chosen = values[slots][order]
             columns[name] = chosen if isinstance(kind, str) else Categorical(chosen, kind)
         integer = self.schema.ids == "integer"
-        ids = pa.array(names[order].tolist(), pa.int64() if integer else pa.large_string())
+        ids = pa.array(names[order], pa.int64() if integer else pa.large_string())
         ends = self._deadlines[slots][order] if self._given_deadlines else None
         log = EventLog(
             EventColumns(ids, times[order], ends, columns, outcomes),

@@ -38,7 +38,8 @@ class EventLog:
     Make one with :meth:`from_frames` or :func:`~foretell.data.events.readers.read_events`.
 
     Args:
-        columns: the shared arrays.
+        _columns: the arrays shared by all views; they hold the future of a view, so that nobody
+            but the log itself reads them.
         window: attribution window W, in the log's unit: an outcome later than t + W does not count.
         conversion: the kind of outcome that is the label.
         unit: of all times and durations (``"s"``, ``"h"``, ...), None for plain numbers.
@@ -49,7 +50,7 @@ class EventLog:
         notes: what was found and repaired while reading.
     """
 
-    columns: EventColumns
+    _columns: EventColumns
     window: float
     conversion: str = "conversion"
     unit: str | None = None
@@ -153,26 +154,26 @@ class EventLog:
     @cached_property
     def times(self) -> FloatArray:
         """Exposure times (n,)."""
-        return self.columns.times[self.rows]
+        return self._columns.times[self.rows]
 
     @cached_property
     def deadlines(self) -> FloatArray:
         """Absolute times (n,) after which no outcome of the entity counts: at most t + W."""
         ends = self.times + self.window
-        given = self.columns.deadlines
+        given = self._columns.deadlines
         return ends if given is None else np.minimum(ends, given[self.rows])
 
     @cached_property
     def windows(self) -> FloatArray:
         """The attribution window (n,) of each entity: W, or less where it has a deadline."""
-        if self.columns.deadlines is None:
+        if self._columns.deadlines is None:
             return np.full(len(self), self.window)
         return np.minimum(self.deadlines - self.times, self.window)
 
     @property
     def kinds(self) -> tuple[str, ...]:
         """Kinds of outcomes, the conversion first."""
-        others = sorted(k for k in self.columns.outcomes if k != self.conversion)
+        others = sorted(k for k in self._columns.outcomes if k != self.conversion)
         return (self.conversion, *others)
 
     @property
@@ -183,17 +184,17 @@ class EventLog:
     @property
     def feature_names(self) -> tuple[str, ...]:
         """Names (d,) of the features."""
-        return tuple(self.columns.features)
+        return tuple(self._columns.features)
 
     @property
     def categorical_features(self) -> tuple[str, ...]:
         """Names of the features that are categories."""
-        return tuple(k for k, v in self.columns.features.items() if isinstance(v, Categorical))
+        return tuple(k for k, v in self._columns.features.items() if isinstance(v, Categorical))
 
     @property
     def vocabularies(self) -> Mapping[str, tuple[str, ...]]:
         """Categorical feature -> names of codes 1, 2, ..."""
-        columns = self.columns.features.items()
+        columns = self._columns.features.items()
         return {k: v.vocabulary for k, v in columns if isinstance(v, Categorical)}
 
     def matrix(self, rows: ArrayLike | None = None) -> FloatArray:
@@ -203,8 +204,8 @@ class EventLog:
         """
         at = self._base_rows(rows)
         count = len(self) if rows is None else len(_positions(rows))
-        result = np.empty((count, len(self.columns.features)))
-        for j, values in enumerate(self.columns.features.values()):
+        result = np.empty((count, len(self._columns.features)))
+        for j, values in enumerate(self._columns.features.values()):
             result[:, j] = values.codes[at] if isinstance(values, Categorical) else values[at]
         return result
 
@@ -212,7 +213,7 @@ class EventLog:
         """Features as a polars table of m rows, categories by name (null where unknown)."""
         at = self._base_rows(rows)
         columns = {}
-        for name, values in self.columns.features.items():
+        for name, values in self._columns.features.items():
             if isinstance(values, Categorical):
                 names = pl.Series([None, *values.vocabulary], dtype=pl.String)
                 columns[name] = names.gather(pl.Series(values.codes[at].astype(np.uint32)))
@@ -290,7 +291,7 @@ class EventLog:
         What an entity does after its conversion was taken back does not count.
         """
         taken = np.full(len(self), np.inf)
-        outcomes = self.columns.outcomes.get(str(self.revocation))
+        outcomes = self._columns.outcomes.get(str(self.revocation))
         if outcomes is not None:
             owner, times = outcomes.gather(self.rows)
             back = (times <= self._horizon[owner]) & (times >= self._seen(self.conversion)[owner])
@@ -311,7 +312,7 @@ class EventLog:
         """Number (n,) of outcomes of a kind that are seen within the window."""
         kind = self.conversion if kind is None else kind
         self._first(kind)
-        outcomes = self.columns.outcomes.get(kind)
+        outcomes = self._columns.outcomes.get(kind)
         if outcomes is None:
             return np.zeros(len(self), np.int64)
         owner, times = outcomes.gather(self.rows)
@@ -419,8 +420,8 @@ class EventLog:
             return pl.Series(name, values)
 
         entities = [ids, clock(self.times, "t")]
-        if self.columns.deadlines is not None:
-            entities.append(clock(self.columns.deadlines[self.rows], "deadline"))
+        if self._columns.deadlines is not None:
+            entities.append(clock(self._columns.deadlines[self.rows], "deadline"))
         tables = []
         for kind in self.kinds:
             owner, times = self._visible(kind)
@@ -449,9 +450,9 @@ class EventLog:
             else:
                 digest.update("\0".join(part.to_pylist()).encode() + b"\0")
         digest.update(np.ascontiguousarray(self.times).data)
-        if self.columns.deadlines is not None:
-            digest.update(np.ascontiguousarray(self.columns.deadlines[self.rows]).data)
-        for name, values in self.columns.features.items():
+        if self._columns.deadlines is not None:
+            digest.update(np.ascontiguousarray(self._columns.deadlines[self.rows]).data)
+        for name, values in self._columns.features.items():
             if isinstance(values, Categorical):
                 # By name: codes depend on which other names the whole log holds.
                 used = np.unique(values.codes[self.rows])
@@ -472,9 +473,9 @@ class EventLog:
     @cached_property
     def _arrow_ids(self) -> pa.Array:
         if isinstance(self.rows, slice):
-            begin, stop, _ = self.rows.indices(len(self.columns.ids))
-            return self.columns.ids.slice(begin, max(stop - begin, 0))
-        return self.columns.ids.take(pa.array(self.rows))
+            begin, stop, _ = self.rows.indices(len(self._columns.ids))
+            return self._columns.ids.slice(begin, max(stop - begin, 0))
+        return self._columns.ids.take(pa.array(self.rows))
 
     @cached_property
     def _sorted(self) -> bool:
@@ -491,7 +492,7 @@ class EventLog:
     def _compose(self, kept: slice | IntArray) -> slice | IntArray:
         if not isinstance(self.rows, slice):
             return self.rows[kept]
-        begin, stop, _ = self.rows.indices(len(self.columns.times))
+        begin, stop, _ = self.rows.indices(len(self._columns.times))
         if isinstance(kept, slice):
             return slice(begin + kept.start, min(begin + kept.stop, stop))
         if kept.size and (kept.min() < -len(self) or kept.max() >= len(self)):
@@ -502,8 +503,8 @@ class EventLog:
         return self.rows if rows is None else self._compose(_positions(rows))
 
     def _first(self, kind: str) -> FloatArray:
-        if kind in self.columns.outcomes:
-            return self.columns.outcomes[kind].first[self.rows]
+        if kind in self._columns.outcomes:
+            return self._columns.outcomes[kind].first[self.rows]
         if kind == self.conversion:
             return np.full(len(self), np.inf)
         raise ParameterError(f"no outcome of kind {kind!r}; this log has {list(self.kinds)}")
@@ -515,7 +516,7 @@ class EventLog:
 
     def _visible(self, kind: str) -> tuple[IntArray, FloatArray]:
         """(row, time) of all outcomes up to now, those after the window included."""
-        outcomes = self.columns.outcomes.get(kind)
+        outcomes = self._columns.outcomes.get(kind)
         if outcomes is None:
             return np.zeros(0, np.int64), np.zeros(0)
         owner, times = outcomes.gather(self.rows)

@@ -91,7 +91,7 @@ def with_late_notes(log: EventLog) -> EventLog:
     from dataclasses import replace
 
     notes = list(log.notes)
-    for kind, found in log.columns.outcomes.items():
+    for kind, found in log._columns.outcomes.items():
         owner, times = found.gather(log.rows)
         late = times > log.deadlines[owner]
         if late.any():
@@ -132,7 +132,10 @@ def feature(values: pl.Series, order: IntArray | None, source: str | None) -> Fe
         DataError: it is neither.
     """
     dtype = values.dtype
-    if dtype == pl.Float32:
+    if dtype.is_numeric() and not values.null_count():
+        # Most columns, and much faster for the small tables of a live stream.
+        numbers = values.to_numpy().astype(np.float32 if dtype == pl.Float32 else np.float64)
+    elif dtype == pl.Float32:
         numbers = values.fill_null(float("nan")).to_numpy()
     elif dtype.is_numeric() or dtype in (pl.Boolean, pl.Null):
         numbers = values.cast(pl.Float64).fill_null(float("nan")).to_numpy()

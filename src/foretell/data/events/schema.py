@@ -57,7 +57,7 @@ class EventSchema:
 
         features = {
             name: v.vocabulary if isinstance(v, Categorical) else str(v.dtype)
-            for name, v in log.columns.features.items()
+            for name, v in log._columns.features.items()
         }
         return cls(
             log.window,
@@ -65,7 +65,7 @@ class EventSchema:
             log.calendar,
             log.conversion,
             log.revocation,
-            "integer" if pa.types.is_integer(log.columns.ids.type) else "text",
+            "integer" if pa.types.is_integer(log._columns.ids.type) else "text",
             features,
             log.kinds,
         )

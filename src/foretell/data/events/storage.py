@@ -59,10 +59,10 @@ def write_events(log: EventLog, folder: str | Path, *, overwrite: bool = False) 
     try:
         _write(partial / "ids.arrow", log._arrow_ids)
         _write(partial / "times.arrow", log.times)
-        if log.columns.deadlines is not None:
-            _write(partial / "deadlines.arrow", log.columns.deadlines[log.rows])
+        if log._columns.deadlines is not None:
+            _write(partial / "deadlines.arrow", log._columns.deadlines[log.rows])
         features: list[dict[str, Any]] = []
-        for i, (name, values) in enumerate(log.columns.features.items()):
+        for i, (name, values) in enumerate(log._columns.features.items()):
             if isinstance(values, Categorical):
                 features.append({"name": name, "vocabulary": list(values.vocabulary)})
                 _write(partial / f"feature_{i}.arrow", values.codes[log.rows].astype(np.int32))
@@ -86,7 +86,7 @@ def write_events(log: EventLog, folder: str | Path, *, overwrite: bool = False) 
             "revocation": log.revocation,
             "now": None if np.isinf(log.now) else log.now,
             "kinds": list(log.kinds),
-            "deadlines": log.columns.deadlines is not None,
+            "deadlines": log._columns.deadlines is not None,
             "features": features,
             "notes": [vars(note) for note in log.notes],
             "bytes": {f.name: f.stat().st_size for f in sorted(partial.iterdir())},
