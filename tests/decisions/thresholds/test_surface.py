@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import pickle
 import threading
 import warnings
@@ -72,14 +74,12 @@ def test_precision_on_the_own_hold_out_is_never_violated(
     # a higher score never turns a decision back within a level
     grid_s, grid_u = (a.ravel() for a in np.meshgrid(np.linspace(-0.1, 1.1, 60), [0.1, 0.5, 0.9]))
     level = surface.level(grid_s, grid_u)
-    for decisions in (surface.predict(grid_s, grid_u),):
-        rank = np.where(decisions == -1, 0.5, decisions)
-        for k in np.unique(level):
-            here = level == k
-            assert np.all(np.diff(rank[here][np.argsort(grid_s[here], kind="stable")]) >= 0)
+    decisions = surface.predict(grid_s, grid_u)
+    rank = np.where(decisions == -1, 0.5, decisions)
     probability = surface.probability(grid_s, grid_u)
     for k in np.unique(level):
         here = level == k
+        assert np.all(np.diff(rank[here][np.argsort(grid_s[here], kind="stable")]) >= 0)
         assert np.all(np.diff(probability[here][np.argsort(grid_s[here], kind="stable")]) >= 0)
 
 
@@ -192,6 +192,7 @@ def test_constant_uncertainty_falls_back_to_a_single_threshold(small_hold_out):
     single = fit_decision_surface(score, None, y, min_precision=0.6, method="single")
     assert surface.method == "single"
     np.testing.assert_array_equal(surface.thresholds, single.thresholds)
+    assert [single.decide(s) for s in score[:50]] == single.predict(score[:50]).tolist()
     assert single.predict(score).sum() == surface.predict(score, np.full(600, 3.0)).sum()
 
 
@@ -425,6 +426,31 @@ def test_json_file_and_damage(tmp_path, small_hold_out):
             DecisionSurface.from_json(damage)
 
 
+def test_json_is_enough_to_decide_elsewhere(small_hold_out):
+    score, uncertainty, y = small_hold_out(4, 1500)
+    uncertainty[::7] = np.nan
+    surface = fit_decision_surface(
+        score, uncertainty, y, min_precision=0.6, missing="level", abstain=True
+    )
+    document = json.loads(surface.to_json())
+
+    def decide(s, u):  # what the module's text tells, with nothing but the document
+        region = sum(edge <= s for edge in document["score_edges"])
+        edges = document["level_edges"][region]
+        if math.isnan(u):
+            level = len(document["thresholds"]) - 1
+        else:
+            level = sum(edge is not None and edge <= u for edge in edges)
+        threshold, floor = document["thresholds"][level], document["floors"][level]
+        if threshold is not None and s >= threshold:
+            return 1
+        return -1 if floor is not None and s >= floor else 0
+
+    expected = surface.predict(score, uncertainty).tolist()
+    assert [decide(s, u) for s, u in zip(score, uncertainty, strict=True)] == expected
+    assert {0, 1} <= set(expected)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -435,6 +461,7 @@ def test_json_file_and_damage(tmp_path, small_hold_out):
         ({"n_levels": 0}, "n_levels"),
         ({"n_levels": 2.5}, "n_levels"),
         ({"n_bins": 0}, "n_bins"),
+        ({"n_bins": 10**6}, "n_bins"),
         ({"binning": "both"}, "binning"),
         ({"ties": "split"}, "ties"),
         ({"missing": "zero"}, "missing"),
@@ -492,6 +519,8 @@ def test_predict_names_bad_values(small_hold_out):
         surface.predict([0.1, np.nan], [0.1, 0.1])
     with pytest.raises(DataError, match="uncertainty levels"):
         surface.predict([0.1])
+    with pytest.raises(DataError, match="uncertainty levels"):
+        surface.decide(0.1)
     assert surface.predict([np.inf, -np.inf], [0.1, 0.1]).tolist() == [1, 0]
     assert len(surface.predict([], [])) == 0
 

@@ -87,7 +87,11 @@ def _family(table: BinTable, index: NDArray[np.integer]) -> Candidates:
 
 
 def equal_bins(table: BinTable) -> bool:
-    """Whether all bins weigh the same, the lowest ones excepted: they hold the remainder."""
+    """Whether all bins weigh the same, the lowest ones excepted: they hold the remainder.
+
+    A boundary that calls a whole level positive is counted with a full bin too many or too few for
+    the remainder; it matters only where the target is near the base rate of the level.
+    """
     sizes = np.diff(table.mass, axis=1)[:, :-1]
     return sizes.size > 0 and bool(np.all(sizes == sizes.flat[0]))
 

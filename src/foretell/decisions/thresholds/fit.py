@@ -24,6 +24,7 @@ from foretell.decisions.thresholds.surface import Baseline, DecisionSurface, Gua
 from foretell.errors import ParameterError
 
 FEW_POSITIVES = 50
+MOST_BINS = 10_000
 
 
 class SurfaceWarning(UserWarning):
@@ -341,8 +342,8 @@ def make_plan(
             raise ParameterError(f"{name}={value!r}: choose one of {', '.join(known)}")
     if isinstance(n_levels, bool) or int(n_levels) != n_levels or n_levels < 1:
         raise ParameterError(f"n_levels={n_levels!r}: must be a whole number of at least 1")
-    if n_bins is not None and (int(n_bins) != n_bins or n_bins < 1):
-        raise ParameterError(f"n_bins={n_bins!r}: must be a whole number of at least 1")
+    if n_bins is not None and (int(n_bins) != n_bins or not 1 <= n_bins <= MOST_BINS):
+        raise ParameterError(f"n_bins={n_bins!r}: must be a whole number within [1, {MOST_BINS}]")
     notes: list[str] = []
 
     def warn(text: str) -> None:

@@ -36,12 +36,11 @@ def surface_figure(surface: DecisionSurface) -> go.Figure:
             f"<br>{cells['rows'][i]:g} rows, {cells['positives'][i]:g} positive<br>rate "
             f"{cells['rate'][i]:.3f} [{cells['rate_low'][i]:.3f}, {cells['rate_high'][i]:.3f}]"
         )
-    names = level_names(surface)
     figure = go.Figure(
         go.Heatmap(
             z=rate,
             x=np.arange(len(lows)),
-            y=names,
+            y=np.arange(surface.n_levels),
             text=hover,
             hovertemplate="%{text}<extra></extra>",
             zmin=0,
@@ -74,7 +73,11 @@ def surface_figure(surface: DecisionSurface) -> go.Figure:
             "tickvals": list(np.arange(0, len(lows), step)),
             "ticktext": [f"{low:.3g}" for low in lows[::step]],
         },
-        yaxis={"title": {"text": "uncertainty"}},
+        yaxis={
+            "title": {"text": "uncertainty"},
+            "tickvals": list(range(surface.n_levels)),
+            "ticktext": level_names(surface),
+        },
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
         margin={"l": 56, "r": 12, "t": 12, "b": 44},
         height=340,

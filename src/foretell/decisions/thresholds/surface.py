@@ -263,15 +263,18 @@ class DecisionSurface:
         self._count_clipped(int(clipped))
         return decisions
 
-    def decide(self, score: float, uncertainty: float) -> int:
+    def decide(self, score: float, uncertainty: float | None = None) -> int:
         """The decision of one pair, in about a microsecond: 1, 0 or -1.
+
+        ``uncertainty`` may be left out where there is one level.
 
         Raises:
             DataError: a NaN score, or a NaN uncertainty and no level for it.
         """
         live = self._live
-        if uncertainty != uncertainty or score != score:
-            return int(self.predict([score], [uncertainty])[0])
+        if uncertainty is None or uncertainty != uncertainty or score != score:
+            given = None if uncertainty is None else [uncertainty]
+            return int(self.predict([score], given)[0])
         edges = live["level_edges"][bisect_right(live["score_edges"], score)]
         threshold, floor = live["rules"][bisect_right(edges, uncertainty)]
         low, high = self.uncertainty_range
