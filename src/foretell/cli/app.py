@@ -15,6 +15,7 @@ from rich.table import Table
 
 from foretell import __version__
 from foretell.cli import data as data_commands
+from foretell.cli import feedback as feedback_commands
 from foretell.cli.console import cell, number, reporting, stderr, stdout, stop, tell
 from foretell.errors import ForetellError
 
@@ -25,6 +26,7 @@ app = typer.Typer(
     help="Turns a history of events into decisions people can trust.",
 )
 app.add_typer(data_commands.app, name="data")
+app.add_typer(feedback_commands.app, name="feedback")
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="folder of a run")]
 
@@ -223,5 +225,5 @@ def _show(record: Mapping[str, Any]) -> None:
         for row in board:
             scores = record["metrics"][row["model"]][protocol]
             cells = [cell(scores.get(name)) for name in columns]
-            table.add_row(str(row["rank"]), row["model"], *cells)
+            table.add_row(cell(row["rank"]), row["model"], *cells)
         stdout.print(table)

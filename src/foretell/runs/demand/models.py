@@ -72,10 +72,12 @@ def make_model(name: str, kind: str, parameters: Mapping[str, Any], **own: Any) 
         given["n_jobs"] = own["threads"]
     if "alias" in accepted:
         given["alias"] = name
+    own_class: Any = model
+    hints = hints_of(own_class)
     for key, value in parameters.items():
         switched_off = value is False and not isinstance(accepted[key].default, bool)
         given[key] = None if switched_off else value
-        check_type(f"models.{name}.{key}", hints_of(MODELS[kind]).get(key), given[key])
+        check_type(f"models.{name}.{key}", hints.get(key), given[key])
     try:
         defaults = {key: parameter.default for key, parameter in accepted.items()}
         return model(**model._from_parameters({**defaults, **given}))
