@@ -120,7 +120,11 @@ def one_hot_logistic(C: float = 0.3) -> Any:
 
 
 def movielens_providers(threads: int | None = None) -> dict[str, MakeProvider]:
-    """All four on user and film: logistic regression on one-hot codes, networks on embeddings."""
+    """All four on user and film: logistic regression on one-hot codes, networks on embeddings.
+
+    A penalty shrinks the scores of rarely seen codes, so that they already say what uncertainty
+    would; ``laplace_unshrunk`` has next to none, and the logit's standard deviation.
+    """
     networks = network_providers((0, 1), threads=threads)
     return {
         "ensemble": lambda seed: EnsembleUncertainty(
@@ -128,6 +132,9 @@ def movielens_providers(threads: int | None = None) -> dict[str, MakeProvider]:
         ),
         "mc_dropout": networks["mc_dropout"],
         "laplace": lambda seed: LaplaceUncertainty(one_hot_logistic()),
+        "laplace_unshrunk": lambda seed: LaplaceUncertainty(
+            one_hot_logistic(C=10.0), uncertainty="logit_std"
+        ),
         "posterior_network": networks["posterior_network"],
     }
 

@@ -65,9 +65,10 @@ class ThresholdStudy:
             Clopper-Pearson.
         matched: recalls where rules have the same precision **on the test rows**, found by sweeping
             the target: ``data, provider, seed, method, precision, single_recall, recall,
-            difference, difference_low, difference_high``; a recall is the mean over the rules whose
-            test precision lies within the tolerance, null where there is none; intervals of the
-            difference are percentiles of a paired bootstrap of the test rows.
+            difference, difference_low, difference_high``; a recall is that of the loosest rule with
+            this test precision, linear between neighbouring rules of the sweep, null where the
+            sweep does not pass it; intervals of the difference are percentiles of a paired
+            bootstrap of the test rows.
         reliability: rates of positives on the test rows by third of the uncertainty inside bins of
             the score: ``data, provider, seed, score_low, score_high, rows, rate_low_uncertainty,
             rate_middle, rate_high_uncertainty``.
@@ -147,7 +148,6 @@ def threshold_study(
     seeds: Sequence[int] = (0, 1, 2),
     n_levels: int = 4,
     surface_options: Mapping[str, Any] | None = None,
-    tolerance: float = 0.005,
     resamples: int = 300,
     confidence: float = 0.95,
     on_result: Callable[[str], None] | None = None,
@@ -166,7 +166,6 @@ def threshold_study(
         seeds: of splits and providers.
         n_levels: uncertainty levels.
         surface_options: ``n_bins``, ``binning``, ``monotone_levels``.
-        tolerance: of matched precisions.
         resamples: of the bootstrap.
         confidence: of all intervals.
         on_result: called with a line for each provider and seed.
@@ -191,7 +190,7 @@ def threshold_study(
             rows["quality"].append({**keys, **_quality(tested.score, parts.test[1])})
             rows["reliability"] += case.reliability()
             rows["deployed"] += case.deployed(["single", *methods], min_precisions)
-            matched = case.matched(methods, min_precisions, tolerance, resamples, seed)
+            matched = case.matched(methods, min_precisions, resamples, seed)
             rows["matched"] += matched
             if on_result is not None:
                 auc = rows["quality"][-1]["auc"]
@@ -247,7 +246,6 @@ class _Case:
         self,
         methods: Sequence[Any],
         targets: Sequence[float],
-        tolerance: float,
         resamples: int,
         seed: int,
     ) -> list[dict[str, Any]]:
@@ -267,9 +265,9 @@ class _Case:
             mine = _moments(curve, self.test_label, weights)
             ours = _moments(curve, self.test_label, np.ones((1, len(self.test_label)), np.float32))
             for target in targets:
-                base = _recall_at(*at_once, target, tolerance)[0]
-                recall = _recall_at(*ours, target, tolerance)[0]
-                both = _recall_at(*mine, target, tolerance) - _recall_at(*drawn, target, tolerance)
+                base = _recall_at(*at_once, target)[0]
+                recall = _recall_at(*ours, target)[0]
+                both = _recall_at(*mine, target) - _recall_at(*drawn, target)
                 both = both[~np.isnan(both)]
                 low, high = (
                     np.quantile(both, [tail, 1 - tail]) if len(both) >= 20 else (np.nan, np.nan)
@@ -343,13 +341,21 @@ def _moments(
 
 
 def _recall_at(
-    precision: NDArray[np.float64], recall: NDArray[np.float64], target: float, tolerance: float
+    precision: NDArray[np.float64], recall: NDArray[np.float64], target: float
 ) -> NDArray[np.float64]:
-    """Mean recall ``(R,)`` of the rules within ``tolerance`` of a precision; NaN without any."""
-    near = np.abs(precision - target) <= tolerance
-    count = near.sum(axis=1)
-    total = np.where(near, recall, 0.0).sum(axis=1)
-    return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
+    """Recall ``(R,)`` of the loosest rule of a precision; NaN where no two rules bracket it.
+
+    Between neighbouring rules of the sweep ``(R, F)`` recall is linear in precision.
+    """
+    gap = precision - target
+    first, second = gap[:, :-1], gap[:, 1:]
+    crossing = (first >= 0) & (second < 0)  # NaN, where nothing is called, is no crossing
+    last = crossing.shape[1] - 1 - np.argmax(crossing[:, ::-1], axis=1)
+    rows = np.arange(len(precision))
+    high, low = first[rows, last], second[rows, last]
+    share = high / np.where(crossing[rows, last], high - low, 1.0)
+    found = recall[rows, last] + share * (recall[rows, last + 1] - recall[rows, last])
+    return np.where(crossing.any(axis=1), found, np.nan)
 
 
 def _interval(hits: int, n: int, confidence: float) -> tuple[float | None, ...]:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.ensemble import BaggingClassifier
 from sklearn.linear_model import LogisticRegression
 
@@ -101,7 +102,7 @@ def from_learner(
     )
 
 
-class LearnerClassifier:
+class LearnerClassifier(ClassifierMixin, BaseEstimator):
     """A bare learner as a fitted classifier of the classes 0 and 1.
 
     Args:
@@ -117,18 +118,18 @@ class LearnerClassifier:
         batch: Callable[[Any], Batch],
         probability: Callable[[Any], Any] | None = None,
     ) -> None:
-        self.learner_, self.batch, self.probability = learner, batch, probability
+        self.learner, self.batch, self.probability = learner, batch, probability
         self.classes_ = np.array([0, 1])
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Probabilities ``(n, 2)``."""
-        training = self.learner_.training
-        self.learner_.eval()
+        training = self.learner.training
+        self.learner.eval()
         try:
             with torch.inference_mode():
-                output = self.learner_(self.batch(X))
+                output = self.learner(self.batch(X))
         finally:
-            self.learner_.train(training)
+            self.learner.train(training)
         positive = np.asarray(self._positive(output), np.float64).reshape(-1)
         return np.column_stack([1.0 - positive, positive])
 
@@ -142,7 +143,7 @@ class LearnerClassifier:
         if logit is not None:
             return torch.sigmoid(logit.double())
         raise ParameterError(
-            f"{type(self.learner_).__name__} predicts {type(output).__name__}: give probability=, "
+            f"{type(self.learner).__name__} predicts {type(output).__name__}: give probability=, "
             "which turns that into probabilities (B,) of the event"
         )
 

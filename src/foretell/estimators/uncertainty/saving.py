@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,9 @@ def save_estimator(estimator: Any, folder: str | Path) -> None:
         arrays = {"coef": estimator.coef_, "intercept": np.atleast_1d(estimator.intercept_)}
         config = {"classes": classes_to_json(estimator.classes_)}
     elif type(estimator) is HistGradientBoostingClassifier:
-        BoostedTrees.from_sklearn(estimator).save(folder / "trees")
+        numbered = copy.copy(estimator)
+        numbered.classes_ = np.array([0, 1])
+        BoostedTrees.from_sklearn(numbered).save(folder / "trees")
         config = {"classes": classes_to_json(estimator.classes_)}
     elif isinstance(estimator, EnsembleUncertainty | FittedEnsemble):
         if isinstance(estimator, EnsembleUncertainty):

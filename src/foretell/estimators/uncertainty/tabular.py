@@ -43,7 +43,8 @@ class TabularClassifier(ClassifierMixin, BaseEstimator):
         validation_fraction: share of the rows, drawn class by class, on which the best weights
             are chosen; 0 for none. Tables below 200 rows are never split.
         patience: validations, one an epoch, without a better score after which training stops;
-            None to go on.
+            None to go on. The learning rate rises over the first third of the training: a small
+            patience may stop it before it has begun.
         categorical_features: numbers or names of columns that hold codes 0, 1, 2, ... and are
             embedded; a code unknown to the fit counts as 0.
         embedding_size: width of each embedding.
@@ -60,13 +61,13 @@ class TabularClassifier(ClassifierMixin, BaseEstimator):
         self,
         *,
         hidden_sizes: Sequence[int] = (64, 64),
-        epochs: int = 30,
+        epochs: int = 20,
         min_steps: int = 300,
         batch_size: int = 256,
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-4,
         validation_fraction: float = 0.1,
-        patience: int | None = 5,
+        patience: int | None = None,
         categorical_features: Sequence[int | str] | None = None,
         embedding_size: int = 8,
         random_state: Any = None,
@@ -189,7 +190,9 @@ class TabularClassifier(ClassifierMixin, BaseEstimator):
         """
         config, arrays = load_artefact(folder, cls.__name__)
         try:
-            model = cls(**config["parameters"])
+            parameters = config["parameters"]
+            parameters["hidden_sizes"] = tuple(parameters["hidden_sizes"])
+            model = cls(**parameters)
             model.classes_ = classes_from_json(config["classes"])
             model.n_features_in_ = config["n_features"]
             if config["names"]:
@@ -200,6 +203,8 @@ class TabularClassifier(ClassifierMixin, BaseEstimator):
             with torch.device("meta"):
                 expected = model._make_learner().state_dict()
             for name, tensor in expected.items():
+                if arrays[name].size == 1:  # single numbers are kept as one of a row
+                    arrays[name] = arrays[name].reshape(tuple(tensor.shape))
                 if arrays[name].shape != tuple(tensor.shape):
                     raise ValueError(f"{name} has shape {arrays[name].shape}")
             with torch.random.fork_rng(devices=[]):
