@@ -12,13 +12,21 @@ from numpy.typing import ArrayLike, NDArray
 
 from foretell.decisions.thresholds.binning import BINNINGS, Binning, Partition
 from foretell.decisions.thresholds.build import assemble, baseline, level_figures
-from foretell.decisions.thresholds.candidates import NEVER, Goals, LevelCurves
+from foretell.decisions.thresholds.candidates import NEVER, Goals
 from foretell.decisions.thresholds.guarantee import Tested, learn_then_test
 from foretell.decisions.thresholds.holdout import HoldOut, hold_out
+from foretell.decisions.thresholds.intervals import clopper_pearson, effective_counts
 from foretell.decisions.thresholds.isotonic import mist
 from foretell.decisions.thresholds.milp import solve
 from foretell.decisions.thresholds.prior_shift import class_weights
-from foretell.decisions.thresholds.proposal import DEFAULT_BINS, METHODS, Method, Plan, propose
+from foretell.decisions.thresholds.proposal import (
+    DEFAULT_BINS,
+    METHODS,
+    Method,
+    Plan,
+    Proposal,
+    propose,
+)
 from foretell.decisions.thresholds.side_constraints import SegmentConstraints
 from foretell.decisions.thresholds.surface import Baseline, DecisionSurface, Guarantee
 from foretell.errors import ParameterError
@@ -99,8 +107,9 @@ def fit_decision_surface(
         n_walks: starting points of the test, which share ``delta``.
         split: share of the hold-out that finds surfaces; the rest tests them.
         abstain: predict -1 where precision is in doubt. Without guarantee: in levels whose
-            Clopper-Pearson interval straddles the target (levels surely below it are not called).
-            With guarantee: between the guaranteed surface and the one without guarantee.
+            Clopper-Pearson interval straddles the target, below the scores down to which it lies
+            above; levels surely below the target are not called there. With guarantee: between
+            the guaranteed surface and the one without guarantee.
         ties: for "ew_dp": "merge" keeps tied rows in one bin, "jitter" splits them over bins for
             the programme; deployed thresholds take a tie whole, and are judged as deployed.
         missing: NaN uncertainties are an "error" or get a "level" of their own.
@@ -165,7 +174,9 @@ def fit_decision_surface(
         thresholds[[len(s) == 0 for s in proposal.curves.scores]] = NEVER
     floors = None
     if abstain and thresholds is not None:
-        thresholds, floors = _abstaining(proposal.curves, thresholds, goals, confidence)
+        thresholds, floors = _abstaining(proposal, thresholds, goals, confidence)
+        if not np.isfinite(thresholds).any():
+            found.notes += ("no call is surely precise enough: all are left to somebody else",)
     return found.surface(
         proposal.partition, thresholds, floors, rows, best, baseline(rows, goals, confidence)
     )
@@ -232,15 +243,34 @@ def _guaranteed(found: _Found, tested: Tested, abstain: bool) -> DecisionSurface
 
 
 def _abstaining(
-    curves: LevelCurves, thresholds: NDArray[np.float64], goals: Goals, confidence: float
+    proposal: Proposal, thresholds: NDArray[np.float64], goals: Goals, confidence: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Thresholds of the levels surely above the target; floors also of those in doubt."""
+    """Thresholds above which each level is surely precise enough; floors where doubt begins.
+
+    In a level whose interval straddles the target only the top of its scores is called, down to
+    where the interval of all rows above still lies above the target; the rest is left to somebody
+    else, or not called where the level is surely below the target. What is called has the target
+    precision in every level, so it has it altogether.
+    """
+    curves, blocks = proposal.curves, proposal.blocks
     figures = level_figures(curves, thresholds, goals, confidence)
-    if goals.min_precision is None:
-        raise ParameterError("abstain=True needs min_precision")
-    sure = figures["precision_low"] >= goals.min_precision
-    doubtful = ~sure & (figures["precision_high"] >= goals.min_precision)
-    return np.where(sure, thresholds, NEVER), np.where(sure | doubtful, thresholds, NEVER)
+    target = float(goals.min_precision or 0.0)
+    sure, floors = np.full(len(thresholds), NEVER), thresholds.copy()
+    for k, threshold in enumerate(thresholds):
+        cuts = np.append(blocks.start[k][blocks.start[k] > threshold], threshold)
+        first = curves.at(k, cuts)
+        low, _ = clopper_pearson(
+            *effective_counts(
+                curves.hits[k][first], curves.mass[k][first], curves.squares[k][first]
+            ),
+            confidence,
+        )
+        enough = np.flatnonzero(goals.shifted(low) >= target)
+        if len(enough) and threshold < NEVER:
+            sure[k] = cuts[enough].min()
+        if figures["precision_high"][k] < target:
+            floors[k] = sure[k]
+    return sure, floors
 
 
 def _target(
