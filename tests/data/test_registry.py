@@ -107,3 +107,9 @@ def test_where_data_are_looked_for(tmp_path, monkeypatch):
 def test_sets_without_a_loader_cannot_be_loaded(home):
     with pytest.raises(ParameterError, match="has no loader"):
         registry.load("ag_news")
+
+
+def test_a_set_of_another_form_is_refused_with_those_that_fit(home):
+    with pytest.raises(ParameterError, match="'adult' is read as a table, not as a panel") as e:
+        registry.load("adult", form="panel")
+    assert "m4" in str(e.value) and "hotel_bookings" not in str(e.value)

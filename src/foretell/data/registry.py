@@ -37,6 +37,9 @@ SHORT_NAMES = {
 """Names that recipes use for short."""
 
 
+_FORMS = {"panel": "a panel of series", "events": "an event log", "table": "a table"}
+
+
 @dataclass(frozen=True)
 class ExpectedFile:
     """A file of a data set; size and hash are None where any copy will do."""
@@ -190,21 +193,27 @@ def check(name: str) -> list[FileCheck]:
     return [_checked(folder, expected) for expected in find(name).files]
 
 
-def load(name: str, /, **arguments: Any) -> Any:
+def load(name: str, /, *, form: str | None = None, **arguments: Any) -> Any:
     """The data set as a panel, an event log or a table (see its ``form``), through its loader.
 
     Args:
         name: of a data set with a loader.
+        form: the form that is needed, ``"panel"``, ``"events"`` or ``"table"``; any where None.
         **arguments: of the loader.
 
     Raises:
         DataError: the set is not known or not here.
-        ParameterError: it has no loader.
+        ParameterError: it has no loader, or another form.
     """
     entry = find(name)
     if entry.loader is None:
         with_loader = ", ".join(e.name for e in known().values() if e.loader)
         raise ParameterError(f"{name!r} has no loader; those that have one: {with_loader}")
+    if form is not None and entry.form != form:
+        others = ", ".join(e.name for e in known().values() if e.loader and e.form == form)
+        raise ParameterError(
+            f"{name!r} is read as {_FORMS[entry.form]}, not as {_FORMS[form]}; as such are: {others}"
+        )
     module, _, function = entry.loader.partition(":")
     return getattr(importlib.import_module(module), function)(path(name), **arguments)
 

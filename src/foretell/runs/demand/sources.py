@@ -46,7 +46,7 @@ def load_panel(data: DataSection, *, seed: int = 0) -> Panel:
         panel = simulate(**options)[0]
     elif is_public(name):
         _check_options(name, data, loader_options(name))
-        panel = registry.load(name, **data.options)
+        panel = registry.load(name, form="panel", **data.options)
     else:
         panel = _read(data)
     if data.limit is not None:
