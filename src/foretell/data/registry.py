@@ -212,7 +212,7 @@ def load(name: str, /, *, form: str | None = None, **arguments: Any) -> Any:
     if form is not None and entry.form != form:
         others = ", ".join(e.name for e in known().values() if e.loader and e.form == form)
         raise ParameterError(
-            f"{name!r} is read as {_FORMS[entry.form]}, not as {_FORMS[form]}; as such are: {others}"
+            f"{name!r} is read as {_FORMS[entry.form]}, not as {_FORMS[form]}; so are: {others}"
         )
     module, _, function = entry.loader.partition(":")
     return getattr(importlib.import_module(module), function)(path(name), **arguments)
