@@ -56,9 +56,18 @@ class PrivateTraining(Strategy):
         secure_mode: noise and draws from the operating system's randomness; such a run cannot be
             repeated.
 
+    Attributes:
+        sensitivity: how far one record can move the sum, in units of C.
+        adjacency: which data sets the guarantee speaks of.
+        unit: what one record is.
+
     Raises:
         ParameterError: values out of range.
     """
+
+    sensitivity: float = 1.0
+    adjacency: str = "add_remove_example"
+    unit: str = "example"
 
     def __init__(
         self,
@@ -141,15 +150,18 @@ class PrivateTraining(Strategy):
                 NoisySteps(self.sample_rate, self.noise_decay**epoch, steps)
                 for epoch, steps in self._epochs(context.max_steps).items()
             ]
-            self.first_noise = noise_for(
+            self.first_noise = self.sensitivity * noise_for(
                 self.target_epsilon, self.delta, plan, accountant=self.accountant
             )
         self.bound.gradient_multiplier(self._noise(0))
 
     def draw(self, context: Context) -> np.ndarray:
         """Every example with chance q by itself."""
-        rng = context.rng if not self.noise.secure else np.random.default_rng(secrets.randbits(128))
-        return np.flatnonzero(rng.random(self.examples) < self.sample_rate)
+        return np.flatnonzero(self._rng(context).random(self.examples) < self.sample_rate)
+
+    def _rng(self, context: Context) -> np.random.Generator:
+        secure = self.noise.secure
+        return np.random.default_rng(secrets.randbits(128)) if secure else context.rng
 
     def gradient(self, batches: Iterable[Batch], context: Context) -> Gradient:
         """The clipped sum of the step's examples and noise, over the expected batch size."""
@@ -175,11 +187,15 @@ class PrivateTraining(Strategy):
         for parameter in context.parameters.values():
             parameter.grad = sums[parameter] / self.expected_batch_size
         (loss,) = context.sum_gradients(loss)
-        _add_penalties(context)
+        add_penalties(context)
         self.bound.follow(self.noise, context.device)
+        self._count(context)
+        return Gradient(loss / self.expected_batch_size, float(self.expected_batch_size))
+
+    def _count(self, context: Context) -> None:
+        """Enters a step into the books."""
         epoch = context.step // self._steps_of_epoch
         self._made[epoch] = self._made.get(epoch, 0) + 1
-        return Gradient(loss / self.expected_batch_size, float(self.expected_batch_size))
 
     def _epochs(self, steps: int) -> dict[int, int]:
         """Pass over the data -> its steps; one entry where the noise does not change."""
@@ -197,7 +213,7 @@ class PrivateTraining(Strategy):
         """The steps that were made, by their noise."""
         kinds: dict[float, int] = {}
         for epoch, steps in sorted(self._made.items()):
-            noise = self._noise(epoch * self._steps_of_epoch)
+            noise = self._noise(epoch * self._steps_of_epoch) / self.sensitivity
             kinds[noise] = kinds.get(noise, 0) + steps
         return [NoisySteps(self.sample_rate, noise, steps) for noise, steps in kinds.items()]
 
@@ -217,24 +233,28 @@ class PrivateTraining(Strategy):
         assumptions = [
             "the number of examples, the expected batch size and all hyper-parameters are public",
             "only the weights are published: logged losses and validation scores are not covered",
-            "one person's data are one example; an example that occurs k times has k records",
+            f"one person's data are one {self.unit}; what occurs k times has k records",
         ]
         if not self.noise.secure:
             assumptions.append("the seed is secret and the generator is as good as random")
         return PrivacyStatement(
             epsilon=epsilon(steps, delta, accountant=self.accountant),
             delta=delta,
-            adjacency="add_remove_example",
-            unit="example",
+            adjacency=self.adjacency,
+            unit=self.unit,
             sampling=f"poisson({self.sample_rate:.6g})",
             accountant=self.accountant,
-            clipping=f"{self.clipper.clipping}, bound {self.max_grad_norm}",
-            sensitivity_factor=1.0,
+            clipping=f"{self._way()}, bound {self.max_grad_norm}",
+            sensitivity_factor=self.sensitivity,
             noise_multipliers=tuple(kind.noise_multiplier for kind in steps),
             steps=tuple(kind.steps for kind in steps),
             assumptions=tuple(assumptions),
             dp_event=repr(dp_event(steps)) if steps else "none",
         )
+
+    def _way(self) -> str:
+        """How statements call the clipping."""
+        return self.clipper.clipping
 
     def state_dict(self) -> dict[str, Any]:
         """Steps made, the bound and the noise, for an exact resume."""
@@ -267,7 +287,7 @@ class PrivateTraining(Strategy):
         }
 
 
-def _add_penalties(context: Context) -> None:
+def add_penalties(context: Context) -> None:
     """Penalties on parameters alone need neither clipping nor noise."""
     parameters = list(context.parameters.values())
     for strategy in context.strategies:
