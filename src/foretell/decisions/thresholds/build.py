@@ -10,15 +10,11 @@ from numpy.typing import NDArray
 
 from foretell.decisions.thresholds.binning import Partition, score_edges
 from foretell.decisions.thresholds.candidates import NEVER, Goals, LevelCurves
+from foretell.decisions.thresholds.figures import Achieved, Baseline, Guarantee
 from foretell.decisions.thresholds.holdout import HoldOut
 from foretell.decisions.thresholds.intervals import clopper_pearson, effective_counts
 from foretell.decisions.thresholds.isotonic import IsotonicLevels, single_threshold
-from foretell.decisions.thresholds.surface import (
-    Achieved,
-    Baseline,
-    DecisionSurface,
-    Guarantee,
-)
+from foretell.decisions.thresholds.surface import DecisionSurface
 
 PICTURE_BINS = 24
 

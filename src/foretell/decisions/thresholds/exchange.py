@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foretell.decisions.thresholds.binning import Partition
-from foretell.decisions.thresholds.surface import Achieved, Baseline, DecisionSurface, Guarantee
+from foretell.decisions.thresholds.figures import Achieved, Baseline, Guarantee
+from foretell.decisions.thresholds.surface import DecisionSurface
 from foretell.errors import ArtefactError
 
 FORMAT = "foretell.decision_surface"

@@ -12,9 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 from foretell.decisions.thresholds.binning import Binning
 from foretell.decisions.thresholds.build import assemble, baseline
 from foretell.decisions.thresholds.candidates import Candidates, Goals, LevelCurves
-from foretell.decisions.thresholds.fit import make_plan
 from foretell.decisions.thresholds.holdout import HoldOut, hold_out
 from foretell.decisions.thresholds.intervals import clopper_pearson
+from foretell.decisions.thresholds.planning import make_plan
 from foretell.decisions.thresholds.proposal import Plan, Proposal, propose
 from foretell.decisions.thresholds.surface import DecisionSurface
 from foretell.errors import ParameterError

@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foretell.decisions.thresholds.candidates import Candidates, Goals, LevelCurves
+from foretell.decisions.thresholds.figures import Guarantee
 from foretell.decisions.thresholds.holdout import HoldOut
 from foretell.decisions.thresholds.intervals import binomial_tail
 from foretell.decisions.thresholds.proposal import Plan, Proposal, propose
-from foretell.decisions.thresholds.surface import Guarantee
 
 STEP = 0.02
 """Size of a step of the refined family, as a share of what the plain surface calls."""

@@ -10,8 +10,9 @@ from numpy.typing import ArrayLike
 
 from foretell.decisions.thresholds.build import level_figures, overall
 from foretell.decisions.thresholds.candidates import Goals, LevelCurves
+from foretell.decisions.thresholds.figures import Achieved
 from foretell.decisions.thresholds.holdout import check_labels, check_weights, numbers
-from foretell.decisions.thresholds.surface import Achieved, DecisionSurface
+from foretell.decisions.thresholds.surface import DecisionSurface
 
 
 @dataclass(frozen=True, eq=False)
