@@ -100,7 +100,7 @@ class ShiftNet(Auxiliary):
     """
 
     name = "shift"
-    extra = 1
+    extra = 2
 
     def __init__(self, setting: Setting, ages: tuple[float, ...]) -> None:
         self.setting, self.ages = setting, ages
@@ -129,14 +129,13 @@ class ShiftNet(Auxiliary):
             shift.rows[useful],
             target[useful, :heads].astype(np.float32),
             known[useful, :heads].astype(np.float32),
-            shift.elapsed[useful, None].astype(np.float32),
+            _age_inputs(shift.elapsed[useful]),
         )
 
     def inputs(self, rows: Emission) -> NDArray[np.float32]:
-        """The age of each row, in windows."""
+        """The age of each row."""
         _, times, _ = _known(rows)
-        age = np.minimum((rows.time - times) / self.setting.window, 1.0)
-        return age[:, None].astype(np.float32)
+        return _age_inputs((rows.time - times) / self.setting.window)
 
     def columns(self, probabilities: Tensor) -> Columns:
         """``seen_by_age`` and, unless in mode ``self``, ``stays_negative``."""
@@ -156,6 +155,12 @@ class FSIW(_Aged):
     def auxiliaries(self) -> tuple[Auxiliary, ...]:
         """The nets of the two weights."""
         return (ShiftNet(self.setting, self.all_ages),)
+
+    def columns(self, rows: Emission) -> Columns:
+        """With ``final``, which rows have reached the end of their window."""
+        entities = rows.log.select(np.unique(rows.entity))
+        final = rows.time >= entities.deadlines[_inverse(rows)]
+        return {**super().columns(rows), "final": torch.from_numpy(final)}
 
     def strategies(self) -> tuple[Strategy, ...]:
         """Its weights."""
@@ -288,6 +293,16 @@ def _known(rows: Emission) -> tuple[EventLog, NDArray[np.float64], NDArray[np.fl
 
 def _inverse(rows: Emission) -> NDArray[np.int64]:
     return np.unique(rows.entity, return_inverse=True)[1]
+
+
+def _age_inputs(age: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Ages in windows as inputs of a net ``(m, 2)``, of about unit scale.
+
+    Delays are skewed: what happens in the first hundredth of the window needs a scale of its own.
+    """
+    share = np.clip(age, 0.0, 1.0)
+    early = (np.log(share + 0.01) + 1.5) / 1.5
+    return np.stack([2 * share - 1, early], 1).astype(np.float32)
 
 
 def _elapsed(elapsed: NDArray[np.float64], window: float) -> Tensor:

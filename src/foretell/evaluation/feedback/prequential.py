@@ -70,6 +70,7 @@ def prequential(
     seeds: Iterable[int] = (0,),
     stream: str = "stream",
     keep_predictions: bool = False,
+    catch_up: bool = False,
 ) -> PrequentialResult:
     """Plays a log back and scores classifiers on what they could have known.
 
@@ -86,6 +87,9 @@ def prequential(
         seeds: each classifier is run once with each as its ``random_state``.
         stream: what to call this log in the table.
         keep_predictions: whether to keep every prediction.
+        catch_up: whether classifiers go on, before the first bucket, with the rows that entities
+            whose windows are still open have emitted by then, as a system in use would
+            (``fit_history(..., catch_up=True)``). The published comparisons do without.
 
     Returns:
         The table, its summary and intervals. See Gama, Sebastião & Rodrigues 2013 for prequential
@@ -98,7 +102,7 @@ def prequential(
     named = dict(classifiers) if isinstance(classifiers, Mapping) else {"model": classifiers}
     named = {**_references(named, references), **named}
     origin, last = log.moment(start, "start"), log.moment(end, "end")
-    play = _Play.prepare(log, origin, last, log.duration(bucket, "bucket"), truth)
+    play = _Play.prepare(log, origin, last, log.duration(bucket, "bucket"), truth, catch_up)
     table: list[dict[str, Any]] = []
     bins: list[pl.DataFrame] = []
     seconds: list[dict[str, Any]] = []
@@ -144,6 +148,7 @@ class _Play:
     begins: NDArray[np.int64]
     label: NDArray[np.int8]
     truth: NDArray[np.float64] | None
+    catch_up: bool
 
     @classmethod
     def prepare(
@@ -153,6 +158,7 @@ class _Play:
         end: float,
         width: float,
         truth: ArrayLike | Callable[[EventLog], ArrayLike] | None,
+        catch_up: bool,
     ) -> _Play:
         """Checks the range and finds the entities of each bucket (from, to]."""
         if not width > 0:
@@ -181,14 +187,19 @@ class _Play:
                     f"truth must hold one probability for each of the {len(log)} entities, not "
                     f"shape {known.shape}"
                 )
-        return cls(log, edges, begins, log.label(), known)
+        return cls(log, edges, begins, log.label(), known, catch_up)
 
     def run(self, model: Any, *, updates: bool) -> _Run:
         """Plays all buckets to one classifier."""
         run = _Run()
         clock = time.perf_counter()
         origin = self.edges[0]
-        model.fit_history(self.log.until(origin), until=origin)
+        view = self.log.until(origin)
+        if not self.catch_up:
+            model.fit_history(view, until=origin)
+        else:
+            oracle = model.emission()["protocol"] == "oracle"
+            model.fit_history(self.log if oracle else view, until=origin, catch_up=True)
         spent = {"history": time.perf_counter() - clock, "update": 0.0, "predict": 0.0}
         for since, until, begin, stop in zip(
             self.edges[:-1], self.edges[1:], self.begins[:-1], self.begins[1:], strict=True

@@ -115,7 +115,7 @@ class FeedbackShiftWeighting(FeedbackWeighting):
     Batch keys: ``seen_by_age`` ``(B,)``, P(seen by this age | converts, x, age), and
     ``stays_negative`` ``(B,)``, P(does not convert | not seen by this age, x, age). Without the
     latter it follows from the former and the learner's own prediction:
-    ``(1 - p) / (1 - p + p (1 - seen))``.
+    ``(1 - p) / (1 - p + p (1 - seen))``. Rows that are ``final`` ``(B,)`` weigh 1.
     """
 
     def __init__(self, *, clip: float = LEAST_OBSERVED) -> None:
@@ -131,5 +131,7 @@ class FeedbackShiftWeighting(FeedbackWeighting):
         else:
             p = clip_probability(probabilities[:, 1])
             stays = (1 - p) / (1 - p * seen)
+        if "final" in batch:
+            seen, stays = (torch.where(batch["final"], 1.0, each) for each in (seen, stays))
         weights = shift_weights(label, seen, stays, clip=self.least)
         return torch.stack([(1 - label) * weights, label * weights], 1)
