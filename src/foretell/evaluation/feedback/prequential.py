@@ -192,7 +192,7 @@ class _Play:
     def run(self, model: Any, *, updates: bool) -> _Run:
         """Plays all buckets to one classifier."""
         run = _Run()
-        clock = time.perf_counter()
+        clock = time.process_time()
         origin = self.edges[0]
         view = self.log.until(origin)
         if not self.catch_up:
@@ -200,17 +200,17 @@ class _Play:
         else:
             oracle = model.emission()["protocol"] == "oracle"
             model.fit_history(self.log if oracle else view, until=origin, catch_up=True)
-        spent = {"history": time.perf_counter() - clock, "update": 0.0, "predict": 0.0}
+        spent = {"history": time.process_time() - clock, "update": 0.0, "predict": 0.0}
         for since, until, begin, stop in zip(
             self.edges[:-1], self.edges[1:], self.begins[:-1], self.begins[1:], strict=True
         ):
-            clock = time.perf_counter()
+            clock = time.process_time()
             p = self._predict(model, int(begin), int(stop))
             run.probabilities.append(p)
-            middle = time.perf_counter()
+            middle = time.process_time()
             learned = self._update(model, float(since), float(until)) if updates else 0
             spent["predict"] += middle - clock
-            spent["update"] += time.perf_counter() - middle
+            spent["update"] += time.process_time() - middle
             y = self.label[begin:stop]
             run.bins += calibration_bins(y, p, CALIBRATION_BINS)
             run.rows.append(

@@ -31,7 +31,8 @@ class PrequentialResult:
             are null in buckets with one class only.
         bins: one row a method, stream, seed and bin of the predicted probability: ``n``,
             ``sum_p``, ``sum_y``.
-        seconds: time each method and seed took, split in ``history``, ``update`` and ``predict``.
+        seconds: processor time that each method and seed took: ``history``, ``update``,
+            ``predict``.
         predictions: one row a scored entity with ``id``, ``p`` and ``y``, if they were kept.
     """
 
