@@ -310,3 +310,32 @@ def test_scikit_learn_checks():
             DelayedFeedbackClassifier(hidden_sizes=(16,), learning_rate=1e-2),
             expected_failed_checks=expected,
         )
+
+
+def test_labels_that_are_taken_back_need_final_or_soft_labels():
+    rng = np.random.default_rng(0)
+    n = 800
+    t = np.sort(rng.uniform(0, 60, n))
+    hit = np.flatnonzero(rng.random(n) < 0.4)
+    bought = t[hit] + rng.exponential(3, len(hit))
+    outcomes = pl.concat([
+        pl.DataFrame({"id": hit, "t_outcome": bought})
+        .with_columns(pl.lit("conversion").alias("kind")),
+        pl.DataFrame({"id": hit[::3], "t_outcome": bought[::3] + 1.0})
+        .with_columns(pl.lit("refund").alias("kind")),
+    ])  # fmt: skip
+    entities = pl.DataFrame({"id": np.arange(n), "t": t, "x": rng.normal(size=n)})
+    log = EventLog.from_frames(entities, outcomes, attribution_window=10.0, revocation="refund")
+    with pytest.raises(ParameterError, match="refund"):
+        _classifier("esdfm").fit_history(log, 40.0)
+    for method in ("ulc", "wait"):
+        clf = _classifier(method).fit_history(log, 40.0)
+        rows = log.emit(**clf.emission(), since=40.0, until=60.0)
+        assert np.isfinite(clf.partial_fit(rows).predict_proba(log)).all()
+
+
+def test_arrays_and_logs_are_predicted_alike(log):
+    clf = _classifier("esdfm").fit_history(log, 72.0)
+    assert_array_equal(clf.predict_proba(log.matrix()), clf.predict_proba(log))
+    with pytest.raises((DataError, ValueError), match="features"):
+        clf.predict_proba(np.zeros((2, 3)))

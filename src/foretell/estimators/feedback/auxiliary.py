@@ -29,6 +29,8 @@ from foretell.training import TensorExamples, fit
 from foretell.training.online import CarriedOptimizer
 from foretell.training.weighting.delay import hazard_targets, interval_edges, survival
 
+CHUNK = 65_536
+"""Rows predicted at once."""
 ENOUGH = 20
 """Examples of the rarer outcome below which an event falls back to its pooled rate."""
 
@@ -210,8 +212,13 @@ class FittedAuxiliary:
 
     def probabilities(self, inputs: Columns) -> Tensor:
         """``(m, H)``."""
+        count = len(inputs["numbers"])
         with torch.inference_mode():
-            values = self.net(inputs).logits.sigmoid()
+            parts = [
+                self.net({k: v[i : i + CHUNK] for k, v in inputs.items()}).logits.sigmoid()
+                for i in range(0, max(count, 1), CHUNK)
+            ]
+            values = parts[0] if len(parts) == 1 else torch.cat(parts)
         fixed = torch.from_numpy(self.constant).to(values.dtype)
         return torch.where(fixed.isnan(), values, fixed).clone()
 

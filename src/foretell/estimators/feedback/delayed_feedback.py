@@ -30,6 +30,8 @@ from foretell.training.weighting import FeedbackWeighting
 
 LEAST_STEPS = 100
 """Steps of a pre-training at least: a small log is seen more often than ``epochs`` says."""
+FINAL = ("oracle", "wait", "ulc", "snapshot")
+"""Protocols that can do with labels that are taken back."""
 CHUNK = 65_536
 """Rows predicted at once."""
 CATCH_UP = 128
@@ -212,6 +214,8 @@ class DelayedFeedbackClassifier(ClassifierMixin, BaseEstimator):
                 f"the waiting time {setting.waiting_time:g} must be shorter than the attribution "
                 f"window {view.window:g}"
             )
+        if self.protocol not in FINAL:
+            view.require_monotone(f"method {self.method_name!r}")
         self.classes_ = np.array([0, 1])
         self._start(setting, view.matrix(), _categorical(view), view.feature_names)
         self._log_times(view)
