@@ -147,7 +147,8 @@ def _guarantee(
         f"was chosen on {round(given['selection_rows']):,} rows and tested on "
         f"{round(given['test_rows']):,} others: with a probability of at least "
         f"{percent(1 - given['delta'], 1).replace('.0%', '%')} its precision is {target} or more "
-        "on rows that come from where the hold-out came from. It says nothing of rows after a drift."
+        "on rows that come from where the hold-out came from. It says nothing of rows after a "
+        "drift."
     )
     if price is not None:
         sentence += (

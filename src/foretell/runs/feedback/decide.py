@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,13 +11,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from foretell.data.events import EventLog
-from foretell.decisions.thresholds import DecisionSurface, SurfaceWarning, fit_decision_surface
+from foretell.decisions.thresholds import DecisionSurface
 from foretell.errors import DataError
 from foretell.runs.feedback.jobs import require_final, rows_of, train
 from foretell.runs.feedback.recipe import DecisionSection, Recipe
+from foretell.runs.rules import Scored, choose_rules
 from foretell.runs.threads import limited_threads
-
-CHOSEN = "guaranteed"
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,33 +75,21 @@ def decide(recipe: Recipe, section: DecisionSection, log: EventLog, name: str) -
         score, spread = members(known.select(hold))
         later_score, later_spread = members(log.select(test))
     y, later_y = known.label()[hold], log.label()[test]
-    surfaces, notes = _surfaces(section, score, spread, y, recipe.seeds[0])
-    rules: dict[str, Any] = {}
+    rules = choose_rules(
+        section, Scored(score, spread, y), Scored(later_score, later_spread, later_y),
+        recipe.seeds[0],
+    )  # fmt: skip
     columns: dict[str, Any] = {
         "id": log.ids[test],
         "time": log.times[test],
         "score": later_score,
         "uncertainty": later_spread,
         "y": later_y,
+        **rules.decisions,
     }
-    for rule, (title, surface) in surfaces.items():
-        decided = surface.predict(later_score, later_spread)
-        columns[rule] = decided
-        rules[rule] = _rule(title, surface, rule == CHOSEN, later_score, later_spread, later_y)
-        rules[rule]["test"]["abstained"] = int((decided == -1).sum())
-    record = {
-        "model": name,
-        "min_precision": section.min_precision,
-        "delta": section.delta,
-        "members": section.members,
-        "rows": {"hold_out": len(hold), "test": len(test)},
-        "base_rate": {"hold_out": float(y.mean()), "test": float(later_y.mean())},
-        "rules": rules,
-        "notes": [*notes, *_drift(y, later_y), *_cautions(log, section)],
-    }
-    return Decision(
-        members, {k: surface for k, (_, surface) in surfaces.items()}, record, pl.DataFrame(columns)
-    )
+    record = {"model": name, "members": section.members, **rules.record}
+    record["notes"] = [*record["notes"], *_cautions(log, section)]
+    return Decision(members, rules.surfaces, record, pl.DataFrame(columns))
 
 
 def _members(recipe: Recipe, section: DecisionSection, log: EventLog, name: str) -> Members:
@@ -117,66 +103,6 @@ def _members(recipe: Recipe, section: DecisionSection, log: EventLog, name: str)
             kept = np.flatnonzero(rng.random(len(whole)) < section.share)
             models.append(train(recipe, name, snapshot, whole.select(kept), recipe.seeds[0] + i))
     return Members(tuple(models))
-
-
-def _surfaces(
-    section: DecisionSection,
-    score: NDArray[np.float64],
-    spread: NDArray[np.float64],
-    y: NDArray[np.int8],
-    seed: int,
-) -> tuple[dict[str, tuple[str, DecisionSurface]], list[str]]:
-    """The rule that is kept, the same without guarantee, and a single threshold."""
-    common: dict[str, Any] = {"min_precision": section.min_precision, "random_state": seed}
-    levels: dict[str, Any] = {**common, "method": section.method, "n_levels": section.n_levels}
-    asked = {
-        CHOSEN: (
-            "surface with guarantee",
-            {**levels, "guarantee": "ltt", "delta": section.delta, "abstain": section.abstain},
-        ),
-        "surface": ("surface without guarantee", levels),
-        "single": ("single threshold", {**common, "method": "single"}),
-    }
-    surfaces, notes = {}, []
-    for rule, (title, arguments) in asked.items():
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", SurfaceWarning)
-            surfaces[rule] = (title, fit_decision_surface(score, spread, y, **arguments))
-        notes += [f"{title}: {w.message}" for w in caught if w.category is SurfaceWarning]
-    return surfaces, list(dict.fromkeys(notes))
-
-
-def _rule(
-    title: str,
-    surface: DecisionSurface,
-    chosen: bool,
-    score: NDArray[np.float64],
-    spread: NDArray[np.float64],
-    y: NDArray[np.int8],
-) -> dict[str, Any]:
-    return {
-        "title": title,
-        "method": surface.method,
-        "chosen": chosen,
-        "feasible": surface.feasible_,
-        "guaranteed": surface.guarantee is not None,
-        "best_precision": surface.best_precision_,
-        "hold_out": asdict(surface.achieved),
-        "test": asdict(surface.report(score, spread, y).surface),
-        "guarantee": None if surface.guarantee is None else asdict(surface.guarantee),
-    }
-
-
-def _drift(y: NDArray[np.int8], later: NDArray[np.int8]) -> list[str]:
-    """A word where the later rows are plainly not what the hold-out was."""
-    a, b = float(y.mean()), float(later.mean())
-    error = np.sqrt(a * (1 - a) / len(y) + b * (1 - b) / len(later))
-    if error > 0 and abs(a - b) > 4 * error:
-        return [
-            f"the share of positives was {a:.3f} in the hold-out and is {b:.3f} in the test rows: "
-            "these are not exchangeable, so that the guarantee does not cover them"
-        ]
-    return []
 
 
 def _cautions(log: EventLog, section: DecisionSection) -> list[str]:

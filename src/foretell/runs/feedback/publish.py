@@ -13,6 +13,7 @@ from foretell.errors import ArtefactError
 from foretell.evaluation.report.feedback import FeedbackReport, write_feedback_report
 from foretell.runs.feedback.recipe import Recipe
 from foretell.runs.folder import RunFolder
+from foretell.runs.rules import surface_file
 
 
 def draw(folder: RunFolder, record: Mapping[str, Any]) -> Path:
@@ -22,10 +23,8 @@ def draw(folder: RunFolder, record: Mapping[str, Any]) -> Path:
         ArtefactError: a table or a surface of the run is damaged.
     """
     surfaces = {
-        rule: DecisionSurface.from_json(
-            folder.path / ("surface.json" if about["chosen"] else f"surface-{rule}.json")
-        )
-        for rule, about in ((record.get("decision") or {}).get("rules") or {}).items()
+        rule: DecisionSurface.from_json(folder.path / surface_file(rule))
+        for rule in (record.get("decision") or {}).get("rules") or {}
     }
     return write_feedback_report(
         folder.path / "report.html",

@@ -43,8 +43,8 @@ class FeedbackReport:
             calibration_ratio, ece``, each with ``_lower`` and ``_upper``, ``nll_sd, seeds,
             effective_share, fit_seconds``; ``leaderboard.<snapshot>`` rows ``rank, model,
             difference, lower, upper, relative, gap_closed`` against the baseline;
-            ``audit.<snapshot>`` ``delays`` (kind -> ``delay, share``), ``fake_negatives`` (``age, share, lower, upper,
-            rows``), ``visible_share, mean_visible, mean_final``; ``decision`` as in
+            ``audit.<snapshot>`` ``delays`` (kind -> ``delay, share``), ``fake_negatives`` (``age,
+            share, lower, upper, rows``), ``visible_share, mean_visible, mean_final``; ``decision`` as in
             :func:`foretell.evaluation.report.decisions.decision_section`; ``stream`` rows of
             ``PrequentialResult.summary``. Any of the last three may be missing.
         predictions: one row a model, snapshot, seed and test row: ``snapshot, model, seed, p, y``.
@@ -285,15 +285,17 @@ def labels_section(data: FeedbackReport) -> tuple[list[dict[str, Any]], dict[str
                 fake["age"], fake["share"], fake.get("lower"), fake.get("upper"), data.unit
             )
         )
-        halves = [f"{kind} {number(_reached(c, 0.5), 3)}" for kind, c in delays.items()]
-        late = [f"{kind} {number(_reached(c, 0.9), 3)}" for kind, c in delays.items()]
+        arrived = [
+            f"{kind}: half within {_reached(c, 0.5):.3g} {data.unit}, nine in ten within "
+            f"{_reached(c, 0.9):.3g}"
+            for kind, c in delays.items()
+        ]
         parts.append(
             {
                 "snapshot": snapshot,
                 "delays": f"delays-{i}",
                 "fakes": f"fakes-{i}",
-                "sentence": f"Half of them have come after {listing(halves)} {data.unit}, nine in "
-                f"ten after {listing(late)}.",
+                "sentence": f"{'; '.join(arrived).capitalize()}.",
                 "fake_sentence": _fake_sentence(fake, data.unit),
                 "facts": {
                     "rows trained on": f"{audit['rows']:,}",
@@ -546,10 +548,11 @@ def stream_section(
 def _smoothed(table: pl.DataFrame, metric: str, stretches: int = 60) -> pl.DataFrame:
     """Means over seeds and over stretches of time, weighted by rows."""
     start = table["start"]
-    width = max(float(start.max() - start.min()) / stretches, 1e-12)  # type: ignore[operator]
+    times = start.to_numpy()
+    width = max(float(np.ptp(times)) / stretches, 1e-12)
     kept = table.filter(pl.col(metric).is_not_null() & (pl.col("n") > 0))
     return (
-        kept.with_columns(((pl.col("start") - start.min()) // width).alias("stretch"))
+        kept.with_columns(((pl.col("start") - float(times.min())) // width).alias("stretch"))
         .group_by("method", "stretch", maintain_order=True)
         .agg(
             pl.col("start").min(),
