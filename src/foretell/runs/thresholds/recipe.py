@@ -11,6 +11,7 @@ from foretell.errors import RecipeError
 from foretell.runs.section import BaseRecipe, Name, Section, nearest
 
 Share = Annotated[float, Field(gt=0, lt=1)]
+Surface = Literal["mist", "ew_dp", "vw_dp"]
 Kind = Literal["ensemble", "mc_dropout", "laplace", "posterior_network", "given"]
 
 
@@ -48,9 +49,7 @@ class DecisionSection(Section):
     min_precision: Share = 0.7
     compare: list[Share] = Field(default_factory=lambda: [0.6, 0.7, 0.8], min_length=1)
     method: Literal["mist", "ew_dp", "vw_dp", "milp"] = "mist"
-    methods: list[Literal["mist", "ew_dp", "vw_dp"]] = Field(
-        default_factory=lambda: ["mist", "vw_dp"], min_length=1
-    )
+    methods: list[Surface] = Field(default=["mist", "vw_dp"], min_length=1)
     n_levels: int = Field(default=4, ge=1)
     delta: Share = 0.1
     abstain: bool = False

@@ -101,7 +101,11 @@ def describe(data: DataSection, parts: ThresholdData) -> dict[str, Any]:
     for X, y in (parts.train, parts.holdout, parts.test):
         digest.update(np.ascontiguousarray(np.asarray(X, np.float64)).tobytes())
         digest.update(np.ascontiguousarray(y, np.int8).tobytes())
-    return {"source": data.source, **parts.describe(), "fingerprint": digest.hexdigest()}
+    facts: dict[str, Any] = {"source": data.source}
+    for name, (_, y) in (("train", parts.train), ("holdout", parts.holdout), ("test", parts.test)):
+        if len(y):
+            facts |= {f"{name}_rows": len(y), f"{name}_rate": float(np.mean(y))}
+    return {**facts, "fingerprint": digest.hexdigest()}
 
 
 def _cells(seed: int, options: dict[str, Any]) -> ThresholdData:

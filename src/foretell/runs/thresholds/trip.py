@@ -122,7 +122,7 @@ def run_job(job: Job) -> Done:
     job.home.mkdir(parents=True, exist_ok=True)
     for name in _TABLES:
         write_table(getattr(study, name), job.home / f"{name}.parquet")
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for name, rows in (("hold_out", done.hold_out), ("test", done.test)):
         arrays |= {
             f"{name}.score": np.asarray(rows.score, np.float64),

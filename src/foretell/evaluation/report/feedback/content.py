@@ -43,8 +43,9 @@ class FeedbackReport:
             calibration_ratio, ece``, each with ``_lower`` and ``_upper``, ``nll_sd, seeds,
             effective_share, fit_seconds``; ``leaderboard.<snapshot>`` rows ``rank, model,
             difference, lower, upper, relative, gap_closed`` against the baseline;
-            ``audit.<snapshot>`` ``delays`` (kind -> ``delay, share``), ``fake_negatives`` (``age,
-            share, lower, upper, rows``), ``visible_share, mean_visible, mean_final``; ``decision`` as in
+            ``audit.<snapshot>`` has ``delays`` (kind -> ``delay, share``), ``fake_negatives``
+            (``age, share, lower, upper, rows``), ``visible_share, mean_visible, mean_final``;
+            ``decision`` is as in
             :func:`foretell.evaluation.report.decisions.decision_section`; ``stream`` rows of
             ``PrequentialResult.summary``. Any of the last three may be missing.
         predictions: one row a model, snapshot, seed and test row: ``snapshot, model, seed, p, y``.

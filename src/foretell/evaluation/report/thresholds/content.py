@@ -24,6 +24,7 @@ from foretell.evaluation.report.style import (
 from foretell.evaluation.report.words import MISSING, count, fixed, percent
 
 Record = Mapping[str, Any]
+_PARTS = {"train": "train on", "holdout": "choose on", "test": "judge on"}
 _METHODS = {"single": "one threshold", "mist": "MIST", "vw_dp": "VW-DP", "ew_dp": "EW-DPMT"}
 
 
@@ -58,11 +59,7 @@ def build(record: Record, surfaces: Mapping[str, DecisionSurface]) -> dict[str, 
         **{
             f"rows to {word}": f"{about[f'{part}_rows']:,}, {percent(about[f'{part}_rate'], 1)} "
             "positive"
-            for part, word in (
-                ("train", "train on"),
-                ("holdout", "choose on"),
-                ("test", "judge on"),
-            )
+            for part, word in _PARTS.items()
             if about.get(f"{part}_rows")
         },
     }
@@ -171,7 +168,7 @@ def _matched(
         return [], {}
     figure = go.Figure()
     figure.add_vline(x=0, line={"color": "#1f2933", "width": 1.2, "dash": "dot"})
-    for i, model in enumerate(dict.fromkeys(r["provider"] for r in rows)):
+    for model in dict.fromkeys(r["provider"] for r in rows):
         own = [r for r in rows if r["provider"] == model][::-1]
         names = [
             plain(f"{model}, {_METHODS.get(r['method'], r['method'])} at {percent(r['precision'])}")
