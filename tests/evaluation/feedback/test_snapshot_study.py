@@ -11,7 +11,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 
 from foretell.data.events import EventLog
-from foretell.errors import NotMatureError, ParameterError
+from foretell.errors import DataError, NotMatureError, ParameterError
 from foretell.evaluation.feedback import (
     Snapshot,
     bookings_protocol,
@@ -158,6 +158,28 @@ def test_outcomes_after_now_do_not_change_the_audit():
     audits = [feedback_audit(other, 150, methods=()) for other in (log, log.until(150))]
     for name, table in audits[0].to_polars().items():
         assert table.equals(audits[1].to_polars()[name]), name
+
+
+def test_protocols_keep_only_what_is_complete():
+    rng = np.random.default_rng(0)
+    n = 4000
+    lead, booked = rng.integers(0, 400, n).astype(float), rng.integers(-300, 800, n).astype(float)
+    day = np.datetime64("2015-07-01") + booked.astype(int)
+    entities = pl.DataFrame(
+        {"id": np.arange(n), "t": day, "arrival": day + lead.astype(int), "lead_time": lead}
+    )
+    # The source holds the arrivals between two dates only.
+    inside = pl.col("arrival").is_between(pl.date(2015, 7, 1), pl.date(2017, 8, 31))
+    log = EventLog.from_frames(
+        entities.filter(inside), attribution_window=737.0, deadline="arrival", unit="d"
+    )
+    kept = bookings_protocol(log, ["2016-04-01"]).log
+    full = (lead <= 180) & (booked >= 0) & (booked < 793 - 180)
+    assert len(kept) == full.sum() and kept.matured.all()
+    with pytest.raises(DataError, match="no feature 'lead_time'"):
+        bookings_protocol(small_log())
+    offers = offers_protocol(small_log(), [(100.0, 20.0)], test_wave=370.0)
+    assert offers.log.window == 60.0 and offers.snapshots[0].now == 120
 
 
 # ---------------------------------------------------------------- public data
