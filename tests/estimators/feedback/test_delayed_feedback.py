@@ -177,6 +177,12 @@ def test_few_matured_conversions_fall_back_to_the_pooled_rate(log):
     survival = clf.auxiliaries_[0].columns(clf.transform_(log.matrix(rows.entity)), rows)
     assert len(survival["survival"].unique()) == 1
     assert np.isfinite(clf.partial_fit(rows).predict_proba(log)).all()
+    with warnings.catch_warnings():  # told once; and with more examples it is learned after all
+        warnings.simplefilter("error")
+        clf.partial_fit(log.emit(**clf.emission(), since=30.0, until=80.0))
+    assert not clf.auxiliaries_[0].scarce
+    survival = clf.auxiliaries_[0].columns(clf.transform_(log.matrix(rows.entity)), rows)
+    assert len(survival["survival"].unique()) > 10
 
 
 def test_an_hour_of_negatives_and_an_hour_of_nothing(log):

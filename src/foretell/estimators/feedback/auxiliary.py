@@ -191,6 +191,11 @@ class FittedAuxiliary:
         self._pool(examples)
         self._fit(examples, inputs, int(self.training["epochs"]))
 
+    @property
+    def scarce(self) -> bool:
+        """Whether an event had too few examples, so that its pooled rate stands in."""
+        return bool((~np.isnan(self.constant)).any())
+
     def refresh(self, matured: EventLog, inputs: Columns) -> None:
         """One step on entities that have just matured."""
         if not len(matured):
@@ -223,13 +228,15 @@ class FittedAuxiliary:
         return torch.where(fixed.isnan(), values, fixed).clone()
 
     def _pool(self, examples: AuxiliaryExamples) -> None:
+        warned = self.scarce
+        self.constant[:] = np.nan
         for event in self.what.pooled:
             known = examples.known[:, event] > 0
             yes, total = int(examples.target[known, event].sum()), int(known.sum())
             if min(yes, total - yes) >= ENOUGH:
                 continue
             self.constant[event] = (yes + 0.5) / (total + 1.0)
-            if 0 < total - yes or not total:
+            if not warned and (0 < total - yes or not total):
                 warnings.warn(
                     f"only {min(yes, total - yes)} matured examples of one outcome of "
                     f"{self.what.events[event]!r} in the auxiliary net {self.what.name!r} "

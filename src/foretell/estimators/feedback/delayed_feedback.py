@@ -218,7 +218,7 @@ class DelayedFeedbackClassifier(ClassifierMixin, BaseEstimator):
             view.require_monotone(f"method {self.method_name!r}")
         self.classes_ = np.array([0, 1])
         self._start(setting, view.matrix(), _categorical(view), view.feature_names)
-        self._log_times(view)
+        self._refreshed, self._matured = view.now, len(matured)
         if self.auxiliaries_ and not np.isfinite(delays).any():
             raise self._not_mature(view, len(matured))
         if len(matured):
@@ -321,10 +321,15 @@ class DelayedFeedbackClassifier(ClassifierMixin, BaseEstimator):
                     for part in _chunks(inputs)
                 ]
                 return np.concatenate(parts).astype(np.float64) if parts else np.zeros(0)
-        raise ParameterError(
-            f"method {self.method_name!r} with auxiliary={self.setting_.mode!r} has no delay "
-            "model; 'esdfm' or 'funnel' with auxiliary='self' has one"
-        )
+        own = getattr(self.method_, "delay_cdf", None)
+        if own is None:
+            raise ParameterError(
+                f"method {self.method_name!r} with auxiliary={self.setting_.mode!r} has no delay "
+                "model; 'esdfm' or 'funnel' with auxiliary='self', and 'dfm', have one"
+            )
+        with torch.inference_mode():
+            parts = [own(self.learner_(part), float(s)).numpy() for part in _chunks(inputs)]
+        return np.concatenate(parts).astype(np.float64) if parts else np.zeros(0)
 
     def sample_weight(self, rows: Emission) -> NDArray[np.float64]:
         """Weight ``(m,)`` that each row has now: of soft labels, the sum over its labels."""
@@ -385,6 +390,7 @@ class DelayedFeedbackClassifier(ClassifierMixin, BaseEstimator):
             "updates": self.updates_,
             "fits": self._fits,
             "refreshed": self._refreshed,
+            "matured": self._matured,
             "auxiliaries": nets,
             "method": self.method_.state(),
         }
@@ -419,7 +425,7 @@ class DelayedFeedbackClassifier(ClassifierMixin, BaseEstimator):
             if isinstance(auxiliary.what, DelayNet):
                 auxiliary.what.edges = arrays[f"aux{i}.edges"]
         self.updates_, self._fits = int(config["updates"]), int(config["fits"])
-        self._refreshed = float(config["refreshed"])
+        self._refreshed, self._matured = float(config["refreshed"]), int(config["matured"])
         self.method_.restore(config["method"])
         return self
 
@@ -485,6 +491,7 @@ class DelayedFeedbackClassifier(ClassifierMixin, BaseEstimator):
         self._update_strategies = self.method_.strategies()
         self._fits = self.updates_ = 0
         self._refreshed = -np.inf
+        self._matured = 0
         self._alarmed = False
         self.effective_share_ = 1.0
 
@@ -548,6 +555,7 @@ class DelayedFeedbackClassifier(ClassifierMixin, BaseEstimator):
 
     def _refresh(self, log: EventLog) -> None:
         """Auxiliary nets learn from what has matured since the last update."""
+        self._relearn(log)
         since, self._refreshed = self._refreshed, log.now
         if self.setting_.mode != "refresh" or not self.auxiliaries_:
             return
@@ -559,6 +567,20 @@ class DelayedFeedbackClassifier(ClassifierMixin, BaseEstimator):
         for auxiliary in self.auxiliaries_:
             if not auxiliary.what.delays:
                 auxiliary.refresh(matured, inputs)
+
+    def _relearn(self, log: EventLog) -> None:
+        """Nets that had too few examples learn anew when a fifth more entities have matured."""
+        scarce = [auxiliary for auxiliary in self.auxiliaries_ if auxiliary.scarce]
+        if not scarce:
+            return
+        matured = np.flatnonzero(log.matured)
+        if len(matured) < 1.2 * self._matured + 1:
+            return
+        self._matured = len(matured)
+        view = log.select(matured)
+        inputs = self.transform_(view.matrix())
+        for auxiliary in scarce:
+            auxiliary.learn(view, inputs)
 
     def _watch(self) -> None:
         """Effective sample size of the last update, and the alarm."""
@@ -591,9 +613,6 @@ class DelayedFeedbackClassifier(ClassifierMixin, BaseEstimator):
             size = min(self.batch_size, CATCH_UP)
             self._train(self._batch(rows), self._update_strategies, size)
             self._watch()
-
-    def _log_times(self, view: EventLog) -> None:
-        self._refreshed = view.now
 
     def _not_mature(self, view: EventLog, matured: int) -> NotMatureError:
         converted = np.isfinite(view.delay())
