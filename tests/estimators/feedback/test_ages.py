@@ -114,11 +114,10 @@ def test_dfm_learns_the_delay(stream: tuple[EventLog, FunnelTruth]) -> None:
     model = _fitted(log, method="dfm", epochs=10)
     delays = log.delay()
     seen = delays[np.isfinite(delays)]
-    with torch.no_grad():
-        output = model.learner_(model.transform_(log.matrix()))
-        share = model.method_.delay_cdf(output, 8.0).numpy()
+    share = model.predict_delay(log, 8.0)
     assert share.mean() == pytest.approx((seen <= 8.0).mean(), abs=0.12)
-    assert (model.method_.delay_cdf(output, log.window) > 1 - 1e-6).all()
+    assert (model.predict_delay(log, log.window) > 1 - 1e-6).all()
+    assert (model.predict_delay(log, 0.0) == 0).all()
 
 
 def test_fsiw_weights_restore_the_positives(stream: tuple[EventLog, FunnelTruth]) -> None:
