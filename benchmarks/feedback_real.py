@@ -15,7 +15,7 @@ import time
 import warnings
 from pathlib import Path
 
-from _common import machine, save, table
+from _common import machine, table
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from foretell.data.public.feedback import completejourney, hotel_bookings, starbucks
@@ -129,6 +129,29 @@ def check_bookings(study: SnapshotStudy, checks: Checks) -> None:
             checks.need(f"bookings: its upper bound, {method} - {other}", high, "<", 0.0)
 
 
+def compact(study: dict) -> dict:
+    """Scores and the intervals of the tables above, at five digits and as rows of values."""
+
+    def short(value: object) -> object:
+        if isinstance(value, float):
+            return None if value != value else float(f"{value:.5g}")
+        return value
+
+    shown = [
+        row
+        for row in study["intervals"]
+        if row["versus"] is None
+        or (row["versus"] in ("naive", "history") and row["metric"] == "nll")
+        or (row["versus"] == "fsiw" and row["metric"] == "auc")
+    ]
+    tables = {}
+    for name, rows in (("scores", study["scores"]), ("intervals", shown)):
+        columns = [key for key in rows[0] if key not in ("mean_p", "n")]
+        values = [[short(row[key]) for key in columns] for row in rows]
+        tables[name] = {"columns": columns, "rows": values}
+    return tables
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
@@ -188,7 +211,7 @@ def main() -> None:
         if name == "bookings":
             check_bookings(study, checks)
         results[name] = {
-            **json.loads(study.to_json()),
+            **compact(json.loads(study.to_json())),
             "entities": len(protocol.log),
             "seeds": seeds,
             "cpu_seconds": round(time.process_time() - begin, 1),
@@ -196,10 +219,13 @@ def main() -> None:
     if checks.rows:
         print("## Required relations\n")
         print(table(checks.rows, ["required", "value", "relation", "bound", "result"]))
-    save(
-        options.out,
-        {"machine": machine("scikit-learn", "numpy"), "checks": checks.rows, "studies": results},
-    )
+    content = {
+        "machine": machine("scikit-learn", "numpy"), "checks": checks.rows, "studies": results,
+    }  # fmt: skip
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(content, separators=(",", ":"))
+        options.out.write_text(text.replace("],[", "],\n[").replace("},{", "},\n{") + "\n")
 
 
 if __name__ == "__main__":
