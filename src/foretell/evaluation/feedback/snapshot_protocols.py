@@ -133,8 +133,8 @@ def coupons_protocol(
 ) -> StudyProtocol:
     """Complete Journey: train in the midst of a campaign, test the households of later ones.
 
-    Only campaigns that end within the data take part, which is known when they start. About 270
-    redeeming pairs in the test are too few to rank methods: the intervals say so.
+    Only campaigns that end within the data take part, which is known when they start. The 284
+    redeeming pairs of the test are too few to rank methods: the intervals say so.
 
     Args:
         log: from :func:`foretell.data.public.feedback.completejourney`.
