@@ -1,4 +1,4 @@
-"""What was observed: panels, event logs, readers, splits, public data sets, simulators."""
+"""What was observed: panels, event logs, texts, readers, splits, public data sets, simulators."""
 
 from foretell.data.carried import carry_known
 from foretell.data.covariates import fill_known, with_known, with_static
@@ -28,6 +28,7 @@ from foretell.data.splits import (
     validation_origins,
 )
 from foretell.data.storage import open_panel, write_panel
+from foretell.data.text import TextSet, Vocabulary
 from foretell.data.writers import to_arrow, to_csv, to_pandas, to_parquet
 
 __all__ = [
@@ -42,6 +43,8 @@ __all__ = [
     "Panel",
     "Protocol",
     "Split",
+    "TextSet",
+    "Vocabulary",
     "carry_known",
     "fill_known",
     "from_gluonts",

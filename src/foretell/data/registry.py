@@ -33,11 +33,14 @@ SHORT_NAMES = {
     "vic_elec": "vic_elec_half_hourly",
     "starbucks": "starbucks_offers",
     "adult": "adult_census",
+    "snips": "nlu_atis_snips",
+    "nlu_evaluation": "nlu_evaluation_home",
 }
 """Names that recipes use for short."""
 
 
-_FORMS = {"panel": "a panel of series", "events": "an event log", "table": "a table"}
+_FORMS = {"panel": "a panel of series", "events": "an event log", "table": "a table",
+          "text": "a set of utterances"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,8 @@ class PublicDataSet:
         restriction: what must not be done with it.
         citation: the work to cite.
         loader: ``module:function`` that reads its folder.
-        form: what the loader gives: ``"panel"``, ``"events"`` (an event log) or ``"table"``.
+        form: what the loader gives: ``"panel"``, ``"events"`` (an event log), ``"table"`` or
+            ``"text"``.
         obtain: how to get it, where it is not among the shared folders.
         files: what its folder should hold.
     """
@@ -194,11 +198,12 @@ def check(name: str) -> list[FileCheck]:
 
 
 def load(name: str, /, *, form: str | None = None, **arguments: Any) -> Any:
-    """The data set as a panel, an event log or a table (see its ``form``), through its loader.
+    """The data set as a panel, event log, table or text set (its ``form``), through its loader.
 
     Args:
         name: of a data set with a loader.
-        form: the form that is needed, ``"panel"``, ``"events"`` or ``"table"``; any where None.
+        form: the form that is needed, ``"panel"``, ``"events"``, ``"table"`` or
+            ``"text"``; any where None.
         **arguments: of the loader.
 
     Raises:

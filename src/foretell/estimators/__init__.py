@@ -5,5 +5,6 @@ from foretell.estimators.mq_cnn import MQCNN
 from foretell.estimators.mq_dnn import MQDNN
 from foretell.estimators.mq_rnn import MQRNN
 from foretell.estimators.neural import NeuralForecaster
+from foretell.estimators.nlu import NLU
 
-__all__ = ["MQCNN", "MQDNN", "MQRNN", "NeuralForecaster", "QuantileEnsemble", "combine"]
+__all__ = ["MQCNN", "MQDNN", "MQRNN", "NLU", "NeuralForecaster", "QuantileEnsemble", "combine"]

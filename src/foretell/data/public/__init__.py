@@ -1,4 +1,4 @@
-"""Public data sets: folder in; panel, event log or table out."""
+"""Public data sets: folder in; panel, event log, table or text set out."""
 
 from foretell.data.public.competitions import hierarchical_bottom, m3, tourism, tourism_australia
 from foretell.data.public.demand import favorita, m4, walmart
@@ -9,12 +9,14 @@ from foretell.data.public.feedback import (
     movielens_100k,
     starbucks,
 )
+from foretell.data.public.language import atis, nlu_atis_snips, nlu_evaluation, snips
 from foretell.data.public.retail import orange_juice
 from foretell.data.public.sensors import ett, exchange_rate, pedestrian, vic_elec
 from foretell.data.public.supplied import favorita_full, m5, rossmann, uci_electricity
 
 __all__ = [
     "adult",
+    "atis",
     "completejourney",
     "ett",
     "exchange_rate",
@@ -26,9 +28,12 @@ __all__ = [
     "m4",
     "m5",
     "movielens_100k",
+    "nlu_atis_snips",
+    "nlu_evaluation",
     "orange_juice",
     "pedestrian",
     "rossmann",
+    "snips",
     "starbucks",
     "tourism",
     "tourism_australia",

@@ -1,0 +1,138 @@
+"""Joint intent and slot models: what an utterance wants, and which of its words say what."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from foretell.errors import ParameterError
+from foretell.learners.contract import Batch, Learner
+from foretell.learners.language.embeddings import WordEmbedding
+from foretell.learners.language.encoders import make_encoder
+from foretell.learners.language.reader import IGNORED
+
+
+@dataclass(frozen=True)
+class JointShape:
+    """Widths and options of a :class:`JointLearner`, JSON-able.
+
+    Args:
+        words: codes of words.
+        intents: number of intents; 0 for a tagger alone.
+        slots: number of tags; 0 for a classifier of texts alone.
+        encoder: ``bilstm`` or ``transformer``.
+        embedding: dimensions of a word.
+        hidden: units of each direction, or width of the transformer.
+        layers: of the encoder.
+        heads: of the transformer.
+        characters: codes of characters; 0 for words only.
+        character_filters: further dimensions of a word from its characters.
+        dropout: share of embedded and encoded values dropped.
+    """
+
+    words: int
+    intents: int
+    slots: int
+    encoder: str = "bilstm"
+    embedding: int = 100
+    hidden: int = 128
+    layers: int = 1
+    heads: int = 4
+    characters: int = 0
+    character_filters: int = 32
+    dropout: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return asdict(self)
+
+
+class JointOutput(NamedTuple):
+    """Scores of each utterance before the softmax.
+
+    Attributes:
+        intent: ``(B, I)``.
+        slots: ``(B, T, S)``.
+    """
+
+    intent: Tensor
+    slots: Tensor
+
+
+class JointLearner(Learner):
+    """Intent from the mean of the tokens' states, a tag from each (Hakkani-Tür et al. 2016).
+
+    Reads the batches of :class:`~foretell.learners.language.TextExamples`. Every weight belongs to
+    a layer whose single examples' gradients exact clipping reads off one backward pass.
+
+    Args:
+        shape: widths and options.
+
+    Raises:
+        ParameterError: neither intents nor slots, or values out of range.
+    """
+
+    def __init__(self, shape: JointShape) -> None:
+        super().__init__()
+        if shape.intents < 1 and shape.slots < 1:
+            raise ParameterError("a joint model needs intents or slots")
+        if not 0 <= shape.dropout < 1:
+            raise ParameterError(f"dropout must lie in [0, 1), not {shape.dropout}")
+        self.shape = shape
+        self.embedding = WordEmbedding(
+            shape.words, shape.embedding, shape.characters, shape.character_filters
+        )
+        self.encoder = make_encoder(
+            shape.encoder, self.embedding.width, shape.hidden, shape.layers, shape.heads,
+            shape.dropout,
+        )  # fmt: skip
+        width = self.encoder.width
+        self.intent = nn.Linear(width, shape.intents) if shape.intents else None
+        self.slots = nn.Linear(width, shape.slots) if shape.slots else None
+
+    def embed(self, batch: Batch) -> Tensor:
+        """Vectors of the words ``(B, T, E)``."""
+        return self.embedding(batch["tokens"], batch.get("characters"))
+
+    def contextualise(self, embedded: Tensor, mask: Tensor) -> Tensor:
+        """States ``(B, T, D)`` of embedded words, real or made up, with mask ``(B, T)``."""
+        dropout = self.shape.dropout
+        embedded = F.dropout(embedded, dropout, self.training)
+        return F.dropout(self.encoder(embedded, mask), dropout, self.training)
+
+    def encode(self, batch: Batch) -> Tensor:
+        """State of each token ``(B, T, D)``."""
+        return self.contextualise(self.embed(batch), batch["mask"])
+
+    def decode(self, encoding: Tensor, batch: Batch) -> JointOutput:
+        """Scores of intents and tags."""
+        if self.intent is None:
+            intent = encoding.new_zeros((len(encoding), 0))
+        else:
+            mask = batch["mask"].to(encoding.dtype).unsqueeze(-1)
+            intent = self.intent((encoding * mask).sum(1) / mask.sum(1).clamp(min=1))
+        if self.slots is None:
+            return JointOutput(intent, encoding.new_zeros((*encoding.shape[:2], 0)))
+        return JointOutput(intent, self.slots(encoding))
+
+    def score(self, output: JointOutput, batch: Batch) -> Tensor:
+        """Cross-entropy of the intent, and the mean one of the example's own tokens ``(B,)``.
+
+        A mean over all tokens of the batch would let the length of one utterance weigh the others,
+        and no gradient would belong to one example alone.
+        """
+        losses = output.intent.new_zeros(len(output.intent))
+        if self.intent is not None:
+            losses = losses + F.cross_entropy(
+                output.intent, batch["intent"], reduction="none", ignore_index=IGNORED
+            )
+        if self.slots is not None:
+            tags = batch["slots"]
+            each = F.cross_entropy(
+                output.slots.flatten(0, 1), tags.flatten(), reduction="none", ignore_index=IGNORED
+            )
+            losses = losses + each.view(tags.shape).sum(1) / (tags != IGNORED).sum(1).clamp(min=1)
+        return losses
