@@ -49,7 +49,7 @@ class ThresholdData:
         parts = {"train": self.train, "holdout": self.holdout, "test": self.test}
         facts: dict[str, Any] = {"data": self.name}
         for part, (_, y) in parts.items():
-            facts |= {f"{part}_rows": len(y), f"{part}_rate": float(np.mean(y))}
+            facts |= {f"{part}_rows": len(y), f"{part}_rate": float(np.mean(y)) if len(y) else None}
         return facts
 
 

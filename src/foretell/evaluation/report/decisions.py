@@ -18,7 +18,7 @@ from foretell.evaluation.report.style import (
     plain,
     to_json,
 )
-from foretell.evaluation.report.words import MISSING, count, fixed, number, percent
+from foretell.evaluation.report.words import MISSING, count, fixed, percent
 
 _SYMBOLS = ("circle", "diamond", "square", "triangle-up", "x", "cross")
 _METHODS = {
@@ -156,7 +156,7 @@ def _guarantee(
             "rule without guarantee finds."
         )
     facts = {
-        "surfaces in the family": number(given["family"], 6),
+        "surfaces in the family": f"{given['family']:,}",
         "tests made": f"{given['tested']} in {count(given['walks'], 'walk')}",
         "p-value of the one returned": fixed(given["p_value"], 4),
         "recall without guarantee, same rows": percent(given.get("plain_recall"), 1),

@@ -121,7 +121,7 @@ def find(
         now = log.until(log.moment(section.now))
         begin = -np.inf if section.since is None else log.moment(section.since)
         facts[snapshot] = {
-            "now": str(section.now),
+            "now": section.now if isinstance(section.now, str) else f"{section.now:g}",
             "train_rows": int((now.times >= begin).sum()),
             "test_rows": len(y),
             "test_rate": float(y.mean()),

@@ -366,7 +366,6 @@ def boards_section(
                     "nll_interval": _interval(scores, "nll", 4),
                     "nll_sd": fixed(scores["nll_sd"], 4) if scores.get("seeds", 1) > 1 else "",
                     "auc": fixed(scores["auc"], 4),
-                    "auc_interval": _interval(scores, "auc", 4),
                     "ratio": fixed(scores["calibration_ratio"], 3),
                     "ratio_interval": _interval(scores, "calibration_ratio", 2),
                     "ece": fixed(scores["ece"], 4),

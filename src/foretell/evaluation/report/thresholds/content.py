@@ -266,7 +266,8 @@ def _reliability(record: Record, best: str) -> tuple[str, dict[str, Any]]:
     mean = sum(top) / len(top)
     sentence = (
         f"At the highest scores of {best} the most certain third is positive "
-        f"{fixed(100 * mean, 1, sign=True)} points more often than the least certain third."
+        f"{fixed(abs(100 * mean), 1)} points {'more' if mean >= 0 else 'less'} often than the least "
+        "certain third."
     )
     return sentence, {"reliability": to_json(figure)}
 
