@@ -6,6 +6,7 @@ test rows. The gate is "no harm" on Starbucks (bagged trees), where uncertainty 
 
     python benchmarks/threshold_real.py --data starbucks --out benchmarks/results/X.json
     python benchmarks/threshold_real.py --data all --seeds 0 1 2
+    python benchmarks/threshold_real.py --merge A.json B.json --out benchmarks/results/X.json
 
 Choices (networks' sizes, penalties, levels) are the defaults; none was tuned on test rows.
 """
@@ -13,6 +14,7 @@ Choices (networks' sizes, penalties, levels) are the defaults; none was tuned on
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import time
 from pathlib import Path
@@ -77,6 +79,23 @@ def gate(summary: pl.DataFrame) -> list[dict]:
     ]
 
 
+def merge(files: list[Path]) -> dict:
+    """Results of runs of different data or providers as one."""
+    merged: dict = {}
+    for file in files:
+        for key, value in json.loads(file.read_text()).items():
+            if key not in TARGETS:
+                merged.setdefault(key, value)
+            elif key not in merged:
+                merged[key] = value
+            else:
+                for name, rows in value.items():
+                    if isinstance(rows, list) and name != "sizes":
+                        merged[key].setdefault(name, []).extend(rows)
+                merged[key]["seconds"] += value["seconds"]
+    return merged
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", choices=[*TARGETS, "all"], default="all")
@@ -84,7 +103,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--root", type=Path, default=os.environ.get("FORETELL_DATA"))
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--merge", type=Path, nargs="+", help="files of earlier runs")
     options = parser.parse_args()
+    if options.merge:
+        save(options.out, merge(options.merge))
+        return
     root = Path(options.root or Path(__file__).resolve().parents[2] / "shared" / "data")
     facts = machine("numpy", "scikit-learn", "torch")
     results = {}
