@@ -122,8 +122,9 @@ def network(names: list[str]) -> Any:
 
 def contest(events_an_hour: float, hours: dict[str, float]) -> list[dict[str, Any]]:
     """All contestants on one stream; each is scored from hour 240 for so many hours."""
-    log, _ = funnel_stream("default", seed=0, rate=events_an_hour, days=24)
     start, small = 240.0, {"hidden_sizes": (32,)}
+    days = (start + max(hours.values())) / 24
+    log, _ = funnel_stream("default", seed=0, rate=events_an_hour, days=days)
     contestants: dict[str, Callable[[float], dict[str, Any]]] = {
         f"river {which}": (lambda end, which=which: river(log, which, end, start))
         for which in ("logistic", "tree", "network")
@@ -161,7 +162,7 @@ def main() -> None:
     """Runs both and prints the ratio."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rates", nargs="+", type=float, default=[100.0, 1000.0])
-    parser.add_argument("--hours", type=float, default=200.0, help="scored by ours")
+    parser.add_argument("--hours", type=float, default=60.0, help="scored by ours")
     parser.add_argument("--output", type=Path, default=RESULTS / "prequential.json")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -169,7 +170,7 @@ def main() -> None:
     for rate in arguments.rates:
         hours = {"ours": arguments.hours}
         # Peers do the same for every event: fewer of them say how fast they are.
-        for peer, events in (("logistic", 20_000), ("tree", 10_000), ("network", 3_000)):
+        for peer, events in (("logistic", 10_000), ("tree", 10_000), ("network", 2_000)):
             hours[f"river {peer}"] = min(arguments.hours, events / rate)
         rows += contest(rate, hours)
     report = {"machine": machine("torch", "river", "numpy"), "load_at_end": load(), "rows": rows}
