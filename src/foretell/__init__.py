@@ -10,10 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from foretell.data import Panel, read_panel
+    from foretell.data.events import EventLog, read_events
     from foretell.decisions import Orders, Replenishment
+    from foretell.decisions.thresholds import (
+        DecisionSurface,
+        UncertaintyThresholdClassifier,
+        fit_decision_surface,
+        precision_recall_frontier,
+    )
     from foretell.errors import ForetellError
     from foretell.estimators import MQCNN, MQDNN, MQRNN, QuantileEnsemble
+    from foretell.estimators.feedback import (
+        DelayedFeedbackClassifier,
+        SnapshotClassifier,
+        SnapshotCorrector,
+    )
     from foretell.evaluation import backtest, evaluate, leaderboard, leakage_check
+    from foretell.evaluation.feedback import feedback_audit, prequential, snapshot_study
     from foretell.learners.demand import (
         Forecast,
         Forecaster,
@@ -26,10 +39,23 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "foretell.data": ("Panel", "read_panel"),
+    "foretell.data.events": ("EventLog", "read_events"),
     "foretell.decisions": ("Orders", "Replenishment"),
+    "foretell.decisions.thresholds": (
+        "DecisionSurface",
+        "UncertaintyThresholdClassifier",
+        "fit_decision_surface",
+        "precision_recall_frontier",
+    ),
     "foretell.errors": ("ForetellError",),
     "foretell.estimators": ("MQCNN", "MQDNN", "MQRNN", "QuantileEnsemble"),
+    "foretell.estimators.feedback": (
+        "DelayedFeedbackClassifier",
+        "SnapshotClassifier",
+        "SnapshotCorrector",
+    ),
     "foretell.evaluation": ("backtest", "evaluate", "leaderboard", "leakage_check"),
+    "foretell.evaluation.feedback": ("feedback_audit", "prequential", "snapshot_study"),
     "foretell.learners.demand": (
         "Forecast",
         "Forecaster",
@@ -44,6 +70,9 @@ __all__ = [
     "MQCNN",
     "MQDNN",
     "MQRNN",
+    "DecisionSurface",
+    "DelayedFeedbackClassifier",
+    "EventLog",
     "Forecast",
     "Forecaster",
     "ForetellError",
@@ -53,12 +82,21 @@ __all__ = [
     "QRFForecaster",
     "QuantileEnsemble",
     "Replenishment",
+    "SnapshotClassifier",
+    "SnapshotCorrector",
     "Span",
+    "UncertaintyThresholdClassifier",
     "backtest",
     "evaluate",
+    "feedback_audit",
+    "fit_decision_surface",
     "leaderboard",
     "leakage_check",
+    "precision_recall_frontier",
+    "prequential",
+    "read_events",
     "read_panel",
+    "snapshot_study",
 ]
 
 
