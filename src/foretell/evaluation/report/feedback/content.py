@@ -159,8 +159,9 @@ def headline(data: FeedbackReport) -> dict[str, Any]:
         sure = row["upper"] is not None and row["upper"] < 0
         sentences.append(
             f"{data.best} has the lowest loss of {count(_rivals(data), 'model')} that can be "
-            f"deployed: {fixed(own['nll'], 4)} nats a row against {fixed(base['nll'], 4)} of "
-            f"{baseline}, {percent(abs(row['relative']), 1)} less"
+            f"deployed{_where(data)}: {fixed(own['nll'], 4)} nats a row against "
+            f"{fixed(base['nll'], 4)} of {baseline}, {percent(abs(row['relative']), 1)} "
+            f"{'less' if row['relative'] < 0 else 'more'}"
             + (
                 f" (95% interval of the difference {_interval(row, places=4, sign=True)})."
                 if sure
@@ -240,6 +241,13 @@ def _stream_headline(data: FeedbackReport) -> dict[str, Any]:
         },
     ]
     return {"sentences": [f"{text}."], "tiles": tiles}
+
+
+def _where(data: FeedbackReport) -> str:
+    """That the best is so on average, where there are several snapshots."""
+    if len(data.snapshots) == 1:
+        return ""
+    return f" on average over {len(data.snapshots)} snapshots; at {data.snapshots[0]}"
 
 
 def _rivals(data: FeedbackReport) -> int:
