@@ -4,8 +4,8 @@
     python benchmarks/private_nlu.py --ways exact_8,plain --seeds 1 --steps 30     # a look
 
 A BiLSTM of 616,000 weights (words 48, LSTM 64), 12 passes in steps of 512 utterances, Adam, bound
-1, delta N^-1.1, scores on the test part. CPU seconds of ``fit`` whole, with the search for the noise
-and the statement, on one thread. Runs that the output file already holds are not repeated.
+1, delta N^-1.1, scores on the test part. CPU seconds of the whole ``fit``, with the search for
+the noise and the statement, on one thread. Runs that the output file holds are not repeated.
 
     plain        no privacy
     exact_8      exact clipping, epsilon 8
