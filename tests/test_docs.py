@@ -20,6 +20,8 @@ from foretell.data import to_parquet
 from foretell.data.simulators import shop
 from foretell.runs import recipe as recipes
 from foretell.runs.demand import recipe as demand
+from foretell.runs.feedback import recipe as feedback
+from foretell.runs.thresholds import recipe as thresholds
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 DOCS = CHECKOUT / "docs"
@@ -104,6 +106,18 @@ SECTIONS = {
     "[orders]": demand.OrdersSection,
     "[final]": demand.FinalSection,
     "[report]": demand.ReportSection,
+    "feedback: [data]": feedback.DataSection,
+    "feedback: [snapshots.NAME]": feedback.SnapshotSection,
+    "feedback: [estimator]": feedback.EstimatorSection,
+    "feedback: [models.NAME]": feedback.ModelSection,
+    "feedback: [stream]": feedback.StreamSection,
+    "feedback: [decision]": feedback.DecisionSection,
+    "feedback: [final]": feedback.FinalSection,
+    "feedback: [report]": feedback.ReportSection,
+    "thresholds: [data]": thresholds.DataSection,
+    "thresholds: [models.NAME]": thresholds.ModelSection,
+    "thresholds: [decision]": thresholds.DecisionSection,
+    "thresholds: [report]": thresholds.ReportSection,
 }
 SPOKEN = {"section", "one, `holdout`", "none"}
 """Defaults that the page puts in words."""

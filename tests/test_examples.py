@@ -44,3 +44,15 @@ def test_lead_time_demand() -> None:
     shares = load("lead_time_demand").main(max_steps=60)
     assert set(shares) == {"span", "rank", "independent"}
     assert shares["rank"] > shares["independent"]
+
+
+def test_late_redemptions() -> None:
+    ratios = load("late_redemptions").main(rate=60)
+    assert ratios["naive"] < 0.8
+    assert ratios["funnel"] == pytest.approx(1, abs=0.2)
+
+
+def test_recall_at_precision() -> None:
+    found = load("recall_at_precision").main(cells=12_000)
+    assert set(found) == {"one threshold", "surface", "guaranteed"}
+    assert found["surface"][1] > found["one threshold"][1]

@@ -264,10 +264,10 @@ def _reliability(record: Record, best: str) -> tuple[str, dict[str, Any]]:
     gaps = [r["rate_low_uncertainty"] - r["rate_high_uncertainty"] for r in rows]
     top = [g for r, g in zip(rows, gaps, strict=True) if r["score_high"] == _top(rows, r["seed"])]
     mean = sum(top) / len(top)
+    often = "more" if mean >= 0 else "less"
     sentence = (
         f"At the highest scores of {best} the most certain third is positive "
-        f"{fixed(abs(100 * mean), 1)} points {'more' if mean >= 0 else 'less'} often than the least "
-        "certain third."
+        f"{fixed(abs(100 * mean), 1)} points {often} often than the least certain third."
     )
     return sentence, {"reliability": to_json(figure)}
 
