@@ -2,8 +2,9 @@
 
     python examples/late_redemptions.py
 
-On a simulated stream whose truth is known, trees are trained on the sixth day with the labels that are
-visible then. Taken as they stand, those labels say too little; a funnel of view and conversion is right.
+On a simulated stream whose truth is known, trees are trained on the sixth day with the labels that
+are visible then. Taken as they stand, those labels say too little; a funnel of view and conversion
+comes close to what happens.
 """
 
 from __future__ import annotations
