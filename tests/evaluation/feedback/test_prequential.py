@@ -267,3 +267,31 @@ def test_refusals(stream: tuple[EventLog, FunnelTruth]) -> None:
         prequential({"m": Spy()}, log, START, END, "1h")
     with pytest.raises(ParameterError, match="one probability for each"):
         prequential({"m": model}, log, START, END, "1h", truth=np.ones(3))
+
+
+@pytest.mark.parametrize("method", ["vanilla", "oracle"])
+def test_catching_up_before_the_first_bucket(
+    stream: tuple[EventLog, FunnelTruth], method: str
+) -> None:
+    log, _ = stream
+    model = DelayedFeedbackClassifier(method=method, **NET)
+    found = []
+    for version, catch_up in ((log, False), (log, True), (_altered(log, START), True)):
+        result = prequential(
+            {"m": model},
+            version,
+            START,
+            START + 2,
+            2.0,
+            references=(),
+            catch_up=catch_up,
+            keep_predictions=True,
+        )
+        assert result.predictions is not None
+        found.append(result.predictions.select("id", "p"))
+    plain, caught, altered = found
+    assert (plain["p"] - caught["p"]).abs().max() > 1e-3
+    both = caught.join(altered, on="id")
+    assert len(both)
+    moved = (both["p"] - both["p_right"]).abs().max()
+    assert (moved > 1e-3) == (method == "oracle")  # nobody else knows what will happen
