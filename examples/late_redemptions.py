@@ -4,8 +4,8 @@
 
 On a simulated stream whose truth is known, trees are trained on the sixth day with the labels that
 are visible then. Taken as they stand, those labels say far too little. Importance weights mend most
-of it; they divide by the probability that a conversion is visible already, which is clipped for rows
-that are minutes old. Soft labels divide by nothing, and are closest here.
+of it; they divide by the probability that a conversion is visible already, which is clipped for
+rows that are minutes old. Soft labels divide by nothing, and are closest here.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from foretell.runs.memory import peak_memory_mib
 from foretell.runs.sources import naming_source
 from foretell.runs.tasks import Trip
 
+_BLOCK = 24
 PREDICTIONS, DECISIONS, STREAM = "predictions.parquet", "decisions.parquet", "stream.parquet"
 
 
@@ -118,8 +119,11 @@ def _stream(
     )
     write_table(result.table, trip.folder.path / STREAM)
     metric = "kl" if section.truth else "nll"
-    rows = result.summary().to_dicts()
-    against = {r["method"]: r["ratio"] for r in result.ratio_to("vanilla", metric).to_dicts()}
+    # Blocks of neighbouring buckets are resampled; an interval needs some ten of them.
+    block = min(_BLOCK, max(1, result.table["start"].n_unique() // 10))
+    rows = result.summary(block=block).to_dicts()
+    ratios = result.ratio_to("vanilla", metric, block=block).to_dicts()
+    against = {row["method"]: row["ratio"] for row in ratios}
     for row in rows:
         row["against_vanilla"] = against[row["method"]]
     able = [r for r in rows if r["method"] != ORACLE and r[metric] is not None]
