@@ -1,0 +1,81 @@
+"""Hourly tables of hospital stays: schema, readers, storage, labels, features."""
+
+from foretell.data.clinical.binning import (
+    HourlyBinner,
+    Observation,
+    as_row,
+    bin_observations,
+    hour_of,
+)
+from foretell.data.clinical.encoding import PiecewiseLinearEncoder
+from foretell.data.clinical.features import (
+    CausalFeatureBuilder,
+    FeatureSpec,
+    FeatureStream,
+    carry_forward,
+)
+from foretell.data.clinical.frames import stays_from_frame
+from foretell.data.clinical.labels import (
+    CHALLENGE_LEAD,
+    Target,
+    challenge_label,
+    hours_to_onset,
+    onset_from_label,
+    septic_at_start,
+    target,
+)
+from foretell.data.clinical.psv import challenge_stays, read_psv
+from foretell.data.clinical.schema import Conversion, Schema, Variable
+from foretell.data.clinical.sepsis3 import Sepsis3Labeler, apply_onsets
+from foretell.data.clinical.sofa import sofa_components, sofa_scores
+from foretell.data.clinical.splits import StaySplit, patient_hash, split_by_patient
+from foretell.data.clinical.stays import Stays, concatenate
+from foretell.data.clinical.storage import open_stays, write_stays
+from foretell.data.clinical.tokens import Reading, read_token
+from foretell.data.clinical.utility import (
+    UtilityParameters,
+    UtilityRows,
+    challenge_utility_rows,
+)
+
+__all__ = [
+    "CHALLENGE_LEAD",
+    "CausalFeatureBuilder",
+    "Conversion",
+    "FeatureSpec",
+    "FeatureStream",
+    "HourlyBinner",
+    "Observation",
+    "PiecewiseLinearEncoder",
+    "Reading",
+    "Schema",
+    "Sepsis3Labeler",
+    "StaySplit",
+    "Stays",
+    "Target",
+    "UtilityParameters",
+    "UtilityRows",
+    "Variable",
+    "apply_onsets",
+    "as_row",
+    "bin_observations",
+    "carry_forward",
+    "challenge_label",
+    "challenge_stays",
+    "challenge_utility_rows",
+    "concatenate",
+    "hour_of",
+    "hours_to_onset",
+    "onset_from_label",
+    "open_stays",
+    "patient_hash",
+    "read_psv",
+    "read_token",
+    "septic_at_start",
+    "sofa_components",
+    "sofa_scores",
+    "split_by_patient",
+    "stays_from_frame",
+    "target",
+    "write_stays",
+]

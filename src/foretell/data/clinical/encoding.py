@@ -1,0 +1,116 @@
+"""Piecewise-linear encoding of numbers: soft bins whose borders are training quantiles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from foretell.errors import NotFittedError, ParameterError
+
+
+class PiecewiseLinearEncoder:
+    """Encodes each feature by how far it has come through each of its bins.
+
+    With knots k_0 < ... < k_m, component j of x is ``clip((x - k_j) / (k_{j+1} - k_j), 0, 1)``:
+    a monotone encoding without jumps, which lets a network bend at the knots (Gorishniy, Rubachev
+    and Babenko, On Embeddings for Numerical Features in Tabular Deep Learning, NeurIPS 2022,
+    section 3.2). Equal quantiles give fewer bins; a feature with one value gives none. The first
+    and the last bin are not clipped on their outer side there; here they are, so that an outlier
+    of a hospital's feed cannot dominate.
+
+    Args:
+        n_knots: quantiles a feature, ends included.
+        keep: whether the features themselves come first in the result.
+
+    Attributes:
+        knots: per feature, its distinct knots.
+    """
+
+    def __init__(self, n_knots: int = 7, *, keep: bool = True) -> None:
+        if n_knots < 2:
+            raise ParameterError(f"n_knots must be at least 2, not {n_knots}")
+        self.n_knots, self.keep = n_knots, keep
+        self.knots: list[NDArray[np.float32]] | None = None
+
+    def fit(self, X: ArrayLike) -> PiecewiseLinearEncoder:
+        """Learns the knots from (R, F) rows of the training site; NaN are left out."""
+        X = np.asarray(X)
+        if X.ndim != 2 or len(X) == 0:
+            raise ParameterError(f"X must be rows of features, not of shape {X.shape}")
+        levels = np.linspace(0, 1, self.n_knots)
+        knots = []
+        for f in range(X.shape[1]):
+            x = X[:, f]
+            x = x[np.isfinite(x)]
+            edges = np.quantile(x, levels) if len(x) else np.zeros(0)
+            knots.append(np.unique(edges.astype(np.float32)))
+        self.knots = knots
+        return self
+
+    @property
+    def n_outputs(self) -> int:
+        """Columns of the encoding."""
+        knots = self._fitted()
+        return sum(max(len(k) - 1, 0) for k in knots) + (len(knots) if self.keep else 0)
+
+    def transform(self, X: ArrayLike) -> NDArray[np.float32]:
+        """(R, E) encoding of (R, F) rows; components of NaN are 0, and so is a kept NaN.
+
+        Raises:
+            NotFittedError: there are no knots.
+            ParameterError: X has another number of features.
+        """
+        knots = self._fitted()
+        X = np.asarray(X, np.float32)
+        if X.ndim != 2 or X.shape[1] != len(knots):
+            raise ParameterError(f"X must have {len(knots)} features, not shape {X.shape}")
+        out = np.empty((len(X), self.n_outputs), np.float32)
+        at = 0
+        if self.keep:
+            out[:, : len(knots)] = np.nan_to_num(X, nan=0.0)
+            at = len(knots)
+        for f, edges in enumerate(knots):
+            bins = max(len(edges) - 1, 0)
+            if bins == 0:
+                continue
+            part = out[:, at : at + bins]
+            np.subtract(X[:, f, None], edges[:-1], out=part)
+            part /= np.diff(edges)
+            np.clip(part, 0, 1, out=part)
+            np.nan_to_num(part, copy=False, nan=0.0)
+            at += bins
+        return out
+
+    def fit_transform(self, X: ArrayLike) -> NDArray[np.float32]:
+        """:meth:`fit` and :meth:`transform` of the same rows."""
+        return self.fit(X).transform(X)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The knots, as JSON can hold them."""
+        knots = None if self.knots is None else [k.astype(np.float64).tolist() for k in self.knots]
+        return {"n_knots": self.n_knots, "keep": self.keep, "knots": knots}
+
+    @classmethod
+    def from_dict(cls, told: Mapping[str, Any]) -> PiecewiseLinearEncoder:
+        """The encoder of :meth:`to_dict`.
+
+        Raises:
+            ParameterError: something is missing, or knots do not ascend.
+        """
+        try:
+            encoder = cls(int(told["n_knots"]), keep=bool(told["keep"]))
+            if told["knots"] is not None:
+                encoder.knots = [np.array(k, np.float32).reshape(-1) for k in told["knots"]]
+                if not all(np.isfinite(k).all() and (np.diff(k) > 0).all() for k in encoder.knots):
+                    raise ValueError("knots do not ascend")
+        except (KeyError, TypeError, ValueError) as error:
+            raise ParameterError(f"this is no encoder: {type(error).__name__} {error}") from error
+        return encoder
+
+    def _fitted(self) -> list[NDArray[np.float32]]:
+        if self.knots is None:
+            raise NotFittedError("the encoder was not fitted: call fit(X) first")
+        return self.knots

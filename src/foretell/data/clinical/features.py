@@ -1,0 +1,567 @@
+"""The causal feature builder: one code path for tables of stays and for live streams."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from foretell.data.clinical import feature_kernel as kernel
+from foretell.data.clinical.binning import HourlyBinner, Observation
+from foretell.data.clinical.schema import Schema, variable_from_dict, variable_to_dict
+from foretell.data.clinical.stays import Stays
+from foretell.errors import DataError, NotFittedError, ParameterError
+
+OLDEST_AGE = 90.0
+"""Ages above 89 become 90: they single people out, and some hospitals never record them."""
+
+STATIC = ("age", "sex", "unit", "admission", "hour")
+_SCALED_AS = {
+    "last": kernel.STANDARD,
+    "change": kernel.STANDARD,
+    "since": kernel.LOG_SINCE,
+    "never": kernel.PLAIN,
+    "mean": kernel.STANDARD,
+    "min": kernel.STANDARD,
+    "max": kernel.STANDARD,
+    "count": kernel.SHARE,
+}
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """Which features are made.
+
+    Args:
+        blocks: of each channel: ``last`` value (carried forward), ``change`` since the measurement
+            before, hours ``since`` the last one, ``never`` measured; ``mean`` over
+            ``mean_hours``, ``min`` and ``max`` over ``extreme_hours``, ``count`` of hours with a
+            measurement among ``count_hours``. Windows include the present hour.
+        ratios: pairs of channels whose last values are divided, by name.
+        static: of ``age`` (years, 90 from 90 on), ``sex`` (1 = male), ``unit`` (one flag a unit
+            and one for unknown), ``admission`` (hours from hospital to unit), ``hour`` (on the
+            unit's clock).
+        units: that have a flag.
+        numbers: further numbers of a stay, such as comorbidity flags, taken as they are.
+        bounded: whether values outside the schema's possible bounds count as not measured.
+    """
+
+    blocks: tuple[str, ...] = ("last", "change", "since", "never")
+    ratios: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    static: tuple[str, ...] = STATIC
+    units: tuple[str, ...] = ("MICU", "SICU")
+    numbers: tuple[str, ...] = ()
+    bounded: bool = True
+    mean_hours: int = 72
+    extreme_hours: int = 6
+    count_hours: int = 8
+
+    def __post_init__(self) -> None:
+        for kind, given, known in (
+            ("block", self.blocks, kernel.BLOCKS),
+            ("static feature", self.static, STATIC),
+        ):
+            for name in given:
+                if name not in known:
+                    raise ParameterError(f"no {kind} is called {name!r}; known are {known}")
+            if len(set(given)) != len(given):
+                raise ParameterError(f"a {kind} is named twice: {given}")
+        for hours in (self.mean_hours, self.extreme_hours, self.count_hours):
+            if not 1 <= hours <= 24 * 14:
+                raise ParameterError(f"a window must have 1 to 336 hours, not {hours}")
+
+    @classmethod
+    def named(cls, name: str) -> FeatureSpec:
+        """A published selection.
+
+        ``"p19-v1"``: last, change, since, never and all static features.
+        ``"p19-windows-v1"``: these, means, extremes and counts, shock index and BUN / creatinine.
+        ``"time-blind-v1"``: last and change, age, sex and unit: nothing that tells the hour or how
+        often somebody looked.
+
+        Raises:
+            ParameterError: there is none of this name.
+        """
+        ratios = {"shock_index": ("HR", "SBP"), "bun_creatinine": ("BUN", "Creatinine")}
+        known = {
+            "p19-v1": cls(),
+            "p19-windows-v1": cls(blocks=kernel.BLOCKS, ratios=ratios),
+            "time-blind-v1": cls(blocks=("last", "change"), static=("age", "sex", "unit")),
+        }
+        if name not in known:
+            raise ParameterError(f"no features are called {name!r}; known are {sorted(known)}")
+        return known[name]
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """Mean and standard deviation (F,) of each feature; ``seen`` is False where none was there.
+
+    A feature that was never seen has mean 0 and standard deviation 1.
+    """
+
+    mean: NDArray[np.float64]
+    std: NDArray[np.float64]
+    seen: NDArray[np.bool_]
+
+
+class CausalFeatureBuilder:
+    """Features of each hour from what was known by its end, for tables and for streams.
+
+    ``transform`` and ``stream`` run the same compiled step; that rows after an hour never change
+    its features is a property of the step, not of care.
+
+    Args:
+        spec: a :class:`FeatureSpec` or its name.
+        schema: the channels, the 34 of the 2019 challenge by default.
+
+    Attributes:
+        names: (F,) names of the features: ``"HR:last"``, ``"shock_index"``, ``"age"``.
+        statistics: of the site that was fitted; None before.
+        sites: name -> statistics of features that only later sites know, see :meth:`add_site`.
+    """
+
+    def __init__(self, spec: str | FeatureSpec = "p19-v1", *, schema: Schema | None = None) -> None:
+        self.spec = FeatureSpec.named(spec) if isinstance(spec, str) else spec
+        self.schema = Schema.default().channels("p19") if schema is None else schema
+        channels, spec = self.schema.names, self.spec
+        columns = [f"{c}:{block}" for block in spec.blocks for c in channels]
+        kinds = [_SCALED_AS[block] for block in spec.blocks for _ in channels]
+        self._blocks = np.full(len(kernel.BLOCKS), -1, np.int64)
+        for i, block in enumerate(spec.blocks):
+            self._blocks[kernel.BLOCKS.index(block)] = i * len(channels)
+        order = {name: i for i, name in enumerate(channels)}
+        for pair in spec.ratios.values():
+            for name in pair:
+                self.schema[name]
+        pairs = [(order[a], order[b]) for a, b in spec.ratios.values()]
+        self._ratios = np.array(pairs, np.int64).reshape(-1, 2)
+        self._ratio_column = len(columns)
+        columns += list(spec.ratios)
+        kinds += [kernel.STANDARD] * len(spec.ratios)
+        self._static_column = len(columns)
+        for name in spec.static:
+            if name == "unit":
+                columns += [*(f"unit_{u}" for u in spec.units), "unit_unknown"]
+                kinds += [kernel.PLAIN] * (len(spec.units) + 1)
+            else:
+                columns.append(name)
+                kinds.append(kernel.PLAIN if name == "sex" else kernel.STANDARD)
+        columns += list(spec.numbers)
+        kinds += [kernel.STANDARD] * len(spec.numbers)
+        self.names: tuple[str, ...] = tuple(columns)
+        if len(set(columns)) != len(columns):
+            raise ParameterError("two features have the same name")
+        self._kinds = np.array(kinds, np.int64)
+        bounds = np.array([v.possible for v in self.schema.variables], np.float32).reshape(-1, 2)
+        if not spec.bounded:
+            bounds[:] = np.array([-np.inf, np.inf], np.float32)
+        self._low, self._high = bounds[:, 0].copy(), bounds[:, 1].copy()
+        windows = (spec.mean_hours, spec.extreme_hours, spec.count_hours)
+        self._windows = np.array(windows, np.int64)
+        needed = {"mean": windows[0], "min": windows[1], "max": windows[1], "count": windows[2]}
+        self._width = max([1, *(needed[b] for b in spec.blocks if b in needed)])
+        self.statistics: Statistics | None = None
+        self.sites: dict[str, Statistics] = {}
+
+    @property
+    def n_features(self) -> int:
+        """Number F of features."""
+        return len(self.names)
+
+    def columns(self, *, block: str | None = None, channel: str | None = None) -> NDArray[np.int64]:
+        """Numbers of the features of a block, a channel, or both."""
+        pairs = [n.partition(":") for n in self.names]
+        return np.array(
+            [
+                i
+                for i, (name, colon, kind) in enumerate(pairs)
+                if colon and block in (None, kind) and channel in (None, name)
+            ],
+            np.int64,
+        )
+
+    def fit(self, stays: Stays, rows: ArrayLike | None = None) -> CausalFeatureBuilder:
+        """Learns means and standard deviations of the reference site.
+
+        Args:
+            stays: to learn from: training patients only.
+            rows: (R,) mask or numbers of the rows that count, all by default.
+        """
+        self.statistics = self._measure(stays, rows)
+        self.sites = {}
+        return self
+
+    def add_site(
+        self, name: str, stays: Stays, rows: ArrayLike | None = None
+    ) -> CausalFeatureBuilder:
+        """Learns statistics of features that the reference site never saw, for one later site.
+
+        What earlier sites are encoded to does not change: the statistics of the reference stay,
+        and the new ones are used only with ``site=name``.
+
+        Raises:
+            NotFittedError: the reference site was not fitted.
+        """
+        base = self._fitted()
+        found = self._measure(stays, rows)
+        new = ~base.seen & found.seen
+        self.sites[name] = Statistics(
+            np.where(new, found.mean, base.mean),
+            np.where(new, found.std, base.std),
+            new | base.seen,
+        )
+        return self
+
+    def raw(self, stays: Stays, rows: ArrayLike | None = None) -> NDArray[np.float32]:
+        """(R, F) features as they are, NaN where not known: for trees and rules.
+
+        Args:
+            stays: any stays whose channels are the builder's.
+            rows: (R,) mask or ascending numbers of the rows that are wanted; only they are kept.
+        """
+        return self._batch(stays, rows, None)
+
+    def transform(
+        self, stays: Stays, rows: ArrayLike | None = None, *, site: str | None = None
+    ) -> NDArray[np.float32]:
+        """(R, F) scaled features without any missing value: for networks.
+
+        Values are standardised by the reference site and 0, its mean, where they are not known;
+        hours since a measurement become log(1 + h) / log(201); counts a share of their window.
+
+        Args:
+            stays: any stays whose channels are the builder's.
+            rows: (R,) mask or ascending numbers of the rows that are wanted.
+            site: a site of :meth:`add_site` whose own statistics count; others use the reference.
+
+        Raises:
+            NotFittedError: the builder was not fitted.
+        """
+        return self._batch(stays, rows, self._of(site))
+
+    def stream(
+        self,
+        *,
+        age: float = np.nan,
+        sex: str | None = None,
+        unit: str | None = None,
+        admission: float = np.nan,
+        start: int = 1,
+        numbers: Mapping[str, float] | None = None,
+        site: str | None = None,
+        scaled: bool = True,
+    ) -> FeatureStream:
+        """The live form for one stay, equal to :meth:`transform` (or :meth:`raw`) hour by hour.
+
+        Args:
+            age: in years.
+            sex: ``"male"``, ``"female"`` or None.
+            unit: name of the unit, None if not known.
+            admission: hours from hospital to unit admission.
+            start: hour of the first row on the unit's clock.
+            numbers: further numbers of the stay that the features name.
+            site: see :meth:`transform`.
+            scaled: False gives the features of :meth:`raw`.
+        """
+        given = {} if numbers is None else numbers
+        static = self._static(
+            np.array([age], np.float64),
+            np.array(["unknown" if sex is None else sex], object),
+            np.array(["unknown" if unit is None else unit], object),
+            np.array([admission], np.float64),
+            [np.array([given.get(n, np.nan)], np.float64) for n in self.spec.numbers],
+        )[0]
+        return FeatureStream(self, static, start, self._of(site) if scaled else None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All that the builder knows, as JSON can hold it."""
+        tables = {"": self.statistics, **self.sites}
+        return {
+            "spec": asdict(self.spec),
+            "schema": [variable_to_dict(v) for v in self.schema.variables],
+            "synonyms": dict(self.schema.synonyms),
+            "statistics": {
+                name: {k: v.tolist() for k, v in vars(table).items()}
+                for name, table in tables.items()
+                if table is not None
+            },
+        }
+
+    @classmethod
+    def from_dict(cls, told: Mapping[str, Any]) -> CausalFeatureBuilder:
+        """The builder of :meth:`to_dict`, after JSON or not.
+
+        Raises:
+            ParameterError: something is missing or has the wrong size.
+        """
+        try:
+            spec = dict(told["spec"])
+            for name in ("blocks", "static", "units", "numbers"):
+                spec[name] = tuple(spec[name])
+            spec["ratios"] = {k: (a, b) for k, (a, b) in spec["ratios"].items()}
+            variables = tuple(variable_from_dict(v) for v in told["schema"])
+            builder = cls(FeatureSpec(**spec), schema=Schema(variables, dict(told["synonyms"])))
+            for name, table in told["statistics"].items():
+                read = Statistics(
+                    np.array(table["mean"], np.float64),
+                    np.array(table["std"], np.float64),
+                    np.array(table["seen"], bool),
+                )
+                for values in vars(read).values():
+                    if values.shape != (builder.n_features,) or not np.isfinite(values).all():
+                        raise ValueError("statistics do not fit the features")
+                if not (read.std > 0).all():
+                    raise ValueError("a standard deviation is not positive")
+                if name:
+                    builder.sites[name] = read
+                else:
+                    builder.statistics = read
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ParameterError(
+                f"these are no features: {type(error).__name__} {error}"
+            ) from error
+        return builder
+
+    def fingerprint(self) -> str:
+        """A hash of everything that determines the features."""
+        import hashlib
+
+        text = json.dumps(self.to_dict(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def _fitted(self) -> Statistics:
+        if self.statistics is None:
+            raise NotFittedError("the feature builder was not fitted: call fit(stays) first")
+        return self.statistics
+
+    def _of(self, site: str | None) -> Statistics:
+        base = self._fitted()
+        return base if site is None else self.sites.get(site, base)
+
+    def _check(self, stays: Stays) -> None:
+        if stays.schema.fingerprint() != self.schema.fingerprint():
+            raise DataError(
+                "the stays have other channels, units or bounds than the features",
+                hint="Read them with the schema of the feature builder",
+            )
+
+    def _static(
+        self,
+        age: NDArray[np.float64],
+        sex: NDArray[np.object_],
+        unit: NDArray[np.object_],
+        admission: NDArray[np.float64],
+        numbers: list[NDArray[np.float64]],
+    ) -> NDArray[np.float32]:
+        """(N, S) static features; the hour is filled in later."""
+        columns: list[NDArray] = []
+        for name in self.spec.static:
+            if name == "age":
+                columns.append(np.where(age > OLDEST_AGE - 1, OLDEST_AGE, age))
+            elif name == "sex":
+                columns.append(np.where(sex == "male", 1.0, np.where(sex == "female", 0.0, np.nan)))
+            elif name == "unit":
+                columns += [(unit == u).astype(np.float64) for u in self.spec.units]
+                columns.append((unit == "unknown").astype(np.float64))
+            elif name == "admission":
+                columns.append(admission)
+            else:
+                columns.append(np.zeros(len(age)))
+        columns += numbers
+        return (
+            np.stack(columns, axis=1).astype(np.float32)
+            if columns
+            else np.zeros((len(age), 0), np.float32)
+        )
+
+    def _raw(self, stays: Stays) -> NDArray[np.float32]:
+        """All features of a chunk of stays."""
+        values = stays.matrix()
+        out = np.empty((len(values), self.n_features), np.float32)
+        state, ring, clock = self._memory()
+        kernel.advance_stays(
+            values, stays.lengths.astype(np.int64), self._low, self._high, self._windows,
+            self._blocks, self._ratios, self._ratio_column, state, ring, clock, out,
+        )  # fmt: skip
+        unknown = np.full(len(stays), "unknown", object)
+        static = self._static(
+            stays.number("age"),
+            stays.names("sex") if "sex" in stays.categories else unknown,
+            stays.names("unit") if "unit" in stays.categories else unknown,
+            stays.number("admission"),
+            [stays.number(n) for n in self.spec.numbers],
+        )
+        out[:, self._static_column :] = np.repeat(static, stays.lengths, axis=0)
+        if "hour" in self.spec.static:
+            out[:, self.names.index("hour")] = stays.hours()
+        return out
+
+    def _memory(self) -> tuple[NDArray, NDArray, NDArray]:
+        channels = len(self.schema)
+        state = np.empty((channels, 6), np.float64)
+        ring = np.empty((channels, self._width), np.float32)
+        clock = np.zeros(1, np.int64)
+        kernel.reset(state, ring, clock)
+        return state, ring, clock
+
+    def _wanted(self, stays: Stays, rows: ArrayLike | None) -> NDArray[np.bool_] | None:
+        if rows is None:
+            return None
+        rows = np.asarray(rows)
+        if rows.dtype == bool:
+            if len(rows) != stays.n_rows:
+                raise ParameterError(f"the mask has {len(rows)} rows, the stays {stays.n_rows}")
+            return rows
+        if len(rows) and (np.any(np.diff(rows) <= 0) or rows[0] < 0 or rows[-1] >= stays.n_rows):
+            raise ParameterError("rows must be ascending numbers of rows of these stays")
+        wanted = np.zeros(stays.n_rows, bool)
+        wanted[rows] = True
+        return wanted
+
+    def _batch(
+        self, stays: Stays, rows: ArrayLike | None, statistics: Statistics | None
+    ) -> NDArray[np.float32]:
+        self._check(stays)
+        wanted = self._wanted(stays, rows)
+        size = stays.n_rows if wanted is None else int(wanted.sum())
+        out = np.empty((size, self.n_features), np.float32)
+        read = written = 0
+        for chunk in stays.chunks(50_000):
+            part = self._raw(chunk)
+            if wanted is not None:
+                part = part[wanted[read : read + len(part)]]
+            if statistics is not None:
+                kernel.scale(part, self._kinds, statistics.mean, statistics.std)
+            out[written : written + len(part)] = part
+            read += chunk.n_rows
+            written += len(part)
+        return out
+
+    def _measure(self, stays: Stays, rows: ArrayLike | None) -> Statistics:
+        self._check(stays)
+        wanted = self._wanted(stays, rows)
+        count = np.zeros(self.n_features)
+        mean, squares = np.zeros(self.n_features), np.zeros(self.n_features)
+        read = 0
+        for chunk in stays.chunks(50_000):
+            part = self._raw(chunk).astype(np.float64)
+            if wanted is not None:
+                part = part[wanted[read : read + chunk.n_rows]]
+            read += chunk.n_rows
+            here = (~np.isnan(part)).sum(axis=0)
+            safe = np.maximum(here, 1)
+            centre = np.nansum(part, axis=0) / safe
+            spread = np.nansum((part - centre) ** 2, axis=0)
+            # Chan, Golub and LeVeque's update keeps sums of squares about the running mean.
+            total = np.maximum(count + here, 1)
+            gap = np.where(here > 0, centre - mean, 0.0)
+            squares += spread + gap**2 * count * here / total
+            mean += gap * here / total
+            count += here
+        seen = count > 0
+        std = np.sqrt(squares / np.maximum(count, 1))
+        # What hardly varies is centred, not blown up.
+        flat = ~seen | (std <= 1e-6 * np.maximum(1.0, np.abs(mean)))
+        std = np.where(flat, 1.0, std)
+        kinds = self._kinds
+        mean = np.where(kinds == kernel.STANDARD, mean, 0.0)
+        std = np.where(kinds == kernel.STANDARD, std, 1.0)
+        std = np.where(kinds == kernel.SHARE, float(self.spec.count_hours), std)
+        return Statistics(np.where(seen, mean, 0.0), std, seen)
+
+
+class FeatureStream:
+    """Features of one stay, hour by hour; made by :meth:`CausalFeatureBuilder.stream`.
+
+    Give single observations with :meth:`add` and close hours with :meth:`close`, or give whole
+    rows with :meth:`step`.
+    """
+
+    def __init__(
+        self,
+        builder: CausalFeatureBuilder,
+        static: NDArray[np.float32],
+        start: int,
+        statistics: Statistics | None,
+    ) -> None:
+        self._builder, self._static, self.start = builder, static, start
+        self._statistics = statistics
+        self._state, self._ring, self._clock = builder._memory()
+        self._binner = HourlyBinner(builder.schema)
+        self._binner.closed = start - 1
+
+    @property
+    def hour(self) -> int:
+        """The last hour that was closed; ``start - 1`` at first."""
+        return self.start - 1 + int(self._clock[0])
+
+    def add(self, observation: Observation) -> bool:
+        """Takes an observation; see :meth:`HourlyBinner.add`."""
+        return self._binner.add(observation)
+
+    def close(self) -> NDArray[np.float32]:
+        """(F,) features of the next hour, from the observations that arrived by its end."""
+        return self.step(self._binner.close(self._binner.closed + 1))
+
+    def step(self, row: ArrayLike) -> NDArray[np.float32]:
+        """(F,) features of the next hour from its row (C,), NaN where nothing was measured."""
+        b = self._builder
+        values = np.array(row, np.float32, ndmin=2)
+        if values.shape != (1, len(b.schema)):
+            raise ParameterError(f"a row has {len(b.schema)} channels, not {np.shape(row)}")
+        out = np.empty((1, b.n_features), np.float32)
+        kernel.advance(
+            values, b._low, b._high, b._windows, b._blocks, b._ratios, b._ratio_column,
+            self._state, self._ring, self._clock, out,
+        )  # fmt: skip
+        out[0, b._static_column :] = self._static
+        if "hour" in b.spec.static:
+            out[0, b.names.index("hour")] = self.hour
+        if self._binner.closed < self.hour:
+            self._binner.closed = self.hour
+        if self._statistics is not None:
+            kernel.scale(out, b._kinds, self._statistics.mean, self._statistics.std)
+        return out[0]
+
+    def snapshot(self) -> dict[str, NDArray]:
+        """The state of closed hours as plain arrays, for :meth:`restore`.
+
+        Observations of the open hour are not in it: a service replays them from its log.
+        """
+        return {
+            "state": self._state.copy(),
+            "ring": self._ring.copy(),
+            "clock": self._clock.copy(),
+        }
+
+    def restore(self, snapshot: Mapping[str, NDArray]) -> FeatureStream:
+        """Goes on from a snapshot of a stream of the same builder and stay.
+
+        Raises:
+            ParameterError: the snapshot does not fit the builder.
+        """
+        held = {"state": self._state, "ring": self._ring, "clock": self._clock}
+        for name, array in held.items():
+            given = np.asarray(snapshot.get(name))
+            if given.shape != array.shape or given.dtype != array.dtype:
+                raise ParameterError(f"{name!r} of the snapshot does not fit these features")
+            array[:] = given
+        self._binner = HourlyBinner(self._builder.schema)
+        self._binner.closed = self.hour
+        return self
+
+
+def carry_forward(stays: Stays, *, bounded: bool = True) -> NDArray[np.float32]:
+    """(R, C) the last value of each channel, NaN before the first one.
+
+    Args:
+        stays: any.
+        bounded: whether values outside the schema's possible bounds count as not measured.
+    """
+    spec = replace(FeatureSpec(), blocks=("last",), static=(), bounded=bounded)
+    return CausalFeatureBuilder(spec, schema=stays.schema).raw(stays)
