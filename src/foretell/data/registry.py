@@ -33,6 +33,8 @@ SHORT_NAMES = {
     "vic_elec": "vic_elec_half_hourly",
     "starbucks": "starbucks_offers",
     "adult": "adult_census",
+    "physionet2012": "physionet2012_icu",
+    "physionet2019": "physionet2019_sepsis",
     "snips": "nlu_atis_snips",
     "nlu_evaluation": "nlu_evaluation_home",
 }

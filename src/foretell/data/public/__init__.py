@@ -1,5 +1,6 @@
 """Public data sets: folder in; panel, event log, table or text set out."""
 
+from foretell.data.public.clinical import physionet2012, physionet2019
 from foretell.data.public.competitions import hierarchical_bottom, m3, tourism, tourism_australia
 from foretell.data.public.demand import favorita, m4, walmart
 from foretell.data.public.feedback import (
@@ -32,6 +33,8 @@ __all__ = [
     "nlu_evaluation",
     "orange_juice",
     "pedestrian",
+    "physionet2012",
+    "physionet2019",
     "rossmann",
     "snips",
     "starbucks",
