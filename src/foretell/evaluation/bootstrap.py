@@ -58,7 +58,9 @@ def cluster_bootstrap(
         )
     estimate = statistic(sums.sum(axis=0, keepdims=True))[0]
     sums = _grouped(sums, seed)
-    draws = np.concatenate([statistic(w @ sums) for w in _weights(len(sums), resamples, seed)])
+    draws = np.concatenate(
+        [statistic(w @ sums) for w in cluster_weights(len(sums), resamples, seed)]
+    )
     tail = (1 - confidence) / 2
     defined = ~np.isnan(draws).all(axis=0)
     bounds = np.full((2, *draws.shape[1:]), np.nan)
@@ -79,7 +81,7 @@ def _grouped(sums: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
     return np.add.reduceat(sums[order], begins, axis=0)
 
 
-def _weights(size: int, resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
+def cluster_weights(size: int, resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
     """How often each of ``size`` clusters is drawn (r, size), in parts that fit in memory."""
     rng = np.random.default_rng(seed)
     step = max(1, _WEIGHTS_AT_ONCE // size)

@@ -1,0 +1,44 @@
+"""How good alarms are: utility, snoozed judgements, bedside metrics, ranking of hours."""
+
+from foretell.evaluation.clinical.alarms import (
+    METRICS,
+    AlarmMetrics,
+    alarm_metrics,
+    threshold_alarms,
+)
+from foretell.evaluation.clinical.ranking import RankingMetrics, ranking_metrics
+from foretell.evaluation.clinical.snoozed import (
+    SnoozedConfusion,
+    SnoozedCurve,
+    snoozed_confusion,
+    snoozed_curve,
+)
+from foretell.evaluation.clinical.utility import (
+    CLOCK_HOUR,
+    UtilityScore,
+    best_threshold,
+    challenge_utility,
+    clock_rule,
+    utility_of_thresholds,
+    utility_table,
+)
+
+__all__ = [
+    "CLOCK_HOUR",
+    "METRICS",
+    "AlarmMetrics",
+    "RankingMetrics",
+    "SnoozedConfusion",
+    "SnoozedCurve",
+    "UtilityScore",
+    "alarm_metrics",
+    "best_threshold",
+    "challenge_utility",
+    "clock_rule",
+    "ranking_metrics",
+    "snoozed_confusion",
+    "snoozed_curve",
+    "threshold_alarms",
+    "utility_of_thresholds",
+    "utility_table",
+]
