@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,12 +55,14 @@ class Done:
         effective_share: effective sample size of the training weights over the rows.
         fit_seconds: how long the training took.
         peak_memory_mib: the most memory that its process had used by then.
+        warnings: what the training warned of.
     """
 
     p: NDArray[np.float64]
     effective_share: float | None
     fit_seconds: float
     peak_memory_mib: float
+    warnings: tuple[str, ...] = ()
 
 
 def plan_jobs(recipe: Recipe, folder: Path) -> list[Job]:
@@ -76,18 +79,21 @@ def run_job(job: Job, log: EventLog) -> Done:
     """Does a job, or reads its result where it was done before."""
     if (job.home / "model.json").is_file():
         config, arrays = load_artefact(job.home, _KIND)
-        return Done(arrays["p"], **config)
+        return Done(arrays["p"], **{**config, "warnings": tuple(config["warnings"])})
     section = job.recipe.snapshots[job.snapshot]
     begun = time.perf_counter()
-    with limited_threads(job.recipe.threads):
+    with limited_threads(job.recipe.threads), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
         model = train(job.recipe, job.model, section, log, job.seed)
         spent = time.perf_counter() - begun
         p = model.predict_proba(log.select(rows_of(log, section.test, "test")))[:, 1]
-    done = Done(p, _effective_share(model), spent, peak_memory_mib())
+    told = dict.fromkeys(str(w.message) for w in caught if w.category is UserWarning)
+    done = Done(p, _effective_share(model), spent, peak_memory_mib(), tuple(told))
     config = {
         "effective_share": done.effective_share,
         "fit_seconds": done.fit_seconds,
         "peak_memory_mib": done.peak_memory_mib,
+        "warnings": list(done.warnings),
     }
     save_artefact(job.home, _KIND, config, {"p": p})
     return done

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from foretell.data import registry, simulators
 from foretell.data.events import EventLog, read_events
+from foretell.data.events.clock import to_datetimes
 from foretell.errors import DataError, ParameterError, RecipeError
 from foretell.runs.feedback.recipe import DataSection
 from foretell.runs.section import nearest
@@ -81,12 +82,11 @@ def _is_table(data: DataSection) -> bool:
 
 def describe(data: DataSection, log: EventLog) -> dict[str, Any]:
     """What a run's record says of its data."""
-    times = log.times
     return {
         "source": data.source,
         "entities": len(log),
-        "first": float(times.min()) if len(log) else None,
-        "last": float(times.max()) if len(log) else None,
+        "first": _when(log, log.times.min()) if len(log) else None,
+        "last": _when(log, log.times.max()) if len(log) else None,
         "unit": log.unit,
         "calendar": log.calendar,
         "window": log.window,
@@ -99,6 +99,13 @@ def describe(data: DataSection, log: EventLog) -> dict[str, Any]:
             for n in log.notes
         ],
     }
+
+
+def _when(log: EventLog, time: float) -> float | str:
+    """A moment as the log counts: a number, or a date."""
+    if not log.calendar:
+        return float(time)
+    return str(to_datetimes(np.array([time]), log.unit)[0])
 
 
 def _read(data: DataSection) -> EventLog:

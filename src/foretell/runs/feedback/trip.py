@@ -77,14 +77,18 @@ def _snapshots(
     """All models at all snapshots: predictions of the test rows, costs, the largest memory."""
     jobs = plan_jobs(trip.recipe, trip.folder.work.resolve())
     done = []
+    told: dict[str, None] = {}
     for number, (job, one) in enumerate(
         zip(jobs, trip.engine.map(run_job, jobs, [log] * len(jobs)), strict=True), start=1
     ):
         done.append(one)
+        for text in one.warnings:
+            told.setdefault(f"{job.model}, {job.snapshot}: {text}")
         trip.tell(
             f"[{number}/{len(jobs)}] {job.snapshot}: {job.model}, seed {job.seed}: trained in "
             f"{one.fit_seconds:.1f} s"
         )
+    trip.folder.update(warnings=list(told))
     return *gather(trip.recipe, log, jobs, done), max(one.peak_memory_mib for one in done)
 
 

@@ -122,7 +122,7 @@ def build(data: FeedbackReport) -> dict[str, Any]:
         "calibration": calibration,
         "stream": stream,
         "decision": decision,
-        "saved": data.run.get("final") or {},
+        "warnings": [str(text) for text in data.run.get("warnings") or ()],
         "data": data_section(data),
         "reproduce": reproduce_section(data.run),
         "figures": drawn,
