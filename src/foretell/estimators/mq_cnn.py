@@ -93,6 +93,7 @@ class MQCNN(NeuralForecaster):
     """
 
     default_encoder: ClassVar[str] = "cnn"
+    private_unit: ClassVar[str] = "series"
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from foretell.learners.contract import Learner
 from foretell.learners.demand.forecast import DEFAULT_LEVELS, Forecast, Span, check_levels
 from foretell.learners.demand.forecaster import Forecaster
 from foretell.training import Examples, FitResult, Strategy, fit, use_threads
+from foretell.training.private import PrivacyStatement, PrivateTraining
 
 Calibrate = Literal["cqr", "engine"]
 
@@ -56,7 +57,16 @@ class NeuralForecaster(Forecaster):
         resume: go on from the checkpoints there.
         progress: draw a progress line.
         alias: name in tables.
+
+    Attributes:
+        privacy_: what private training guarantees; None without it.
     """
+
+    private_unit: ClassVar[str] = "example"
+    """What one example is, of which private training speaks."""
+
+    privacy_: PrivacyStatement | None = None
+    _given: tuple[Strategy, ...] = ()
 
     def __init__(
         self,
@@ -105,6 +115,30 @@ class NeuralForecaster(Forecaster):
         self.resume = resume
         self.progress = progress
         self.alias = alias
+
+    def fit(self, panel: Panel, *, strategies: Sequence[Strategy] = ()) -> Self:
+        """Learns from everything in the panel; nothing after its series' ends is looked at.
+
+        Args:
+            panel: the series.
+            strategies: what changes the training, ``PrivateTraining`` among them; used once. A
+                private training draws every series with the same chance and keeps the last
+                weights, not those that do best on raw validation data.
+
+        Raises:
+            DataError: the panel cannot be used; names column and series.
+            ParameterError: a hyper-parameter is out of its range, or strategies together with
+                several networks or a calibration, whose further training they would not see.
+        """
+        if strategies and (self.seeds != 1 or self.calibrate is not None):
+            raise ParameterError(
+                f"{self.name}: strategies change one training: set seeds=1 and calibrate=None"
+            )
+        self._given = tuple(strategies)
+        try:
+            return super().fit(panel)
+        finally:
+            self._given = ()
 
     @abstractmethod
     def _learn_data(self, panel: Panel) -> None:
@@ -155,6 +189,9 @@ class NeuralForecaster(Forecaster):
             train = panel.cut(self.validation)
             validation = self._make_examples(panel, self.validation)
         examples = self._make_examples(train, None)
+        private = [s for s in self._given if isinstance(s, PrivateTraining)]
+        if private and getattr(examples, "sampling_weights", None) is not None:
+            examples.sampling_weights = None  # type: ignore[attr-defined]
         self.learners_: list[Learner] = []
         self.history_: list[FitResult] = []
         for number in range(self.seeds):
@@ -164,7 +201,8 @@ class NeuralForecaster(Forecaster):
                 learner = self._make_learner()
             folder = None if self.checkpoint is None else Path(self.checkpoint) / f"net{number}"
             result = fit(
-                learner, examples, strategies=self._strategies(), validation=validation,
+                learner, examples, strategies=(*self._strategies(), *self._given),
+                validation=validation, best_weights=not private,
                 max_steps=self.max_steps, batch_size=self.batch_size,
                 learning_rate=self.learning_rate, weight_decay=self.weight_decay,
                 schedule=self.schedule, validate_every=self.validate_every,
@@ -174,6 +212,16 @@ class NeuralForecaster(Forecaster):
             )  # fmt: skip
             self.learners_.append(learner.float())
             self.history_.append(result)
+        self.privacy_ = self._statement(private[0]) if private else None
+
+    def _statement(self, private: PrivateTraining) -> PrivacyStatement:
+        """The guarantee, in words of series, with what is read of the panel beside the training."""
+        statement = private.statement()
+        read = "what is read off the panel before training is public: names of categories, the "
+        read += "scales of series and covariates, profiles of groups"
+        unit = self.private_unit if statement.unit == "example" else statement.unit
+        told = [a.replace("are one example", f"are one {unit}") for a in statement.assumptions]
+        return replace(statement, unit=unit, assumptions=(*told, read))
 
     def _predict(self, panel: Panel) -> Forecast:
         return self._predict_origins(panel, [0])
@@ -223,6 +271,7 @@ class NeuralForecaster(Forecaster):
         calibration = None if self.calibration_ is None else self.calibration_.to_dict()
         return {
             "data": self._data_state(), "networks": len(self.learners_), "calibration": calibration,
+            "privacy": None if self.privacy_ is None else self.privacy_.to_dict(),
         }, arrays  # fmt: skip
 
     def _restore(self, state: dict[str, Any], arrays: dict[str, NDArray]) -> None:
@@ -244,3 +293,5 @@ class NeuralForecaster(Forecaster):
             self.learners_.append(learner.eval())
         saved = state["calibration"]
         self.calibration_ = None if saved is None else Calibration.from_dict(saved)
+        statement = state.get("privacy")
+        self.privacy_ = None if statement is None else PrivacyStatement.from_dict(statement)

@@ -289,10 +289,7 @@ class NLU(BaseEstimator):
             state = {n: torch.from_numpy(arrays[n].copy()) for n in expected}
             model.learner_.load_state_dict(state)
             saved = config["privacy"]
-            model.privacy_ = None
-            if saved is not None:
-                lists = {k: tuple(v) for k, v in saved.items() if isinstance(v, list)}
-                model.privacy_ = PrivacyStatement(**{**saved, **lists})
+            model.privacy_ = None if saved is None else PrivacyStatement.from_dict(saved)
         except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             raise ArtefactError(f"{folder} is not a readable {cls.__name__}: {error}") from error
         model.learner_.eval()

@@ -34,6 +34,16 @@ def test_the_noise_for_a_target_never_exceeds_it(accountant, target):
     assert target * (1 - 1e-3) <= cost <= target
 
 
+def test_a_target_that_only_the_coarse_search_misses_is_met_by_the_smallest_noise():
+    """The first look, with coarse distributions, errs upwards by a little."""
+    plan = [NoisySteps(0.2, 1.0, 3)]
+    smallest = [NoisySteps(0.2, 0.2, 3)]
+    coarse = epsilon(smallest, 1e-5, discretization=1e-2)
+    fine = epsilon(smallest, 1e-5, discretization=1e-3)
+    assert fine < coarse
+    assert noise_for((coarse + fine) / 2, 1e-5, plan) == 0.2
+
+
 def test_a_decay_costs_more_than_its_first_noise_and_less_than_its_last():
     first, last = NoisySteps(0.05, 1.2, 100), NoisySteps(0.05, 1.0, 100)
     mixed = epsilon([first, last], 1e-5, accountant="rdp")
@@ -49,3 +59,10 @@ def test_edges():
         epsilon([], 1.0)
     with pytest.raises(ParameterError, match=r"cannot be reached.*costs"):
         noise_for(1e-4, 1e-9, [NoisySteps(1.0, 1.0, 10_000)])
+
+
+def test_noise_that_costs_nothing_at_all_is_no_obstacle():
+    """At the largest noise, few steps cost an epsilon of 0 exactly."""
+    plan = [NoisySteps(0.25, 1.0, 4)]
+    noise = noise_for(4.0, 1e-3, plan, accountant="rdp")
+    assert 3.99 < epsilon([NoisySteps(0.25, noise, 4)], 1e-3, accountant="rdp") <= 4.0

@@ -138,7 +138,9 @@ def noise_for(
         return high
     for discretization in (_SEARCH, _STATEMENT):
         low = max(SMALLEST_NOISE, 0.7 * high)
-        while cost(low, "pld", _SEARCH) <= target_epsilon:
+        while cost(low, "pld", discretization) <= target_epsilon:
+            if low == SMALLEST_NOISE:
+                return SMALLEST_NOISE
             low = max(SMALLEST_NOISE, 0.7 * low)
         coarse = partial(cost, judge="pld", discretization=discretization)
         high = _root(coarse, target_epsilon, low, high)
@@ -156,7 +158,9 @@ def _root(cost: Callable[[float], float], target: float, low: float, high: float
         costs[math.exp(logarithm)] = value
         middle = target * (1 - 5e-4)
         # Within the tolerance counts as found.
-        return 0.0 if target * (1 - 1e-3) <= value <= target else math.log(value / middle)
+        return (
+            0.0 if target * (1 - 1e-3) <= value <= target else math.log(max(value, 1e-12) / middle)
+        )
 
     scipy.optimize.brentq(excess, math.log(low), math.log(high), xtol=1e-9, rtol=1e-9)
     return min(noise for noise, value in costs.items() if value <= target)

@@ -43,6 +43,12 @@ class PrivacyStatement:
         """JSON values."""
         return asdict(self)
 
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> PrivacyStatement:
+        """The inverse of :meth:`to_dict`, from JSON too."""
+        tuples = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
+        return cls(**{**values, **tuples})
+
     def __str__(self) -> str:
         noise = ", ".join(
             f"{s} steps at {m:.4g}" for m, s in zip(self.noise_multipliers, self.steps, strict=True)

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from foretell.learners.demand.neural.linear import watched
+
 
 class GlobalDecoder(nn.Module):
     """One context for each horizon and one for all (Wen et al. 2017, eq. 3).
@@ -94,6 +96,8 @@ class LocalDecoder(nn.Module):
 
     def forward(self, varying: Sequence[Tensor], constant: Sequence[Tensor]) -> Tensor:
         """``(B, F, K, .)`` and ``(B, F, .)`` to ``(B, F, K, hidden)``."""
+        if any(watched(layer) for layer in (self.varying, self.constant, *self.layers)):
+            return self._layer_by_layer(varying, constant)
         shape = varying[0].shape
         state = self._mix([part.flatten(0, -2) for part in varying])
         own = self.constant(torch.cat(list(constant), -1)).unsqueeze(-2)
@@ -102,6 +106,14 @@ class LocalDecoder(nn.Module):
         for layer in self.layers:
             state = F.relu_(layer(F.dropout(state, self.dropout, self.training)))
         return F.dropout(state, self.dropout, self.training).view(*shape[:-1], -1)
+
+    def _layer_by_layer(self, varying: Sequence[Tensor], constant: Sequence[Tensor]) -> Tensor:
+        """The same through calls of the layers with examples first, for whoever watches them."""
+        own = self.constant(torch.cat(list(constant), -1)).unsqueeze(-2)
+        state = F.relu(self.varying(torch.cat(list(varying), -1)) + own)
+        for layer in self.layers:
+            state = F.relu(layer(F.dropout(state, self.dropout, self.training)))
+        return F.dropout(state, self.dropout, self.training)
 
     def _mix(self, varying: Sequence[Tensor]) -> Tensor:
         """The first layer on its inputs side by side, without laying them side by side.

@@ -14,6 +14,7 @@ from foretell.learners.demand.forecast import DEFAULT_LEVELS
 from foretell.learners.demand.neural.decoders import GlobalDecoder, LocalDecoder
 from foretell.learners.demand.neural.encoders import make_encoder
 from foretell.learners.demand.neural.heads import MonotoneGridHead
+from foretell.learners.demand.neural.linear import together
 from foretell.learners.demand.neural.losses import censored_pinball, pinball
 from foretell.learners.demand.neural.sequences import SequenceReader
 
@@ -198,11 +199,7 @@ class MQLearner(Learner):
             )
         else:
             features = torch.cat([own, shared.unsqueeze(-2).expand(*own.shape[:-1], -1)], -1)
-        # Head and blend read the same features: one product for both.
-        linear = (self.head.linear, self.blend)
-        raw = F.linear(
-            features, torch.cat([x.weight for x in linear]), torch.cat([x.bias for x in linear])
-        )
+        raw = together(features, (self.head.linear, self.blend))
         raw, scores = raw.split([len(self.levels), shape.candidates], -1)
         choice = scores.masked_fill(~batch["available"], -torch.inf).softmax(-1)
         candidates = batch["candidates"]
