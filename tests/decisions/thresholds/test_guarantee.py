@@ -53,6 +53,27 @@ def test_walks_share_delta():
         assert np.all(np.diff(coverages) > 0) and 0 < coverages[0] and coverages[-1] < 1
 
 
+def test_weights_that_are_alike_are_no_further_rows():
+    """Twenty times the weight is not twenty times the evidence."""
+    rng = np.random.default_rng(0)
+    score, doubt = rng.random((2, 3000))
+    y = (rng.random(3000) < 0.85 * score).astype(int)
+
+    def fitted(weight):
+        return fit_decision_surface(
+            score, doubt, y, min_precision=0.75, guarantee="ltt", sample_weight=weight
+        )
+
+    plain, heavy = fitted(None), fitted(np.full(3000, 20.0))
+    assert plain.guarantee == heavy.guarantee
+    np.testing.assert_array_equal(plain.thresholds, heavy.thresholds)
+    none = np.where(np.arange(3000) % 2, 20.0, 0.0)
+    half = fit_decision_surface(
+        score[1::2], doubt[1::2], y[1::2], min_precision=0.75, guarantee="ltt"
+    )
+    assert fitted(none).guarantee == half.guarantee
+
+
 def test_walks_keep_their_level_under_the_null():
     # all precisions exactly at the target: any rejection is an error
     rng = np.random.default_rng(0)

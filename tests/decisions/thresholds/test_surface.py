@@ -7,6 +7,7 @@ import math
 import pickle
 import threading
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -390,6 +391,25 @@ def test_abstains_where_precision_is_in_doubt(cells):
             assert row["precision_low"] >= 0.7
     again = DecisionSurface.from_json(careful.to_json())
     np.testing.assert_array_equal(again.predict(test.score, test.uncertainty), decisions)
+
+
+def test_a_level_that_is_never_called_may_abstain_for_any_score(small_hold_out):
+    surface = fit_decision_surface(*small_hold_out(0), min_precision=0.5)
+    never = np.full(surface.n_levels, np.inf)
+    for floors, decision in ((np.full(surface.n_levels, 0.5), -1), (never, 0)):
+        shy = replace(surface, thresholds=never, floors=floors)
+        for score in (0.6, np.inf):
+            assert shy.decide(score, 0.5) == shy.predict([score], [0.5])[0] == decision
+
+
+def test_intervals_of_a_frontier_do_not_grow_with_the_unit_of_the_weights(small_hold_out):
+    score, doubt, y = small_hold_out(0)
+    plain = precision_recall_frontier(score, doubt, y, method="single").to_frame()
+    nearly = np.where(np.arange(len(y)) % 2, 1000.0, 1000.1)
+    heavy = precision_recall_frontier(
+        score, doubt, y, method="single", sample_weight=nearly
+    ).to_frame()
+    assert heavy["precision_low"][-1] == pytest.approx(plain["precision_low"][-1], abs=1e-3)
 
 
 def test_tables_and_pictures(cells):

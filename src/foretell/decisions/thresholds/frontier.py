@@ -13,7 +13,7 @@ from foretell.decisions.thresholds.binning import Binning
 from foretell.decisions.thresholds.build import assemble, baseline
 from foretell.decisions.thresholds.candidates import Candidates, Goals, LevelCurves
 from foretell.decisions.thresholds.holdout import HoldOut, hold_out
-from foretell.decisions.thresholds.intervals import clopper_pearson
+from foretell.decisions.thresholds.intervals import clopper_pearson, effective_counts
 from foretell.decisions.thresholds.planning import make_plan
 from foretell.decisions.thresholds.proposal import Plan, Proposal, propose
 from foretell.decisions.thresholds.surface import DecisionSurface
@@ -53,10 +53,15 @@ class PrecisionRecallFrontier:
     def to_frame(self) -> pl.DataFrame:
         """One row a surface.
 
-        Columns ``precision, precision_low, precision_high`` (95 % Clopper-Pearson), ``recall,
-        called, true_positives, threshold_0`` to ``threshold_{K-1}`` (null is "never").
+        Columns ``precision, precision_low, precision_high`` (95 % Clopper-Pearson, of weighted
+        rows at their effective number), ``recall, called, true_positives, threshold_0`` to
+        ``threshold_{K-1}`` (null is "never").
         """
-        low, high = clopper_pearson(self.true_positives, self.called)
+        curves = self._proposal.curves
+        squares = np.zeros(len(self))
+        for k, each in enumerate(curves.squares):
+            squares += each[curves.at(k, self.thresholds[:, k])]
+        low, high = clopper_pearson(*effective_counts(self.true_positives, self.called, squares))
         columns = {
             "precision": self.precision,
             "precision_low": low,

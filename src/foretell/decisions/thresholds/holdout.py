@@ -18,7 +18,7 @@ class HoldOut:
         score: (n,) finite; any scale, only the order is used.
         uncertainty: (n,) larger is less certain; NaN where it is missing.
         label: (n,) 1.0 or 0.0.
-        weight: (n,) above 0; ones where no weights were given.
+        weight: (n,) above 0; ones where no weights were given or all are alike.
         weighted: whether weights were given that are not all alike.
         segment: (n,) codes into ``segment_names`` or None.
         segment_names: names of the segments, sorted.
@@ -173,11 +173,15 @@ def hold_out(
             raise DataError(f"shape {values.shape} for {n} scores", column="segments")
         found, codes = np.unique(values.astype(str), return_inverse=True)
         names = tuple(str(name) for name in found)
-    rows = HoldOut(scores, doubt, label, weight, bool(np.ptp(weight) > 0), codes, names)
+    # Weights that are alike say nothing: counted with them, ten rows of weight 3 would be thirty.
+    kept = weight[weight > 0]
+    weighted = bool(np.ptp(kept) > 0)
     order = np.argsort(scores, kind="stable")
     if not weight.all():
         order = order[weight[order] > 0]
-    rows = rows.select(order)
+    if not weighted:
+        weight = np.ones(n)
+    rows = HoldOut(scores, doubt, label, weight, weighted, codes, names).select(order)
     if rows.label.min() == rows.label.max():
         raise DataError(
             f"every label is {int(rows.label[0])}: the hold-out has one class only",

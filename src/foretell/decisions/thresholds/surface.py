@@ -210,9 +210,9 @@ class DecisionSurface:
         low, high = self.uncertainty_range
         if not low <= uncertainty <= high:
             self._count_clipped(1)
-        if score >= threshold:
-            return 1 if threshold < NEVER else 0
-        return -1 if score >= floor else 0
+        if score >= threshold and threshold < NEVER:
+            return 1
+        return -1 if score >= floor and floor < NEVER else 0
 
     def level(self, score: ArrayLike, uncertainty: ArrayLike | None = None) -> NDArray[np.int32]:
         """Uncertainty level (n,) of each pair, 0 the most certain."""
