@@ -41,8 +41,13 @@ SHORT_NAMES = {
 """Names that recipes use for short."""
 
 
-_FORMS = {"panel": "a panel of series", "events": "an event log", "table": "a table",
-          "text": "a set of utterances"}  # fmt: skip
+_FORMS = {
+    "panel": "a panel of series",
+    "events": "an event log",
+    "stays": "hourly stays",
+    "table": "a table",
+    "text": "a set of utterances",
+}
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ class PublicDataSet:
         restriction: what must not be done with it.
         citation: the work to cite.
         loader: ``module:function`` that reads its folder.
-        form: what the loader gives: ``"panel"``, ``"events"`` (an event log), ``"table"`` or
+        form: what the loader gives: ``"panel"``, ``"events"`` (an event log), ``"stays"``, ``"table"`` or
             ``"text"``.
         obtain: how to get it, where it is not among the shared folders.
         files: what its folder should hold.
@@ -204,7 +209,7 @@ def load(name: str, /, *, form: str | None = None, **arguments: Any) -> Any:
 
     Args:
         name: of a data set with a loader.
-        form: the form that is needed, ``"panel"``, ``"events"``, ``"table"`` or
+        form: the form that is needed, ``"panel"``, ``"events"``, ``"stays"``, ``"table"`` or
             ``"text"``; any where None.
         **arguments: of the loader.
 
