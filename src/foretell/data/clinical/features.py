@@ -420,7 +420,7 @@ class CausalFeatureBuilder:
         if len(rows) and (np.any(np.diff(rows) <= 0) or rows[0] < 0 or rows[-1] >= stays.n_rows):
             raise ParameterError("rows must be ascending numbers of rows of these stays")
         wanted = np.zeros(stays.n_rows, bool)
-        wanted[rows] = True
+        wanted[rows.astype(np.int64)] = True
         return wanted
 
     def _batch(

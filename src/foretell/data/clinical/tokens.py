@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 _NUMBER = re.compile(
     r"^\s*(?P<sign><=|>=|<|>|≤|≥|~)?\s*(?P<number>[+-]?(?:\d+(?:[.,]\d*)?|[.,]\d+)(?:[eE][+-]?\d+)?)"
-    r"\s*(?P<unit>[^\d\s].{0,31})?\s*$"
+    r"\s*(?P<unit>(?:(?<=\s)x?10[*^]\d|[^\W\d_]|[%°\[{(]|/[^\W\d_]).{0,31})?\s*$"
 )
 # 1,200 may be 1.2 or 1200: nobody should guess.
 _AMBIGUOUS = re.compile(r"^[+-]?[1-9]\d{0,2},\d{3}$")

@@ -27,8 +27,8 @@ class EarlyWarning(NamedTuple):
 
     Args:
         points: the score; what is missing counts as the policy says.
-        lower: the least it can be, whatever the missing values are.
-        upper: the most it can be.
+        lower: the least it can be, whatever the components are that are not known.
+        upper: the most it can be, whatever they are.
         known: number of components that are known.
         positive: whether the score asks for action (NEWS2: 5 or more, or 3 in one component;
             SIRS and qSOFA: 2 or more); False where ``points`` is NaN.
