@@ -230,6 +230,24 @@ def test_modules_that_mix_examples_are_named():
         ExactClipper(Mixing())
 
 
+def test_losses_that_look_at_other_examples_are_refused():
+    """What a layer reads may hold other examples, and its gradients still be told apart."""
+
+    class Centred(Forwards):
+        def read(self, x, tokens):
+            return super().read(5 * (x - x.mean(0)), tokens)
+
+    network = Centred()
+    batch = tokens_of(0)
+    with pytest.raises(TrainingError, match="Centred mixes examples"):
+        ExactClipper(network)(
+            batch,
+            lambda given: (network.loss(given), torch.ones(len(given["tokens"]))),
+            torch.ones_like,
+        )
+    assert network.training
+
+
 def test_a_reduced_loss_is_refused():
     network = Tied()
     clipper = ExactClipper(network)

@@ -72,6 +72,7 @@ class ExactClipper:
             self.formed = frozenset(self.trained)
         self.recorder = Recorder(learner, self.formed)
         self._proven = clipping == "per_sample"
+        self._apart = clipping == "per_sample"
 
     def names(self) -> list[str]:
         """Parameters whose gradients are formed one by one."""
@@ -88,6 +89,8 @@ class ExactClipper:
         Raises:
             TrainingError: losses that are not one for each example, or that mix examples.
         """
+        if not self._apart:
+            self._look_apart(batch, evaluate)
         if not self._proven:
             self._prove(batch, evaluate)
         if self.clipping == "ghost":
@@ -132,21 +135,58 @@ class ExactClipper:
         found = per_sample_gradients(self.learner, batch, self.formed)
         return {p: torch.einsum("b,b...->b...", weights.to(g.dtype), g) for p, g in found.items()}
 
+    def _look_apart(self, batch: Batch, evaluate: Evaluate) -> None:
+        """Compares the losses of a batch with those of its first half: no example sees another.
+
+        Without dropout, so in evaluation mode; a gradient of its own says nothing of this, since
+        what a layer reads may come from other examples.
+        """
+        half = len(next(iter(batch.values()))) // 2
+        if not half:
+            return
+        training = self.learner.training
+        self.learner.eval()
+        try:
+            with torch.no_grad(), torch.random.fork_rng(self._devices()):
+                whole, _ = evaluate(batch)
+                part, _ = evaluate({k: v[:half] for k, v in batch.items()})
+        finally:
+            self.learner.train(training)
+        if whole.ndim != 1:  # said when it is used
+            return
+        whole = whole[:half].double()
+        differs = (part.double() - whole).abs() > 1e-3 * (0.1 + whole.abs())
+        # Half precision may round a few otherwise in a smaller batch.
+        if differs.double().mean() > 0.25:
+            raise TrainingError(
+                "the loss of an example depends on which others are in its batch: something in "
+                f"{type(self.learner).__name__} mixes examples (means or ranks over the batch, "
+                "negatives from it), so no gradient belongs to one example alone. Use "
+                "clipping='per_sample', which computes each example by itself"
+            )
+        self._apart = True
+
+    def _devices(self) -> list[torch.device]:
+        """Whose random numbers are set back, besides the CPU's."""
+        return list({p.device for p in self.trained if p.device.type == "cuda"})
+
     def _prove(self, batch: Batch, evaluate: Evaluate) -> None:
         """Compares the way with automatic differentiation for random coefficients."""
-        state = torch.get_rng_state()
-        losses, _ = _losses(evaluate, batch)
-        random = torch.Generator().manual_seed(0)
-        coefficients = (0.5 + torch.rand(len(losses), generator=random)).to(losses)
-        truth = torch.autograd.grad((losses * coefficients).sum(), self.trained, allow_unused=True)
-        torch.set_rng_state(state)
-        with self.recorder.watching() as uses:
+        devices = self._devices()
+        with torch.random.fork_rng(devices):
+            losses, _ = _losses(evaluate, batch)
+            random = torch.Generator().manual_seed(0)
+            coefficients = (0.5 + torch.rand(len(losses), generator=random)).to(losses)
+            truth = torch.autograd.grad(
+                (losses * coefficients).sum(), self.trained, allow_unused=True
+            )
+        # The same dropout again, or nothing would agree.
+        with torch.random.fork_rng(devices), self.recorder.watching() as uses:
             losses, _ = _losses(evaluate, batch)
             if losses.requires_grad:
                 losses.sum().backward()
         for parameter in self.trained:
             parameter.grad = None
-        torch.set_rng_state(state)
         used = {p: g for p, g in zip(self.trained, truth, strict=True) if g is not None}
         odd = {p for u in uses if u.examples != len(losses) for p in u.parameters.values()}
         good = [use for use in uses if use.examples == len(losses)]
