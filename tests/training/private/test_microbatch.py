@@ -68,9 +68,15 @@ def test_groups_fixed_in_advance_are_records_of_their_own():
 
 
 def test_slots_of_one_example_are_exact():
+    """No two examples share a slot, or one could turn the other's gradient around."""
     one = MicroBatchTraining(1.0, microbatch_size=1, accountant="rdp")
+    slots = []
+    share = one._slots
+    one._slots = lambda batch, context: slots.append(share(batch, context)) or slots[-1]
     train([one], max_steps=2)
     assert one.statement().sensitivity_factor == 1
+    assert len(slots) == 2 and all(len(rows) == 1 for step in slots for rows in step)
+    assert [rows.item() for rows in slots[0]] == list(range(len(slots[0])))
 
 
 @pytest.mark.parametrize("layer_scale", [None, "uniform", "numel", "weight_norm"])

@@ -79,8 +79,14 @@ class MicroBatchTraining(PrivateTraining):
         """Fixes the slots; see the base class.
 
         Raises:
-            TrainingError: ``accumulate`` above 1: slots are the micro-batches.
+            TrainingError: several devices, among which one example more would share out all that
+                follow it anew.
         """
+        if context.processes > 1:
+            raise TrainingError(
+                "MicroBatchTraining runs on one device: with several, one example more moves the "
+                "others to other slots. Set devices=1, or use PrivateTraining"
+            )
         super().setup(context)
         self.slots = max(1, round(self.expected_batch_size / self.microbatch_size))
         self.layers: dict[str, list[nn.Parameter]] = defaultdict(list)
@@ -99,7 +105,11 @@ class MicroBatchTraining(PrivateTraining):
         return rows[rows < self.examples]
 
     def gradient(self, batches: Iterable[Batch], context: Context) -> Gradient:
-        """The clipped mean gradients of the slots and noise, over the number of slots."""
+        """The clipped mean gradients of the slots and noise, over the number of slots.
+
+        Raises:
+            TrainingError: ``accumulate`` above 1: slots are the micro-batches.
+        """
         parts = list(batches)
         if len(parts) > 1:
             raise TrainingError("MicroBatchTraining: slots are the micro-batches: set accumulate=1")
@@ -132,7 +142,8 @@ class MicroBatchTraining(PrivateTraining):
 
     def _slots(self, batch: Batch, context: Context) -> list[Tensor]:
         size = len(next(iter(batch.values())))
-        if self.fixed_groups:
+        if self.fixed_groups or self.microbatch_size == 1:
+            # Slots by chance could hold two examples, of which either can turn the other's around.
             slot = np.arange(size) // self.microbatch_size
         else:
             slot = self._rng(context).integers(self.slots, size=size)
