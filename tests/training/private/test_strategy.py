@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import nn
 
 from foretell.errors import ForetellError, ParameterError, TrainingError
@@ -18,6 +24,8 @@ from foretell.training import (
     fit,
 )
 from foretell.training.private import PrivateTraining
+from foretell.training.private.noise import NoiseSource
+from foretell.training.sampling import STEP, generator
 
 pytest.importorskip("dp_accounting", reason="needs the extra 'private'")
 
@@ -218,6 +226,103 @@ def test_weighted_draws_are_refused():
                           sampling_weights=np.ones(200))  # fmt: skip
     with pytest.raises(TrainingError, match="sampling weights"):
         fit(learner(), data, strategies=[PrivateTraining(1.0)], max_steps=1, progress=False)
+
+
+def test_all_processes_draw_the_same_examples_and_follow_the_same_bound():
+    """An example that two processes drew each for itself would count twice."""
+    whole = PrivateTraining(1.0, max_grad_norm="quantile")
+    train([whole], max_steps=1)
+
+    def context(rank):
+        rng = generator(3, STEP, 7, rank)
+        fabric = SimpleNamespace(global_rank=rank, broadcast=lambda value: 11)
+        return SimpleNamespace(fabric=fabric, seed=3, step=7, rng=rng)
+
+    draws = [whole.draw(context(rank)) for rank in range(3)]
+    assert len(draws[0]) and all(np.array_equal(draws[0], other) for other in draws[1:])
+    secure = PrivateTraining(1.0, secure_mode=True)
+    secure.examples, secure.sample_rate = 1000, 0.1
+    assert np.array_equal(secure.draw(context(0)), secure.draw(context(1)))
+    # One process adds the noise; all move by the count of all.
+    norms = torch.tensor([0.1, 5.0, 5.0])
+    whole.bound.factors(norms)
+    assert whole.bound.count(None, torch.device("cpu")) == -0.5
+    assert whole.bound.count(None, torch.device("cpu")) == 0
+
+
+@pytest.mark.slow
+def test_two_devices_train_what_one_does(tmp_path):
+    script = tmp_path / "devices.py"
+    script.write_text(TWO_DEVICES)
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+TWO_DEVICES = """
+import torch
+from torch import nn
+from foretell.learners.contract import Learner
+from foretell.training import TensorExamples, fit
+from foretell.training.private import PrivateTraining
+
+class Line(Learner):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(3, 1)
+    def encode(self, batch): return batch["x"]
+    def decode(self, encoding, batch): return self.layer(encoding)[:, 0]
+    def score(self, output, batch): return (output - batch["y"]) ** 2
+
+if __name__ == "__main__":
+    torch.manual_seed(2)
+    x = torch.randn(400, 3)
+    data = TensorExamples({"x": x, "y": x.sum(1)})
+    learners, statements = [], []
+    for devices in (1, 2):
+        learner = Line()
+        strategy = PrivateTraining(1.0, max_grad_norm="quantile", accountant="rdp")
+        fit(learner, data, strategies=[strategy], max_steps=20, batch_size=40, optimizer="sgd",
+            learning_rate=0.05, device="cpu", devices=devices, progress=False)
+        learners.append(learner)
+        statements.append(strategy.statement())
+    assert statements[0] == statements[1] and statements[0].steps == (20,)
+    for one, two in zip(learners[0].state_dict().values(), learners[1].state_dict().values()):
+        torch.testing.assert_close(one, two, atol=1e-4, rtol=1e-3)
+"""
+
+
+def test_one_object_speaks_of_one_kind_of_run():
+    strategy = PrivateTraining(1.0, accountant="rdp")
+    train([strategy], max_steps=10)
+    ten = strategy.statement()
+    train([strategy], max_steps=10)
+    assert sum(strategy.statement().steps) == 20
+    with pytest.raises(TrainingError, match="a new one for each run"):
+        train([strategy], batch_size=50)
+    assert strategy.statement().sampling == ten.sampling
+
+
+def test_a_step_larger_than_the_data_is_refused():
+    with pytest.raises(TrainingError, match="2000 examples of 1000 is no sample"):
+        train([PrivateTraining(1.0)], batch_size=1000, accumulate=2)
+
+
+def test_secure_noise_is_normal_and_follows_from_no_seed():
+    source = NoiseSource(secure=True)
+    parameter = nn.Parameter(torch.zeros(200, 500))
+    torch.manual_seed(0)
+    one, two = torch.zeros(200, 500), torch.zeros(200, 500)
+    source.add({parameter: one}, {parameter: 3.0}, torch.device("cpu"))
+    torch.manual_seed(0)
+    source.add({parameter: two}, {parameter: 3.0}, torch.device("cpu"))
+    both = torch.stack([one, two]).double().flatten(1)
+    assert torch.corrcoef(both)[0, 1].abs() < 0.02
+    assert stats.kstest(both[0].numpy() / 3, "norm").pvalue > 1e-4
+    assert both[0].std().item() == pytest.approx(3, rel=0.02)
 
 
 @pytest.mark.parametrize(

@@ -73,12 +73,23 @@ class Bound:
             )
         return rest**-0.5
 
-    def follow(self, noise: NoiseSource, device: torch.device) -> None:
-        """Moves the bound after a step."""
+    def count(self, noise: NoiseSource | None, device: torch.device) -> float:
+        """The centred count of norms below the bound since the last call; 0 unless ``quantile``.
+
+        Args:
+            noise: None for no noise: of several processes that share a step one adds it.
+            device: where it is drawn.
+        """
+        below, self._below = self._below, 0.0
+        if self.kind == "quantile" and noise is not None:
+            below += noise.normal(self.count_noise, device)
+        return below
+
+    def follow(self, below: float) -> None:
+        """Moves the bound after a step, by the noisy count of all its examples."""
         if self.kind == "quantile":
-            share = 0.5 + (self._below + noise.normal(self.count_noise, device)) / self.size
+            share = 0.5 + below / self.size
             self.value *= math.exp(-self.rate * (share - self.target))
-        self._below = 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """The present bound."""

@@ -5,17 +5,21 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+
+_AT_ONCE = 1 << 18
 
 
 class NoiseSource:
     """Draws the noise of each step.
 
     Args:
-        secure: noise and samples come from the operating system's randomness, and each number is
-            the mean of four (Holohan and Braghin 2021), so that neither the seed nor the holes of
-            floating point numbers give it away. Such a run cannot be repeated bit by bit.
+        secure: noise comes from the operating system's randomness, and each number is the mean of
+            four (Holohan and Braghin 2021), so that neither a seed nor the holes of floating point
+            numbers give it away. Such a run cannot be repeated bit by bit.
     """
 
     def __init__(self, secure: bool = False) -> None:
@@ -34,23 +38,33 @@ class NoiseSource:
             deviations: parameter -> standard deviation.
             device: of the sums.
         """
-        generator = self._generator(device)
         for parameter, total in sums.items():
             deviation = deviations[parameter]
-            if not self.secure:
-                noise = torch.empty_like(total).normal_(0, deviation)
+            if self.secure:
+                noise = torch.from_numpy(_secure_normal(total.numel()) * deviation)
+                total += noise.view(total.shape).to(device, total.dtype)
             else:
-                noise = torch.zeros_like(total)
-                for _ in range(4):
-                    noise += torch.empty_like(total).normal_(0, deviation / 2, generator=generator)
-            total += noise
+                total += torch.empty_like(total).normal_(0, deviation)
 
     def normal(self, deviation: float, device: torch.device) -> float:
         """One number."""
-        generator = self._generator(device)
-        return float(torch.empty((), device=device).normal_(0, deviation, generator=generator))
+        if self.secure:
+            return float(_secure_normal(1)[0] * deviation)
+        return float(torch.empty((), device=device).normal_(0, deviation))
 
-    def _generator(self, device: torch.device) -> torch.Generator | None:
-        if not self.secure:
-            return None
-        return torch.Generator(device).manual_seed(secrets.randbits(63))
+
+def _secure_normal(count: int) -> NDArray[np.float64]:
+    """Standard normal numbers ``(count,)``, none of which follows from a seed.
+
+    A seeded generator of torch would not do: on a CPU it takes 32 bits of its seed.
+    """
+    parts = []
+    for begin in range(0, count, _AT_ONCE):
+        size = min(_AT_ONCE, count - begin)
+        bits = np.frombuffer(secrets.token_bytes(32 * size), np.uint64).reshape(2, 2, size)
+        uniform = (bits >> np.uint64(11)).astype(np.float64)
+        # Box and Muller 1958: two uniform numbers make two normal ones.
+        radius = np.sqrt(-2 * np.log((uniform[0] + 1) * 2.0**-53))
+        angle = 2 * np.pi * 2.0**-53 * uniform[1]
+        parts.append((radius * (np.cos(angle) + np.sin(angle))).sum(0) / 2)
+    return np.concatenate([*parts, np.zeros(0)])

@@ -27,6 +27,7 @@ from foretell.training.private.bounds import Bound, MaxGradNorm
 from foretell.training.private.clipping import Clipping, ExactClipper
 from foretell.training.private.noise import NoiseSource
 from foretell.training.private.statement import PrivacyStatement
+from foretell.training.sampling import STEP, generator
 from foretell.training.strategy import Gradient, Strategy
 
 _FEW = 100
@@ -97,6 +98,7 @@ class PrivateTraining(Strategy):
         self.noise = NoiseSource(secure_mode)
         self.dropped = 0
         self._made: dict[int, int] = {}
+        self._run: tuple[int, int, int | None] | None = None
 
     def conflict(self, other: Strategy) -> str | None:
         """Refuses what lets one example's gradient depend on another example."""
@@ -115,8 +117,8 @@ class PrivateTraining(Strategy):
         """Fixes sample rate and noise before the first step.
 
         Raises:
-            TrainingError: weighted sampling, a batch that is not smaller than the data, or a
-                module that mixes examples.
+            TrainingError: weighted sampling, a batch larger than the data, a module that mixes
+                examples, or an object that made steps under other circumstances.
             ParameterError: an epsilon that cannot be reached.
         """
         examples, size = len(context.examples), context.batch_size
@@ -125,23 +127,32 @@ class PrivateTraining(Strategy):
                 "private training draws every example with the same chance: drop the examples' "
                 "sampling weights, under which no epsilon would be true"
             )
-        self.expected_batch_size, self.examples = size, examples
-        self.sample_rate = size / examples
+        if size > examples:
+            raise TrainingError(
+                f"a step of {size} examples of {examples} is no sample: lower batch_size or "
+                "accumulate"
+            )
+        # What the noise of the steps follows from: the statement reads it off the last run's.
+        run = (examples, size, context.max_steps if self.target_epsilon is not None else None)
+        if self._made and run != self._run:
+            raise TrainingError(
+                "this object has made steps with another number of examples, batch size or length "
+                "of run, and its statement cannot speak of both: take a new one for each run"
+            )
+        self._run = run
+        self._fix(examples, size)
         if self.sample_rate > 0.5 or examples < _FEW:
             warnings.warn(
                 f"{size} of {examples} examples a step: sampling hides little, so a given epsilon "
                 "needs much noise",
                 stacklevel=3,
             )
-        self.delta = self.target_delta or examples**-1.1
         if self.delta >= 1 / examples:
             warnings.warn(
                 f"delta {self.delta:g} is not below one over the number of examples ({examples})",
                 stacklevel=3,
             )
-        self.bound = Bound(self.max_grad_norm, size)
         self.clipper = ExactClipper(context.learner, self.clipping)
-        self._steps_of_epoch = max(1, round(1 / self.sample_rate))
         if self.noise_multiplier is not None:
             self.first_noise = self.noise_multiplier
         else:
@@ -155,13 +166,25 @@ class PrivateTraining(Strategy):
             )
         self.bound.gradient_multiplier(self._noise(0))
 
+    def _fix(self, examples: int, size: int) -> None:
+        """What follows from the number of examples and the expected size of a step."""
+        self.examples, self.expected_batch_size = examples, size
+        self.sample_rate = size / examples
+        self.delta = self.target_delta or examples**-1.1
+        self.bound = Bound(self.max_grad_norm, size)
+        self._steps_of_epoch = max(1, round(1 / self.sample_rate))
+
     def draw(self, context: Context) -> np.ndarray:
         """Every example with chance q by itself."""
         return np.flatnonzero(self._rng(context).random(self.examples) < self.sample_rate)
 
     def _rng(self, context: Context) -> np.random.Generator:
-        secure = self.noise.secure
-        return np.random.default_rng(secrets.randbits(128)) if secure else context.rng
+        """The same random numbers in every process: drawn twice, an example would count twice."""
+        if self.noise.secure:
+            return np.random.default_rng(context.fabric.broadcast(secrets.randbits(128)))
+        if context.fabric.global_rank == 0:
+            return context.rng
+        return generator(context.seed, STEP, context.step, 0)
 
     def gradient(self, batches: Iterable[Batch], context: Context) -> Gradient:
         """The clipped sum of the step's examples and noise, over the expected batch size."""
@@ -181,14 +204,15 @@ class PrivateTraining(Strategy):
         multiplier = self.bound.gradient_multiplier(self._noise(context.step))
         for parameter in context.parameters.values():
             sums.setdefault(parameter, torch.zeros_like(parameter))
-        if context.fabric.global_rank == 0:
+        noise = self.noise if context.fabric.global_rank == 0 else None
+        if noise is not None:
             deviation = multiplier * self.bound.value
-            self.noise.add(sums, dict.fromkeys(sums, deviation), context.device)
+            noise.add(sums, dict.fromkeys(sums, deviation), context.device)
         for parameter in context.parameters.values():
             parameter.grad = sums[parameter] / self.expected_batch_size
-        (loss,) = context.sum_gradients(loss)
+        loss, below = context.sum_gradients(loss, self.bound.count(noise, context.device))
         add_penalties(context)
-        self.bound.follow(self.noise, context.device)
+        self.bound.follow(below)
         self._count(context)
         return Gradient(loss / self.expected_batch_size, float(self.expected_batch_size))
 
@@ -254,7 +278,7 @@ class PrivateTraining(Strategy):
 
     def _way(self) -> str:
         """How statements call the clipping."""
-        return self.clipper.clipping
+        return "book_keeping" if self.clipping == "auto" else self.clipping
 
     def state_dict(self) -> dict[str, Any]:
         """Steps made, the bound and the noise, for an exact resume."""
@@ -263,10 +287,14 @@ class PrivateTraining(Strategy):
             "bound": self.bound.state_dict(),
             "first_noise": self.first_noise,
             "dropped": self.dropped,
+            "examples": self.examples,
+            "expected_batch_size": self.expected_batch_size,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes it back."""
+        """Takes it back; after training in other processes, also what they were set up with."""
+        if not hasattr(self, "bound"):
+            self._fix(int(state["examples"]), int(state["expected_batch_size"]))
         self._made = {int(epoch): int(steps) for epoch, steps in state["made"].items()}
         self.bound.load_state_dict(state["bound"])
         self.first_noise, self.dropped = float(state["first_noise"]), int(state["dropped"])
