@@ -73,8 +73,8 @@ class PublicDataSet:
         restriction: what must not be done with it.
         citation: the work to cite.
         loader: ``module:function`` that reads its folder.
-        form: what the loader gives: ``"panel"``, ``"events"`` (an event log), ``"stays"``, ``"table"`` or
-            ``"text"``.
+        form: what the loader gives: ``"panel"``, ``"events"`` (an event log), ``"stays"`` (hourly
+            stays in hospital), ``"table"`` or ``"text"``.
         obtain: how to get it, where it is not among the shared folders.
         files: what its folder should hold.
     """
