@@ -8,12 +8,9 @@ from foretell.data.clinical.binning import (
     hour_of,
 )
 from foretell.data.clinical.encoding import PiecewiseLinearEncoder
-from foretell.data.clinical.features import (
-    CausalFeatureBuilder,
-    FeatureSpec,
-    FeatureStream,
-    carry_forward,
-)
+from foretell.data.clinical.feature_spec import FeatureSpec
+from foretell.data.clinical.feature_stream import FeatureStream
+from foretell.data.clinical.features import CausalFeatureBuilder, carry_forward
 from foretell.data.clinical.frames import stays_from_frame
 from foretell.data.clinical.labels import (
     CHALLENGE_LEAD,

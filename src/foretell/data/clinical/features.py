@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from foretell.data.clinical import feature_kernel as kernel
-from foretell.data.clinical.binning import HourlyBinner, Observation
+from foretell.data.clinical.feature_spec import OLDEST_AGE, FeatureSpec, Statistics
+from foretell.data.clinical.feature_stream import FeatureStream
 from foretell.data.clinical.schema import Schema, variable_from_dict, variable_to_dict
 from foretell.data.clinical.stays import Stays
 from foretell.errors import DataError, NotFittedError, ParameterError
 
-OLDEST_AGE = 90.0
-"""Ages above 89 become 90: they single people out, and some hospitals never record them."""
-
-STATIC = ("age", "sex", "unit", "admission", "hour")
 _SCALED_AS = {
     "last": kernel.STANDARD,
     "change": kernel.STANDARD,
@@ -30,83 +27,6 @@ _SCALED_AS = {
     "max": kernel.STANDARD,
     "count": kernel.SHARE,
 }
-
-
-@dataclass(frozen=True)
-class FeatureSpec:
-    """Which features are made.
-
-    Args:
-        blocks: of each channel: ``last`` value (carried forward), ``change`` since the measurement
-            before, hours ``since`` the last one, ``never`` measured; ``mean`` over
-            ``mean_hours``, ``min`` and ``max`` over ``extreme_hours``, ``count`` of hours with a
-            measurement among ``count_hours``. Windows include the present hour.
-        ratios: pairs of channels whose last values are divided, by name.
-        static: of ``age`` (years, 90 from 90 on), ``sex`` (1 = male), ``unit`` (one flag a unit
-            and one for unknown), ``admission`` (hours from hospital to unit), ``hour`` (on the
-            unit's clock).
-        units: that have a flag.
-        numbers: further numbers of a stay, such as comorbidity flags, taken as they are.
-        bounded: whether values outside the schema's possible bounds count as not measured.
-    """
-
-    blocks: tuple[str, ...] = ("last", "change", "since", "never")
-    ratios: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    static: tuple[str, ...] = STATIC
-    units: tuple[str, ...] = ("MICU", "SICU")
-    numbers: tuple[str, ...] = ()
-    bounded: bool = True
-    mean_hours: int = 72
-    extreme_hours: int = 6
-    count_hours: int = 8
-
-    def __post_init__(self) -> None:
-        for kind, given, known in (
-            ("block", self.blocks, kernel.BLOCKS),
-            ("static feature", self.static, STATIC),
-        ):
-            for name in given:
-                if name not in known:
-                    raise ParameterError(f"no {kind} is called {name!r}; known are {known}")
-            if len(set(given)) != len(given):
-                raise ParameterError(f"a {kind} is named twice: {given}")
-        for hours in (self.mean_hours, self.extreme_hours, self.count_hours):
-            if not 1 <= hours <= 24 * 14:
-                raise ParameterError(f"a window must have 1 to 336 hours, not {hours}")
-
-    @classmethod
-    def named(cls, name: str) -> FeatureSpec:
-        """A published selection.
-
-        ``"p19-v1"``: last, change, since, never and all static features.
-        ``"p19-windows-v1"``: these, means, extremes and counts, shock index and BUN / creatinine.
-        ``"time-blind-v1"``: last and change, age, sex and unit: nothing that tells the hour or how
-        often somebody looked.
-
-        Raises:
-            ParameterError: there is none of this name.
-        """
-        ratios = {"shock_index": ("HR", "SBP"), "bun_creatinine": ("BUN", "Creatinine")}
-        known = {
-            "p19-v1": cls(),
-            "p19-windows-v1": cls(blocks=kernel.BLOCKS, ratios=ratios),
-            "time-blind-v1": cls(blocks=("last", "change"), static=("age", "sex", "unit")),
-        }
-        if name not in known:
-            raise ParameterError(f"no features are called {name!r}; known are {sorted(known)}")
-        return known[name]
-
-
-@dataclass(frozen=True, eq=False)
-class Statistics:
-    """Mean and standard deviation (F,) of each feature; ``seen`` is False where none was there.
-
-    A feature that was never seen has mean 0 and standard deviation 1.
-    """
-
-    mean: NDArray[np.float64]
-    std: NDArray[np.float64]
-    seen: NDArray[np.bool_]
 
 
 class CausalFeatureBuilder:
@@ -473,87 +393,6 @@ class CausalFeatureBuilder:
         std = np.where(kinds == kernel.STANDARD, std, 1.0)
         std = np.where(kinds == kernel.SHARE, float(self.spec.count_hours), std)
         return Statistics(np.where(seen, mean, 0.0), std, seen)
-
-
-class FeatureStream:
-    """Features of one stay, hour by hour; made by :meth:`CausalFeatureBuilder.stream`.
-
-    Give single observations with :meth:`add` and close hours with :meth:`close`, or give whole
-    rows with :meth:`step`.
-    """
-
-    def __init__(
-        self,
-        builder: CausalFeatureBuilder,
-        static: NDArray[np.float32],
-        start: int,
-        statistics: Statistics | None,
-    ) -> None:
-        self._builder, self._static, self.start = builder, static, start
-        self._statistics = statistics
-        self._state, self._ring, self._clock = builder._memory()
-        self._binner = HourlyBinner(builder.schema)
-        self._binner.closed = start - 1
-
-    @property
-    def hour(self) -> int:
-        """The last hour that was closed; ``start - 1`` at first."""
-        return self.start - 1 + int(self._clock[0])
-
-    def add(self, observation: Observation) -> bool:
-        """Takes an observation; see :meth:`HourlyBinner.add`."""
-        return self._binner.add(observation)
-
-    def close(self) -> NDArray[np.float32]:
-        """(F,) features of the next hour, from the observations that arrived by its end."""
-        return self.step(self._binner.close(self._binner.closed + 1))
-
-    def step(self, row: ArrayLike) -> NDArray[np.float32]:
-        """(F,) features of the next hour from its row (C,), NaN where nothing was measured."""
-        b = self._builder
-        values = np.array(row, np.float32, ndmin=2)
-        if values.shape != (1, len(b.schema)):
-            raise ParameterError(f"a row has {len(b.schema)} channels, not {np.shape(row)}")
-        out = np.empty((1, b.n_features), np.float32)
-        kernel.advance(
-            values, b._low, b._high, b._windows, b._blocks, b._ratios, b._ratio_column,
-            self._state, self._ring, self._clock, out,
-        )  # fmt: skip
-        out[0, b._static_column :] = self._static
-        if "hour" in b.spec.static:
-            out[0, b.names.index("hour")] = self.hour
-        if self._binner.closed < self.hour:
-            self._binner.closed = self.hour
-        if self._statistics is not None:
-            kernel.scale(out, b._kinds, self._statistics.mean, self._statistics.std)
-        return out[0]
-
-    def snapshot(self) -> dict[str, NDArray]:
-        """The state of closed hours as plain arrays, for :meth:`restore`.
-
-        Observations of the open hour are not in it: a service replays them from its log.
-        """
-        return {
-            "state": self._state.copy(),
-            "ring": self._ring.copy(),
-            "clock": self._clock.copy(),
-        }
-
-    def restore(self, snapshot: Mapping[str, NDArray]) -> FeatureStream:
-        """Goes on from a snapshot of a stream of the same builder and stay.
-
-        Raises:
-            ParameterError: the snapshot does not fit the builder.
-        """
-        held = {"state": self._state, "ring": self._ring, "clock": self._clock}
-        for name, array in held.items():
-            given = np.asarray(snapshot.get(name))
-            if given.shape != array.shape or given.dtype != array.dtype:
-                raise ParameterError(f"{name!r} of the snapshot does not fit these features")
-            array[:] = given
-        self._binner = HourlyBinner(self._builder.schema)
-        self._binner.closed = self.hour
-        return self
 
 
 def carry_forward(stays: Stays, *, bounded: bool = True) -> NDArray[np.float32]:

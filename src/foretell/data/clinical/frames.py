@@ -9,11 +9,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from foretell.data.clinical.columns import Notes, numeric
 from foretell.data.clinical.labels import CHALLENGE_LEAD, onset_from_label
 from foretell.data.clinical.schema import Schema
 from foretell.data.clinical.stays import Stays
-from foretell.data.clinical.tokens import is_missing, read_token
-from foretell.data.panel import Categorical, DataNote
+from foretell.data.panel import Categorical
 from foretell.data.readers import read_table
 from foretell.errors import DataError
 
@@ -66,7 +66,7 @@ def stays_from_frame(
     """
     frame = read_table(table) if not isinstance(table, pl.DataFrame) else table
     schema = Schema.default().channels("p19") if schema is None else schema
-    notes = _Notes()
+    notes = Notes()
     for needed in (id_column, hour_column, label_column, onset_column):
         if needed is not None and needed not in frame.columns:
             raise DataError(
@@ -89,7 +89,7 @@ def stays_from_frame(
         pl.col(_ROW),
         pl.col(id_column).cast(pl.String).alias("id"),
         pl.Series("hour", hours),
-        *(_numeric(frame[column], schema, name, notes) for name, column in channels.items()),
+        *(numeric(frame[column], schema, name, notes) for name, column in channels.items()),
         *(pl.col(c).alias(f"stay_{c}") for c in described),
     ]
     if label_column is not None:
@@ -103,19 +103,8 @@ def stays_from_frame(
     )
 
 
-class _Notes:
-    """Collects what was found."""
-
-    def __init__(self) -> None:
-        self.found: list[DataNote] = []
-
-    def add(self, kind: str, text: str, count: int, series: str | None = None) -> None:
-        if count:
-            self.found.append(DataNote(kind, text.format(n=f"{count:,}"), count, series))
-
-
 def _channels(
-    frame: pl.DataFrame, schema: Schema, given: set[str | None], notes: _Notes, source: str | None
+    frame: pl.DataFrame, schema: Schema, given: set[str | None], notes: Notes, source: str | None
 ) -> dict[str, str]:
     found: dict[str, str] = {}
     unknown = []
@@ -172,70 +161,8 @@ def _label(label: pl.Series, source: str | None) -> pl.Series:
     return numbers.cast(pl.Int8)
 
 
-def _numeric(values: pl.Series, schema: Schema, name: str, notes: _Notes) -> pl.Series:
-    """One channel as float32 in canonical units; tokens that are no plain number are read."""
-    if values.dtype == pl.String:
-        numbers = values.str.strip_chars().cast(pl.Float64, strict=False)
-        odd = values.is_not_null() & numbers.is_null()
-        if odd.any():
-            numbers = _read_tokens(values, numbers, odd, schema, name, notes)
-    else:
-        numbers = values.cast(pl.Float64)
-    raw = numbers.to_numpy().astype(np.float32)
-    infinite = np.isinf(raw)
-    notes.add(
-        "not_finite", f"{{n}} infinite values of {name} count as missing", int(infinite.sum())
-    )
-    raw = np.where(infinite, np.float32(np.nan), raw)
-    outside = ~np.isnan(raw) & ~schema[name].is_possible(raw)
-    low, high = schema[name].possible
-    text = f"{{n}} values of {name} are outside [{low:g}, {high:g}] {schema[name].unit} and kept"
-    notes.add("impossible", text, int(outside.sum()))
-    return pl.Series(f"channel_{name}", raw)
-
-
-def _read_tokens(
-    values: pl.Series,
-    numbers: pl.Series,
-    odd: pl.Series,
-    schema: Schema,
-    name: str,
-    notes: _Notes,
-) -> pl.Series:
-    counts = {"comparator": 0, "unit": 0, "text": 0, "unknown_unit": 0}
-    readings: dict[str, float] = {}
-    tallied = values.filter(odd).value_counts()
-    for token, count in zip(tallied[values.name], tallied["count"], strict=True):
-        if is_missing(token):
-            continue
-        value, comparator, unit = read_token(token)
-        kind = "text" if np.isnan(value) else None
-        if kind is None and unit is not None:
-            try:
-                value, kind = float(schema.convert(name, value, unit)), "unit"
-            except DataError:
-                value, kind = np.nan, "unknown_unit"
-        if kind is None and comparator is not None:
-            kind = "comparator"
-        if kind is not None:
-            counts[kind] += count
-        readings[token] = value
-    texts = {
-        "comparator": f"{{n}} values of {name} are bounds such as >100 and stand for themselves",
-        "unit": f"{{n}} values of {name} were written with their unit and converted",
-        "text": f"{{n}} entries of {name} are words, not numbers, and count as missing",
-        "unknown_unit": f"{{n}} values of {name} have an unknown unit and count as missing",
-    }
-    for kind, text in texts.items():
-        notes.add(kind, text, counts[kind])
-    read = values.filter(odd).replace_strict(readings, default=None, return_dtype=pl.Float64)
-    result = numbers.to_numpy().copy()
-    result[odd.to_numpy()] = read.to_numpy()
-    return pl.Series(values.name, result)
-
-
 def _ordered(
-    frame: pl.DataFrame, channels: list[str], labelled: bool, notes: _Notes
+    frame: pl.DataFrame, channels: list[str], labelled: bool, notes: Notes
 ) -> pl.DataFrame:
     """Stays in order of appearance, hours ascending and unique."""
     codes = frame["id"].to_physical() if frame["id"].dtype != pl.String else frame["id"]
@@ -280,7 +207,7 @@ def _assemble(
     categories: Sequence[str],
     hospital: str | None,
     label_lead: float | None,
-    notes: _Notes,
+    notes: Notes,
     source: str | None,
 ) -> Stays:
     ids = frame["id"]
@@ -395,7 +322,7 @@ def _per_stay(
     described: list[str],
     stay: NDArray[np.int64],
     first: NDArray[np.int64],
-    notes: _Notes,
+    notes: Notes,
 ) -> dict[str, pl.Series]:
     """What describes each stay: its first known value; contradictions are counted."""
     told = {}
