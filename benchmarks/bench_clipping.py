@@ -5,135 +5,71 @@
 
 CPU seconds of one whole step (forward, backward, clipping, noise, Adam), the least of the repeats
 after a warm-up, all ways interleaved in one process with one thread: a mean of wall times says more
-about the machine's other work than about the method.
+about the machine's other work than about the method. Memory is what three steps add at their peak
+to a process of their own that holds model and batch already.
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from _common import machine, save, table
-from torch import Tensor, nn
+from _common import machine, report, resident_mib, run_alone, save, table
+from torch import Tensor
 
-from foretell.learners.contract import Batch, Learner
+from foretell.learners.contract import Batch
+from foretell.learners.language import IGNORED, JointLearner, JointShape
 from foretell.training.private.clipping import ExactClipper
 from foretell.training.private.clipping.per_sample import example_by_example
 from foretell.training.private.noise import NoiseSource
 
 VOCABULARY, INTENTS, TAGS = 11_420, 7, 73
-BOUND, NOISE = 1.0, 1.0
+BOUND, NOISE, MICRO = 1.0, 1.0, 16
 
 
-class Transformer(nn.Module):
-    """Two pre-norm layers of width 128, intent and tags."""
-
-    def __init__(
-        self, width: int = 128, layers: int = 2, heads: int = 4, longest: int = 64
-    ) -> None:
-        super().__init__()
-        self.heads = heads
-        self.tokens = nn.Embedding(VOCABULARY, width, padding_idx=0)
-        self.places = nn.Embedding(longest, width)
-        self.blocks = nn.ModuleList(_Block(width, heads) for _ in range(layers))
-        self.norm = nn.LayerNorm(width)
-        self.intent = nn.Linear(width, INTENTS)
-        self.tags = nn.Linear(width, TAGS)
-
-    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        places = torch.arange(tokens.shape[1]).expand_as(tokens).contiguous()
-        mask = tokens != 0
-        x = self.tokens(tokens) + self.places(places)
-        for block in self.blocks:
-            x = block(x, mask)
-        x = self.norm(x)
-        share = mask.float() / mask.sum(1, keepdim=True)
-        return self.intent((x * share.unsqueeze(-1)).sum(1)), self.tags(x)
+def learner_of(name: str) -> JointLearner:
+    """The two models of the tables: 2 layers of width 128, or words 100 and an LSTM of 128."""
+    torch.manual_seed(0)
+    if name == "transformer":
+        shape = JointShape(VOCABULARY, INTENTS, TAGS, name, embedding=128, hidden=128, layers=2)
+    else:
+        shape = JointShape(VOCABULARY, INTENTS, TAGS, name, embedding=100, hidden=128)
+    return JointLearner(shape)
 
 
-class _Block(nn.Module):
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.first, self.second = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.attend = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
-        self.widen, self.narrow = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
-
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        q, k, v = (
-            self.attend(self.first(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        )
-        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None, :])
-        x = x + self.out(seen.transpose(1, 2).flatten(2))
-        return x + self.narrow(F.gelu(self.widen(self.second(x))))
+def batch_of(size: int, length: int) -> dict[str, Tensor]:
+    """Random utterances of 4 words or more, the first of full length."""
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.randint(4, length + 1, (size, 1), generator=generator)
+    lengths[0] = length
+    mask = torch.arange(length) < lengths
+    tokens = torch.randint(2, VOCABULARY, (size, length), generator=generator) * mask
+    tags = torch.randint(0, TAGS, tokens.shape, generator=generator)
+    intent = torch.randint(0, INTENTS, (size,), generator=generator)
+    return {"tokens": tokens, "mask": mask, "slots": tags.masked_fill(~mask, IGNORED),
+            "intent": intent}  # fmt: skip
 
 
-class BiLSTM(nn.Module):
-    """Embedding 100, a bidirectional LSTM of 128, intent and tags."""
-
-    def __init__(self, make_lstm: Callable[..., nn.Module] = nn.LSTM) -> None:
-        super().__init__()
-        self.tokens = nn.Embedding(VOCABULARY, 100, padding_idx=0)
-        self.lstm = make_lstm(100, 128, batch_first=True, bidirectional=True)
-        self.intent = nn.Linear(256, INTENTS)
-        self.tags = nn.Linear(256, TAGS)
-
-    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        mask = tokens != 0
-        x = self.lstm(self.tokens(tokens))[0]
-        share = mask.float() / mask.sum(1, keepdim=True)
-        return self.intent((x * share.unsqueeze(-1)).sum(1)), self.tags(x)
-
-
-def losses(output: tuple[Tensor, Tensor], batch: Batch) -> Tensor:
-    """Intent and mean tag cross-entropy of each example ``(B,)``."""
-    intent, tags = output
-    mask = batch["tokens"] != 0
-    each = F.cross_entropy(tags.flatten(0, 1), batch["tags"].flatten(), reduction="none")
-    tagged = (each.view(mask.shape) * mask).sum(1) / mask.sum(1)
-    return F.cross_entropy(intent, batch["intent"], reduction="none") + tagged
-
-
-class Task(Learner):
-    """A network as a learner."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def encode(self, batch: Batch) -> Any:
-        return self.network(batch["tokens"])
-
-    def decode(self, encoding: Any, batch: Batch) -> Any:
-        return encoding
-
-    def score(self, output: Any, batch: Batch) -> Tensor:
-        return losses(output, batch)
-
-
-def ordinary(network: nn.Module, batch: Batch) -> Callable[[], None]:
+def ordinary(learner: JointLearner, batch: Batch) -> Callable[[], None]:
     """A step without privacy."""
-    optimizer = torch.optim.Adam(network.parameters(), 1e-3)
+    optimizer = torch.optim.Adam(learner.parameters(), 1e-3)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        losses(network(batch["tokens"]), batch).mean().backward()
+        learner.loss(batch).mean().backward()
         optimizer.step()
 
     return step
 
 
-def exact(network: nn.Module, batch: Batch, clipping: Any) -> Callable[[], None]:
+def exact(learner: JointLearner, batch: Batch, clipping: Any) -> Callable[[], None]:
     """Ours."""
-    learner = Task(network)
-    optimizer = torch.optim.Adam(network.parameters(), 1e-3)
+    optimizer = torch.optim.Adam(learner.parameters(), 1e-3)
     clipper, noise = ExactClipper(learner, clipping), NoiseSource()
     size = len(batch["intent"])
 
@@ -153,10 +89,9 @@ def exact(network: nn.Module, batch: Batch, clipping: Any) -> Callable[[], None]
     return step
 
 
-def looped(network: nn.Module, batch: Batch) -> Callable[[], None]:
+def looped(learner: JointLearner, batch: Batch) -> Callable[[], None]:
     """One backward pass an example."""
-    learner = Task(network)
-    parameters = list(network.parameters())
+    parameters = list(learner.parameters())
     optimizer = torch.optim.Adam(parameters, 1e-3)
     noise, size = NoiseSource(), len(batch["intent"])
 
@@ -176,23 +111,72 @@ def looped(network: nn.Module, batch: Batch) -> Callable[[], None]:
     return step
 
 
-def opacus(network: nn.Module, batch: Batch) -> Callable[[], None]:
-    """Opacus' hooks and its optimizer."""
+def microbatched(learner: JointLearner, batch: Batch) -> Callable[[], None]:
+    """One backward pass for each 16 examples: another guarantee, see the module it comes from."""
+    parameters = list(learner.parameters())
+    optimizer = torch.optim.Adam(parameters, 1e-3)
+    noise, size = NoiseSource(), len(batch["intent"])
+
+    def step() -> None:
+        sums = {p: torch.zeros_like(p) for p in parameters}
+        for rows in torch.randperm(size).split(MICRO):
+            part = {key: value[rows] for key, value in batch.items()}
+            found = torch.autograd.grad(learner.loss(part).mean(), parameters)
+            norm = torch.stack([g.norm() for g in found]).norm()
+            for p, g in zip(parameters, found, strict=True):
+                sums[p] += g * (BOUND / norm.clamp(min=1e-12)).clamp(max=1)
+        noise.add(sums, dict.fromkeys(sums, NOISE * BOUND), torch.device("cpu"))
+        for parameter, total in sums.items():
+            parameter.grad = total.div_(-(-size // MICRO))
+        optimizer.step()
+
+    return step
+
+
+def opacus(learner: JointLearner, batch: Batch) -> Callable[[], None]:
+    """Opacus' hooks and its optimizer, with its LSTM where there is one."""
     from opacus import GradSampleModule
+    from opacus.layers import DPLSTM
     from opacus.optimizers import DPOptimizer
 
-    wrapped = GradSampleModule(network)
+    if learner.shape.encoder == "bilstm":
+        learner.encoder.lstm = DPLSTM(100, 128, batch_first=True, bidirectional=True)
+    wrapped = GradSampleModule(learner)
     optimizer = DPOptimizer(
-        torch.optim.Adam(network.parameters(), 1e-3), noise_multiplier=NOISE,
+        torch.optim.Adam(learner.parameters(), 1e-3), noise_multiplier=NOISE,
         max_grad_norm=BOUND, expected_batch_size=len(batch["intent"]),
     )  # fmt: skip
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        losses(wrapped(batch["tokens"]), batch).mean().backward()
+        learner.score(wrapped(batch), batch).mean().backward()
         optimizer.step()
 
     return step
+
+
+MAKE: dict[str, Callable[[JointLearner, Batch], Callable[[], None]]] = {
+    "ordinary": ordinary,
+    "book_keeping": partial(exact, clipping="book_keeping"),
+    "ghost": partial(exact, clipping="ghost"),
+    "microbatch": microbatched,
+    "loop": looped,
+    "opacus": opacus,
+}
+
+
+def measure_memory(name: str, way: str, size: int, length: int) -> None:
+    """Reports what three steps add to the resident memory of this process."""
+    learner, batch = learner_of(name), batch_of(size, length)
+    step = MAKE[way](learner, batch)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak of importing is not the step's
+    before = resident_mib()
+    for _ in range(3):
+        step()
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            peak = int(line.split()[1]) / 2**10
+    report({"added_mib": peak - before})
 
 
 def main() -> None:
@@ -203,31 +187,20 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--skip", default="", help="ways to leave out, with commas")
+    parser.add_argument("--memory", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    if args.memory:
+        measure_memory(*args.memory.split(","), args.batch, args.length)
+        return
     about = machine("foretell", "torch", "opacus")
     print(about)
+    chosen = [way for way in MAKE if way not in args.skip.split(",")]
     rows = []
-    for name, make in (("transformer", Transformer), ("bilstm", BiLSTM)):
-        torch.manual_seed(0)
-        lengths = torch.randint(4, args.length + 1, (args.batch, 1))
-        lengths[0] = args.length
-        tokens = torch.randint(1, VOCABULARY, (args.batch, args.length))
-        tokens = tokens * (torch.arange(args.length) < lengths)
-        batch = {"tokens": tokens, "tags": torch.randint(0, TAGS, tokens.shape),
-                 "intent": torch.randint(0, INTENTS, (args.batch,))}  # fmt: skip
-        ways: dict[str, Callable[[], None]] = {
-            "ordinary": ordinary(make(), batch),
-            "book_keeping": exact(make(), batch, "book_keeping"),
-            "ghost": exact(make(), batch, "ghost"),
-            "loop": looped(make(), batch),
-        }
-        if "opacus" not in args.skip:
-            from opacus.layers import DPLSTM
-
-            ways["opacus"] = opacus(BiLSTM(DPLSTM) if name == "bilstm" else make(), batch)
-        ways = {way: step for way, step in ways.items() if way not in args.skip.split(",")}
+    for name in ("transformer", "bilstm"):
+        batch = batch_of(args.batch, args.length)
+        ways = {way: MAKE[way](learner_of(name), batch) for way in chosen}
         least = dict.fromkeys(ways, float("inf"))
         wall = dict.fromkeys(ways, float("inf"))
         for repeat in range(args.repeats + 1):
@@ -238,15 +211,17 @@ def main() -> None:
                     least[way] = min(least[way], time.process_time() - cpu)
                     wall[way] = min(wall[way], time.perf_counter() - clock)
         for way in ways:
+            same = ["--memory", f"{name},{way}", "--batch", str(args.batch), "--length",
+                    str(args.length), "--threads", str(args.threads)]  # fmt: skip
             rows.append({
                 "network": name, "way": way, "cpu_ms": round(1e3 * least[way], 1),
                 "wall_ms": round(1e3 * wall[way], 1),
                 "to_ordinary": round(least[way] / least["ordinary"], 2),
                 "to_ours": round(least[way] / least["book_keeping"], 2),
+                "added_mib": run_alone(__file__, same, args.threads).get("added_mib"),
             })  # fmt: skip
     print(table(rows, list(rows[0])))
-    print(f"peak resident {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
-    save(args.out, {"machine": about, "rows": rows})
+    save(args.out, {"machine": about, "batch": args.batch, "length": args.length, "rows": rows})
 
 
 if __name__ == "__main__":
