@@ -340,3 +340,26 @@ def test_ages_survive_saving(tmp_path):
     engine = EmissionEngine(EventSchema(window=WINDOW), protocol_of("ages", 1))
     engine.save(tmp_path / "engine")
     assert EmissionEngine.load(tmp_path / "engine").protocol.ages == AGES
+
+
+def test_a_deadline_before_exposure_is_named():
+    engine = engine_of()
+    with pytest.raises(DataError, match="deadline lies before exposure"):
+        engine.push_entities(entity("a", 5.0, end=2.0), deadline="end")
+    assert len(engine) == 0
+
+
+def test_rows_come_with_all_that_matured(tmp_path):
+    """Negatives emit no row when they mature; who learned from rows' entities alone missed them."""
+    engine = engine_of("esdfm", e=1.0)
+    for i, t in enumerate((0.0, 1.0, 2.0)):
+        engine.push_entities(entity(f"n{i}", t))
+    engine.advance(3.0)
+    engine.push_entities(entity("late", 2.5 + WINDOW))
+    engine.save(tmp_path / "engine")
+    engine = EmissionEngine.load(tmp_path / "engine")
+    rows = engine.advance(3.5 + WINDOW)
+    assert rows.ids.tolist() == ["late"]
+    assert rows.log.ids[rows.log.matured].tolist() == ["n0", "n1", "n2"]
+    engine.push_entities(entity("later", 4.0 + WINDOW))
+    assert not engine.advance(5.0 + WINDOW).log.matured.any()

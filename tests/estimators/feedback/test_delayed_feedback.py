@@ -11,10 +11,11 @@ import torch
 from numpy.testing import assert_array_equal
 from sklearn.utils.estimator_checks import check_estimator
 
-from foretell.data.events import EventLog
+from foretell.data.events import EmissionEngine, EventLog
 from foretell.data.simulators.funnel_stream import funnel_stream
 from foretell.errors import ArtefactError, DataError, NotFittedError, NotMatureError, ParameterError
 from foretell.estimators.feedback import METHODS, DelayedFeedbackClassifier
+from foretell.estimators.feedback.auxiliary import FittedAuxiliary
 from foretell.estimators.feedback.method import get_method
 
 SMALL = {
@@ -345,3 +346,30 @@ def test_arrays_and_logs_are_predicted_alike(log):
     assert_array_equal(clf.predict_proba(log.matrix()), clf.predict_proba(log))
     with pytest.raises((DataError, ValueError), match="features"):
         clf.predict_proba(np.zeros((2, 3)))
+
+
+def test_live_rows_refresh_auxiliary_nets_as_those_of_a_log_do(log, monkeypatch):
+    """Of the entities that emit a row as they mature, all are converters: not all that mature."""
+    learned: list[list[int]] = []
+
+    def refresh(self, matured, inputs):
+        learned.append(matured.ids.tolist())
+
+    monkeypatch.setattr(FittedAuxiliary, "refresh", refresh)
+
+    def play(rows_until):
+        learned.clear()
+        clf = _classifier("esdfm", "refresh", epochs=1).fit_history(log, until=60.0)
+        for now in (64.0, 68.0, 72.0, 76.0):
+            clf.partial_fit(rows_until(clf, now))
+        return list(learned)
+
+    engine = EmissionEngine(log, "esdfm", SMALL["waiting_time"])
+    entities, outcomes = log.to_polars()
+    engine.push_entities(entities.filter(pl.col("t") <= 76))
+    engine.push_outcomes(outcomes.filter(pl.col("t_outcome") <= 76))
+    engine.advance(60.0)
+    live = play(lambda clf, now: engine.advance(now))
+    assert live == play(lambda clf, now: log.emit(**clf.emission(), since=now - 4, until=now))
+    shares = log.label()[log.positions(np.concatenate(live[1:]))].mean()
+    assert shares == pytest.approx(log.label()[log.matured].mean(), abs=0.15)

@@ -19,7 +19,14 @@ from foretell.data.events.clock import duration, moment, moments
 from foretell.data.events.columns import EventColumns, Feature, FloatArray, IntArray, OutcomeTimes
 from foretell.data.events.emission import UPWARD, Emission, Protocol, emission_order, plan
 from foretell.data.events.event_log import EventLog
-from foretell.data.events.frames import category, feature, id_column, same_clock, to_table
+from foretell.data.events.frames import (
+    category,
+    deadlines,
+    feature,
+    id_column,
+    same_clock,
+    to_table,
+)
 from foretell.data.events.schema import EventSchema
 from foretell.data.panel import Categorical
 from foretell.errors import DataError, ParameterError
@@ -84,6 +91,7 @@ class EmissionEngine:
             raise ParameterError(f"the grace period must be at least 0, not {self.grace:g}")
         self.version = int(version)
         self.now = -np.inf
+        self._shown = -np.inf  # entities whose window closed by then have been handed out
         self.counts: Counter[str] = Counter()
         self._warned = False
         kinds = (*self.schema.kinds, *protocol.engagement)
@@ -186,7 +194,8 @@ class EmissionEngine:
             How many were new.
 
         Raises:
-            DataError: a column is missing or has another type, or an id is known with another time.
+            DataError: a column is missing or has another type, a deadline lies before exposure, or
+                an id is known with another time.
         """
         table = to_table(entities, "entities")
         names = list(self.schema.features)
@@ -198,8 +207,7 @@ class EmissionEngine:
         same_clock(self.schema.calendar, dates, time, None)
         ends = times + self.schema.window
         if deadline is not None:
-            given, dates = moments(table, deadline, self.schema.unit, None)
-            same_clock(self.schema.calendar, dates, deadline, None)
+            given = deadlines(table, deadline, self.schema.unit, times, self.schema.calendar, None)
             ends = np.minimum(ends, given)
             self._given_deadlines = True
         columns = {name: self._feature(table[name], name) for name in names}
@@ -304,7 +312,9 @@ class EmissionEngine:
     def advance(self, now: Any) -> Emission:
         """Moves time on and returns the rows due up to ``now`` (inclusive), by (time, id).
 
-        The rows' log holds their entities only, as they are known at ``now``.
+        The rows' log holds their entities as they are known at ``now``, and those whose window has
+        closed since the last row before: who learns from what has matured must see all of it, and
+        of the entities with rows only converters mature.
 
         Raises:
             ParameterError: time would run backwards.
@@ -331,11 +341,13 @@ class EmissionEngine:
         stage = stage[fresh].astype(np.int8)
         np.maximum.at(self._highest, slot, label)
         np.bitwise_or.at(self._stages, slot, np.left_shift(1, stage).astype(np.uint8))
-        entities = np.unique(slot)
+        closed = np.flatnonzero((self._deadlines > self._shown) & (self._deadlines <= now))
+        entities = np.union1d(slot, closed)
         log, place = self._log(entities, now)
         entity = place[np.searchsorted(entities, slot)]
         order = emission_order(log, entity, time, stage)
         self._changed[self._times <= now] = False
+        self._shown = float(time.max(initial=self._shown))
         self.now = now
         self._forget()
         return Emission(
@@ -521,7 +533,7 @@ class EmissionEngine:
     def _forget(self) -> None:
         """Drops what is too old; rarely, so that it costs little an entity."""
         old = self._deadlines + self.grace < self.now
-        if old.sum() > max(len(self) // 4, 0) and old.any():
+        if old.sum() > len(self) // 4:
             kept = np.flatnonzero(~old)
             self._names = self._names[kept]
             self._slots = {name: i for i, name in enumerate(self._names.tolist())}

@@ -32,6 +32,7 @@ def save(engine: EmissionEngine, file: Path) -> None:
         "stream_version": engine.version,
         # The least float is JSON's nearest to a clock that was not started.
         "now": None if np.isneginf(engine.now) else engine.now,
+        "shown": None if np.isneginf(engine._shown) else engine._shown,
         "counts": dict(engine.counts),
         "warned": engine._warned,
         "kinds": engine._kinds,
@@ -99,6 +100,7 @@ def _restored(header: dict[str, Any], arrays: dict[str, NDArray]) -> EmissionEng
         schema, protocol, grace=header["grace"], version=header["stream_version"]
     )
     engine.now = -np.inf if header["now"] is None else float(header["now"])
+    engine._shown = -np.inf if header["shown"] is None else float(header["shown"])
     engine.counts.update({str(k): int(v) for k, v in header["counts"].items()})
     engine._warned = bool(header["warned"])
     engine._given_deadlines = bool(header["given_deadlines"])

@@ -59,7 +59,7 @@ def build(
     window = duration(attribution_window, unit, "the attribution window")
     if window <= 0:
         raise ParameterError(f"the attribution window must be positive, not {window:g}")
-    ends = None if deadline is None else _deadlines(table, deadline, unit, times, calendar, source)
+    ends = None if deadline is None else deadlines(table, deadline, unit, times, calendar, source)
     key = pl.DataFrame({"t": times, "id": ids, _ROW: np.arange(len(times))})
     order = key.sort("t", "id")[_ROW].to_numpy()
     if np.any(order[1:] < order[:-1]):
@@ -210,7 +210,7 @@ def _refuse_repeated(ids: pl.Series, column: str, source: str | None) -> None:
     )
 
 
-def _deadlines(
+def deadlines(
     table: pl.DataFrame,
     column: str,
     unit: str | None,
@@ -218,6 +218,11 @@ def _deadlines(
     calendar: bool,
     source: str | None,
 ) -> FloatArray:
+    """A column of absolute deadlines (n,) of entities exposed at ``times`` (n,).
+
+    Raises:
+        DataError: one lies before exposure, or the column is no clock like that of exposure.
+    """
     ends, dates = moments(table, column, unit, source)
     same_clock(calendar, dates, column, source)
     wrong = ends < times
