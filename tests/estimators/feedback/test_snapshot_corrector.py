@@ -15,11 +15,7 @@ from foretell.data.events import EventLog
 from foretell.errors import NotFittedError, NotMatureError, ParameterError
 from foretell.estimators.feedback import SnapshotCorrector
 from foretell.estimators.feedback.snapshot_view import SnapshotView, draw_ages, funnel_stages
-from foretell.estimators.feedback.snapshot_weights import (
-    effective_sample_size,
-    soft_weights,
-    step_weights,
-)
+from foretell.estimators.feedback.snapshot_weights import soft_weights, step_weights
 
 TABLE = DecisionTreeClassifier()  # one leaf for each x: the frequencies themselves
 # Counts are exact but for the floor of 1e-6 a row on weights that would be 0.
@@ -115,12 +111,6 @@ def test_soft_weights_keep_every_row_at_weight_one(rows):
     np.testing.assert_allclose(np.bincount(at, weight, len(rows)), 1)
     ones = np.bincount(at, weight * y, len(rows))
     np.testing.assert_allclose(ones, np.where(visible, 1 - flip, flip), atol=1e-12)
-
-
-def test_effective_sample_size():
-    assert effective_sample_size(np.full(7, 3.0)) == pytest.approx(7)
-    assert effective_sample_size([1.0, 0, 0]) == pytest.approx(1)
-    assert effective_sample_size([]) == 0
 
 
 # ---------------------------------------------------------------- exact on frequencies
@@ -331,6 +321,23 @@ def test_labels_that_can_be_taken_back_are_refused(method):
     log, _, _ = revocable_log(100)
     with pytest.raises(ParameterError, match="labels that only rise"):
         SnapshotCorrector(method, "refund" if method == "funnel" else ()).fit(log, 1030)
+
+
+def test_a_conversion_is_taken_back_by_the_first_revocation_after_it():
+    """A revocation before the conversion, of something earlier, does not hide a later one."""
+    log = EventLog.from_frames(
+        {"id": [1, 2], "t": [0.0, 0.0]},
+        {
+            "id": [1, 1, 1, 2, 2],
+            "kind": ["refund", "conversion", "refund", "refund", "conversion"],
+            "t_outcome": [1.0, 2.0, 3.0, 1.0, 2.0],
+        },
+        attribution_window=10.0,
+        revocation="refund",
+    )
+    view = SnapshotView.of(log)
+    assert view.final.tolist() == log.label().tolist() == [0, 1]
+    assert view.aged(np.array([2.5, 2.5])).visible.tolist() == [True, True]
 
 
 def test_soft_labels_take_labels_that_are_taken_back():

@@ -31,7 +31,7 @@ from foretell.estimators.feedback.snapshot_corrector import (
     split_log,
 )
 from foretell.estimators.feedback.snapshot_view import SnapshotView, draw_ages, funnel_stages
-from foretell.estimators.feedback.snapshot_weights import effective_sample_size
+from foretell.training.weighting.exact import effective_sample_size
 
 FloatArray = NDArray[np.float64]
 

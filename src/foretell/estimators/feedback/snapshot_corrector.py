@@ -17,11 +17,8 @@ from foretell.estimators.feedback.snapshot_auxiliary import (
     check_classifier,
 )
 from foretell.estimators.feedback.snapshot_view import SnapshotView, funnel_stages
-from foretell.estimators.feedback.snapshot_weights import (
-    effective_sample_size,
-    soft_weights,
-    step_weights,
-)
+from foretell.estimators.feedback.snapshot_weights import soft_weights, step_weights
+from foretell.training.weighting.exact import effective_sample_size
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]

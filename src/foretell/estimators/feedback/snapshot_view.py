@@ -71,10 +71,8 @@ class SnapshotView:
             delays.append(log.delay())
         else:
             delays.append(replace(log, revocation=None).delay())
-            revoked = np.full(len(log), np.inf)
-            if log.revocation in log.kinds:
-                revoked = log.delay(log.revocation)
-            revoked = np.where(revoked >= delays[-1], revoked, np.inf)
+            taken = log.revocation_times() - log.times
+            revoked = np.minimum(taken, np.where(np.isinf(taken), np.inf, log.windows))
         reach = np.stack(delays)
         # A conversion whose engagement was not recorded has engaged all the same.
         reach = np.minimum.accumulate(reach[::-1], axis=0)[::-1]

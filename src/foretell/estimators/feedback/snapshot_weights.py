@@ -66,10 +66,3 @@ def soft_weights(
         np.concatenate([label[stays], 1 - label[flips]]).astype(np.int8),
         np.concatenate([1 - flip[stays], flip[flips]]),
     )
-
-
-def effective_sample_size(weights: ArrayLike) -> float:
-    """``(sum w)^2 / sum w^2``: how many rows of equal weight these are worth."""
-    weights = np.asarray(weights, np.float64)
-    squares = float((weights**2).sum())
-    return float(weights.sum()) ** 2 / squares if squares > 0 else 0.0

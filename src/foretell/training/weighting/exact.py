@@ -136,6 +136,6 @@ def finality(probabilities: Values, survivals: Values) -> Values:
 
 
 def effective_sample_size(weights: Values) -> float:
-    """``(sum w)^2 / sum w^2``: so many rows of equal weight would be worth the same."""
+    """``(sum w)^2 / sum w^2`` of ``(m,)``: so many rows of equal weight would be worth the same."""
     total, squares = float((weights).sum()), float((weights * weights).sum())
     return total * total / squares if squares > 0 else 0.0
