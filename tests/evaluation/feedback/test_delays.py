@@ -8,11 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foretell.errors import ParameterError
-from foretell.evaluation.feedback.delays import (
-    incidence_curve,
-    proportion_interval,
-    truncated_delay_curve,
-)
+from foretell.evaluation.feedback.delays import incidence_curve, truncated_delay_curve
 
 
 @given(st.lists(st.integers(0, 20), min_size=1, max_size=40))
@@ -80,5 +76,3 @@ def test_bad_input_and_nothing_at_all():
         truncated_delay_curve([5.0], [4.0], [1.0])
     assert np.isnan(truncated_delay_curve([], [], [1.0, 2.0]).share).all()
     assert np.isnan(incidence_curve([], [], [1.0]).share).all()
-    lower, upper = proportion_interval([0, 5, 10], [10, 10, 10])
-    assert lower[0] == 0 and upper[2] == 1 and lower[1] < 0.5 < upper[1]

@@ -102,6 +102,8 @@ def test_tests_need_final_labels_and_entities():
         snapshot_study(log.until(330), SNAPSHOTS[1:], methods)
     with pytest.raises(ParameterError, match="no entity lies in the test"):
         snapshot_study(log, [Snapshot("s", 200, (900, 901))], methods)
+    with pytest.raises(ParameterError, match="begins at or before the instant of training"):
+        snapshot_study(log, [Snapshot("s", 200, (150, 260))], methods)
     with pytest.raises(ParameterError, match="names of snapshots must differ"):
         snapshot_study(log, [SNAPSHOTS[0]] * 2, methods)
     with pytest.raises(ParameterError, match="at least one snapshot"):
@@ -151,6 +153,21 @@ def test_the_audit_of_a_log_without_history_says_so():
         feedback_audit(log, -1)
     with pytest.raises(ParameterError, match="one for each"):
         feedback_audit(log, 200, probabilities=[0.1])
+
+
+def test_the_audit_says_where_nobody_has_engaged():
+    rng = np.random.default_rng(0)
+    times, converts = np.arange(200.0), rng.random(200) < 0.4
+    outcomes = {"id": np.flatnonzero(converts), "t_outcome": times[converts] + 2}
+    log = EventLog.from_frames(
+        {"id": np.arange(200), "t": times, "x": rng.normal(size=200)},
+        {**outcomes, "kind": ["conversion"] * int(converts.sum())},
+        attribution_window=10.0,
+        kinds=["view"],
+    )
+    audit = feedback_audit(log, 150, engagement=("view",), since=150)
+    assert audit.weights["method"].to_list() == ["fsiw", "soft", "funnel"]
+    assert any("nobody has come so far" in note for note in audit.notes)
 
 
 def test_outcomes_after_now_do_not_change_the_audit():

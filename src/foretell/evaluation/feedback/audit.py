@@ -13,13 +13,10 @@ from numpy.typing import ArrayLike, NDArray
 from plotly.subplots import make_subplots
 
 from foretell.data.events import EventLog
+from foretell.decisions.thresholds import clopper_pearson
 from foretell.errors import NotMatureError, ParameterError
 from foretell.estimators.feedback import SnapshotCorrector
-from foretell.evaluation.feedback.delays import (
-    incidence_curve,
-    proportion_interval,
-    truncated_delay_curve,
-)
+from foretell.evaluation.feedback.delays import incidence_curve, truncated_delay_curve
 from foretell.evaluation.feedback.paired_scores import compare_probabilities
 from foretell.evaluation.report.style import BASELINE, BEST, layout, shade
 
@@ -202,7 +199,7 @@ def _delay_curves(
         for estimate, rows in (("matured", seen & complete), ("visible", seen)):
             hits = np.searchsorted(np.sort(delay[rows]), ages, "right")
             count = np.full(len(ages), rows.sum())
-            lower, upper = proportion_interval(hits, count, confidence)
+            lower, upper = clopper_pearson(hits, count, confidence)
             share = hits / np.maximum(count, 1) if rows.any() else np.full(len(ages), np.nan)
             tables.append(_table(kind, estimate, ages, share, lower, upper))
     return pl.concat(tables)
@@ -233,7 +230,7 @@ def _fake_negatives(view: EventLog, ages: FloatArray, confidence: float) -> pl.D
         share[i], lower[i], upper[i] = later.share[0], later.lower[0], later.upper[0]
     unlabelled = np.array([(delay[matured] > age).sum() for age in ages])
     flips = np.array([((delay[matured] > age) & np.isfinite(delay[matured])).sum() for age in ages])
-    low, high = proportion_interval(flips, unlabelled, confidence)
+    low, high = clopper_pearson(flips, unlabelled, confidence)
     return pl.DataFrame(
         {
             "age": ages,
@@ -283,6 +280,9 @@ def _weights(
         )
         for step, part in enumerate(sets):
             weight, y = part.sample_weight, part.y
+            if not len(weight):
+                notes.append(f"weights of {method!r}, step {step}: nobody has come so far yet")
+                continue
             top = float(weight.max())
             visible = float(y.mean()) if method != "soft" else float(view.label()[part.rows].mean())
             rows.append(

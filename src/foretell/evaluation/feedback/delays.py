@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import beta, norm
+from scipy.stats import norm
 
 from foretell.errors import ParameterError
 
@@ -99,18 +99,6 @@ def incidence_curve(
     spread = np.append(0.0, np.cumsum(variance))[index]
     curve = _with_interval(ages, survival, spread, confidence)
     return Curve(ages, 1 - survival, 1 - curve.upper, 1 - curve.lower)
-
-
-def proportion_interval(
-    hits: ArrayLike, count: ArrayLike, confidence: float = 0.95
-) -> tuple[FloatArray, FloatArray]:
-    """Clopper-Pearson interval of proportions; (0, 1) where nothing was counted."""
-    hits, count = np.asarray(hits, np.float64), np.asarray(count, np.float64)
-    tail = (1 - confidence) / 2
-    with np.errstate(invalid="ignore"):
-        lower = np.where(hits > 0, beta.ppf(tail, hits, count - hits + 1), 0.0)
-        upper = np.where(hits < count, beta.ppf(1 - tail, hits + 1, count - hits), 1.0)
-    return lower, upper
 
 
 def _with_interval(

@@ -86,8 +86,8 @@ class PrequentialResult:
             seed: of the resamples.
 
         Returns:
-            ``method``, ``seeds`` (runs), ``n``, each of :data:`METRICS` with ``_lower`` and
-            ``_upper``, its standard deviation over runs (``_sd``), and ``ece``.
+            ``method``, ``runs`` (streams and seeds), ``n``, each of :data:`METRICS` with ``_lower``
+            and ``_upper``, its standard deviation over runs (``_sd``), and ``ece``.
         """
         blocks = self._blocks(block)
         columns: dict[str, NDArray | list] = {"method": self.methods}

@@ -151,7 +151,8 @@ def snapshot_study(
         progress: is told what is being trained.
 
     Raises:
-        ParameterError: there is nothing to study, or a snapshot has no test entity.
+        ParameterError: there is nothing to study, or a snapshot has no test entity, or one from
+            before its training.
         NotMatureError: a test label is not final in the log.
     """
     if not snapshots or not methods:
@@ -256,6 +257,11 @@ def _test(log: EventLog, snapshot: Snapshot) -> tuple[NDArray[np.int64], EventLo
     at = np.flatnonzero((log.times >= begin) & (log.times < end))
     if len(at) == 0:
         raise ParameterError(f"{snapshot.name!r}: no entity lies in the test {snapshot.test}")
+    if log.times[at].min() <= log.moment(snapshot.now):
+        raise ParameterError(
+            f"{snapshot.name!r}: the test {snapshot.test} begins at or before the instant of "
+            f"training, {snapshot.now}: a model must not be tested on what it was trained on"
+        )
     test = log.select(at)
     if not test.matured.all():
         raise NotMatureError(
