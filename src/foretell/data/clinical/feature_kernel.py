@@ -9,16 +9,11 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-BLOCKS = ("last", "change", "since", "never", "mean", "min", "max", "count")
-"""Features of a channel, in the order of the kernel's table of columns."""
+from foretell.data.clinical.feature_spec import LOG_SINCE, SHARE, SINCE_CAP, STANDARD
 
 LAST, CHANGE, SINCE, SEEN, SUM, COUNT = range(6)
 """Columns of a channel's state: last value, its change, hours since, measurements seen (up to 2),
 sum and number of the measurements in the window of the mean."""
-
-SINCE_CAP = 200.0
-STANDARD, LOG_SINCE, SHARE, PLAIN = range(4)
-"""Kinds of scaling: (x - mean) / std, log(1 + hours), x / std, as it is."""
 
 
 @njit(cache=True)
@@ -40,7 +35,7 @@ def advance(values, low, high, windows, blocks, ratios, ratio_column, state, rin
         low: (C,) float32, below which a value counts as not measured.
         high: (C,) float32, above which it does.
         windows: (3,) hours of mean, min and max, count.
-        blocks: (8,) first column of each of :data:`BLOCKS` in ``out``, -1 where not wanted.
+        blocks: (8,) first column in ``out`` of each block of a feature spec, -1 where not wanted.
         ratios: (K, 2) channels whose last values are divided.
         ratio_column: first column of the ratios in ``out``.
         state: (C, 6) float64, carried.

@@ -8,8 +8,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from foretell.data.clinical.feature_kernel import BLOCKS
 from foretell.errors import ParameterError
+
+BLOCKS = ("last", "change", "since", "never", "mean", "min", "max", "count")
+"""Features of a channel, in the order of the kernel's table of columns."""
+
+SINCE_CAP = 200.0
+STANDARD, LOG_SINCE, SHARE, PLAIN = range(4)
+"""Kinds of scaling: (x - mean) / std, log(1 + hours), x / std, as it is."""
 
 OLDEST_AGE = 90.0
 """Ages above 89 become 90: they single people out, and some hospitals never record them."""

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from foretell.data.clinical import feature_kernel as kernel
 from foretell.data.clinical.binning import HourlyBinner, Observation
 from foretell.data.clinical.feature_spec import Statistics
 from foretell.errors import ParameterError
@@ -52,6 +51,8 @@ class FeatureStream:
 
     def step(self, row: ArrayLike) -> NDArray[np.float32]:
         """(F,) features of the next hour from its row (C,), NaN where nothing was measured."""
+        from foretell.data.clinical import feature_kernel as kernel
+
         b = self._builder
         values = np.array(row, np.float32, ndmin=2)
         if values.shape != (1, len(b.schema)):

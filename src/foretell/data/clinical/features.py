@@ -10,22 +10,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from foretell.data.clinical import feature_kernel as kernel
-from foretell.data.clinical.feature_spec import OLDEST_AGE, FeatureSpec, Statistics
+from foretell.data.clinical.feature_spec import (
+    BLOCKS,
+    LOG_SINCE,
+    OLDEST_AGE,
+    PLAIN,
+    SHARE,
+    STANDARD,
+    FeatureSpec,
+    Statistics,
+)
 from foretell.data.clinical.feature_stream import FeatureStream
 from foretell.data.clinical.schema import Schema, variable_from_dict, variable_to_dict
 from foretell.data.clinical.stays import Stays
 from foretell.errors import DataError, NotFittedError, ParameterError
 
 _SCALED_AS = {
-    "last": kernel.STANDARD,
-    "change": kernel.STANDARD,
-    "since": kernel.LOG_SINCE,
-    "never": kernel.PLAIN,
-    "mean": kernel.STANDARD,
-    "min": kernel.STANDARD,
-    "max": kernel.STANDARD,
-    "count": kernel.SHARE,
+    "last": STANDARD,
+    "change": STANDARD,
+    "since": LOG_SINCE,
+    "never": PLAIN,
+    "mean": STANDARD,
+    "min": STANDARD,
+    "max": STANDARD,
+    "count": SHARE,
 }
 
 
@@ -51,9 +59,9 @@ class CausalFeatureBuilder:
         channels, spec = self.schema.names, self.spec
         columns = [f"{c}:{block}" for block in spec.blocks for c in channels]
         kinds = [_SCALED_AS[block] for block in spec.blocks for _ in channels]
-        self._blocks = np.full(len(kernel.BLOCKS), -1, np.int64)
+        self._blocks = np.full(len(BLOCKS), -1, np.int64)
         for i, block in enumerate(spec.blocks):
-            self._blocks[kernel.BLOCKS.index(block)] = i * len(channels)
+            self._blocks[BLOCKS.index(block)] = i * len(channels)
         order = {name: i for i, name in enumerate(channels)}
         for pair in spec.ratios.values():
             for name in pair:
@@ -62,17 +70,17 @@ class CausalFeatureBuilder:
         self._ratios = np.array(pairs, np.int64).reshape(-1, 2)
         self._ratio_column = len(columns)
         columns += list(spec.ratios)
-        kinds += [kernel.STANDARD] * len(spec.ratios)
+        kinds += [STANDARD] * len(spec.ratios)
         self._static_column = len(columns)
         for name in spec.static:
             if name == "unit":
                 columns += [*(f"unit_{u}" for u in spec.units), "unit_unknown"]
-                kinds += [kernel.PLAIN] * (len(spec.units) + 1)
+                kinds += [PLAIN] * (len(spec.units) + 1)
             else:
                 columns.append(name)
-                kinds.append(kernel.PLAIN if name == "sex" else kernel.STANDARD)
+                kinds.append(PLAIN if name == "sex" else STANDARD)
         columns += list(spec.numbers)
-        kinds += [kernel.STANDARD] * len(spec.numbers)
+        kinds += [STANDARD] * len(spec.numbers)
         self.names: tuple[str, ...] = tuple(columns)
         if len(set(columns)) != len(columns):
             raise ParameterError("two features have the same name")
@@ -301,6 +309,9 @@ class CausalFeatureBuilder:
 
     def _raw(self, stays: Stays) -> NDArray[np.float32]:
         """All features of a chunk of stays."""
+        # Compiled code is loaded only where features are made.
+        from foretell.data.clinical import feature_kernel as kernel
+
         values = stays.matrix()
         out = np.empty((len(values), self.n_features), np.float32)
         state, ring, clock = self._memory()
@@ -322,6 +333,8 @@ class CausalFeatureBuilder:
         return out
 
     def _memory(self) -> tuple[NDArray, NDArray, NDArray]:
+        from foretell.data.clinical import feature_kernel as kernel
+
         channels = len(self.schema)
         state = np.empty((channels, 6), np.float64)
         ring = np.empty((channels, self._width), np.float32)
@@ -346,6 +359,8 @@ class CausalFeatureBuilder:
     def _batch(
         self, stays: Stays, rows: ArrayLike | None, statistics: Statistics | None
     ) -> NDArray[np.float32]:
+        from foretell.data.clinical import feature_kernel as kernel
+
         self._check(stays)
         wanted = self._wanted(stays, rows)
         size = stays.n_rows if wanted is None else int(wanted.sum())
@@ -389,9 +404,9 @@ class CausalFeatureBuilder:
         flat = ~seen | (std <= 1e-6 * np.maximum(1.0, np.abs(mean)))
         std = np.where(flat, 1.0, std)
         kinds = self._kinds
-        mean = np.where(kinds == kernel.STANDARD, mean, 0.0)
-        std = np.where(kinds == kernel.STANDARD, std, 1.0)
-        std = np.where(kinds == kernel.SHARE, float(self.spec.count_hours), std)
+        mean = np.where(kinds == STANDARD, mean, 0.0)
+        std = np.where(kinds == STANDARD, std, 1.0)
+        std = np.where(kinds == SHARE, float(self.spec.count_hours), std)
         return Statistics(np.where(seen, mean, 0.0), std, seen)
 
 
