@@ -253,6 +253,8 @@ def test_wrong_use_is_refused():
         CausalFeatureBuilder().stream()
     with pytest.raises(DataError, match="other channels"):
         CausalFeatureBuilder(schema=Schema.default().channels("vitals")).raw(stays)
+    with pytest.raises(DataError, match="no hour"):
+        CausalFeatureBuilder().fit(stays, np.zeros(stays.n_rows, bool))
     with pytest.raises(ParameterError, match="'slope'"):
         FeatureSpec(blocks=("slope",))
     with pytest.raises(ParameterError, match="p18"):

@@ -398,6 +398,8 @@ class CausalFeatureBuilder:
             squares += spread + gap**2 * count * here / total
             mean += gap * here / total
             count += here
+        if read == 0 or (wanted is not None and not wanted.any()):
+            raise DataError("there is no hour to learn features from")
         seen = count > 0
         std = np.sqrt(squares / np.maximum(count, 1))
         # What hardly varies is centred, not blown up.

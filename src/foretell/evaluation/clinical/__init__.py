@@ -6,6 +6,11 @@ from foretell.evaluation.clinical.alarms import (
     alarm_metrics,
     threshold_alarms,
 )
+from foretell.evaluation.clinical.probabilities import (
+    Calibration,
+    calibration,
+    decision_curve,
+)
 from foretell.evaluation.clinical.ranking import RankingMetrics, ranking_metrics
 from foretell.evaluation.clinical.snoozed import (
     SnoozedConfusion,
@@ -27,14 +32,17 @@ __all__ = [
     "CLOCK_HOUR",
     "METRICS",
     "AlarmMetrics",
+    "Calibration",
     "RankingMetrics",
     "SnoozedConfusion",
     "SnoozedCurve",
     "UtilityScore",
     "alarm_metrics",
     "best_threshold",
+    "calibration",
     "challenge_utility",
     "clock_rule",
+    "decision_curve",
     "ranking_metrics",
     "snoozed_confusion",
     "snoozed_curve",
