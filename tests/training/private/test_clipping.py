@@ -230,6 +230,49 @@ def test_modules_that_mix_examples_are_named():
         ExactClipper(Mixing())
 
 
+def test_running_statistics_are_refused():
+    class Keeping(Recurrent):
+        def build(self):
+            super().build()
+            self.norm = nn.InstanceNorm1d(3, track_running_stats=True)
+
+    with pytest.raises(TrainingError, match=r"norm is a InstanceNorm1d that keeps means"):
+        ExactClipper(Keeping())
+
+
+def test_a_way_is_not_proven_by_gradients_that_are_zero():
+    """A weight that is also used outside of its layer, behind an output that starts at 0."""
+
+    class Late(Learner):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.out = nn.Linear(3, 4), nn.Linear(4, 1)
+            nn.init.zeros_(self.out.weight)
+
+        def encode(self, batch):
+            return self.inner(batch["x"]) + F.linear(batch["x"] ** 2, self.inner.weight)
+
+        def decode(self, encoding, batch):
+            return self.out(encoding)[:, 0]
+
+        def score(self, output, batch):
+            return (output - 1) ** 2
+
+    torch.manual_seed(0)
+    network, batch = Late(), {"x": torch.randn(SIZE, 3)}
+    clipper = ExactClipper(network, "ghost")
+
+    def run():
+        return clipper(batch, lambda b: (network.loss(b), torch.ones(SIZE)), torch.ones_like)
+
+    run()
+    nn.init.ones_(network.out.weight)
+    found = run()
+    formed = example_by_example(network, batch, list(network.parameters()))
+    norms = torch.stack([g.flatten(1).square().sum(1) for g in formed.values()]).sum(0).sqrt()
+    torch.testing.assert_close(found.norms, norms)
+
+
 def test_losses_that_look_at_other_examples_are_refused():
     """What a layer reads may hold other examples, and its gradients still be told apart."""
 

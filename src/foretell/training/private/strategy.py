@@ -257,6 +257,7 @@ class PrivateTraining(Strategy):
         assumptions = [
             "the number of examples, the expected batch size and all hyper-parameters are public",
             "only the weights are published: logged losses and validation scores are not covered",
+            "examples of a validation part, which may choose among weights, are not covered",
             f"one person's data are one {self.unit}; what occurs k times has k records",
         ]
         if not self.noise.secure:

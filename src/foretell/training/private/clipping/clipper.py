@@ -21,6 +21,8 @@ Factors = Callable[[Tensor], Tensor]
 Evaluate = Callable[[Batch], tuple[Tensor, Tensor]]
 """Scores ``(B,)`` with their graph and weights ``(B,)`` without: the losses are their products."""
 
+_MOST_LOOKS = 10
+
 
 class ClippedSum(NamedTuple):
     """``sum_i c_i grad_i`` and what was seen on the way.
@@ -46,8 +48,8 @@ class ExactClipper:
     second backward pass of the weighted losses. ``per_sample`` forms every gradient. ``auto`` is
     ``book_keeping``.
 
-    On the first batch the way is proven: with random coefficients, its sum must be what automatic
-    differentiation gives. Parameters where it is not (used outside of their layer, or in a layer
+    On the first batch (and, while gradients are 0, on the next ones) the way is proven: with random
+    coefficients, its sum must be what automatic differentiation gives. Parameters where it is not (used outside of their layer, or in a layer
     that does not put examples first) are treated as ``per_sample``.
 
     Args:
@@ -71,7 +73,7 @@ class ExactClipper:
         if clipping == "per_sample":
             self.formed = frozenset(self.trained)
         self.recorder = Recorder(learner, self.formed)
-        self._proven = clipping == "per_sample"
+        self._proven, self._looks = clipping == "per_sample", 0
         self._apart = clipping == "per_sample"
 
     def names(self) -> list[str]:
@@ -196,10 +198,12 @@ class ExactClipper:
             mine = sums.get(parameter)
             if mine is None or not (mine - gradient).norm() <= 1e-3 * scale:
                 odd.add(parameter)
-        self.formed = frozenset(odd & set(used))
+        self.formed |= odd & set(used)
         if self.formed:
             self.recorder = Recorder(self.learner, self.formed)
-        self._proven = True
+        # Behind a layer that starts at 0 all gradients are 0, whatever the way: look again.
+        self._looks += 1
+        self._proven = self._looks == _MOST_LOOKS or all(bool(g.any()) for g in used.values())
 
 
 def _losses(evaluate: Evaluate, batch: Batch) -> tuple[Tensor, Tensor]:

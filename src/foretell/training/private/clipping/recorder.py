@@ -29,7 +29,7 @@ class Recorder:
         by_autograd: parameters that are used in ways no rule knows; they are left alone.
 
     Raises:
-        TrainingError: a module lets examples see one another.
+        TrainingError: a module lets examples see one another, or keeps statistics of them.
     """
 
     def __init__(
@@ -43,6 +43,11 @@ class Recorder:
                     f"{name or type(child).__name__} is a {type(child).__name__}: it mixes the "
                     "examples of a batch, so no gradient belongs to one example alone. Use "
                     "torch.nn.GroupNorm or LayerNorm in its place"
+                )
+            if getattr(child, "track_running_stats", False):
+                raise TrainingError(
+                    f"{name or type(child).__name__} is a {type(child).__name__} that keeps means "
+                    "of the examples, which no noise protects: set track_running_stats=False"
                 )
         self._all = [p for p in module.parameters() if p.requires_grad]
         self._trained = {p for p in self._all if p not in by_autograd}
