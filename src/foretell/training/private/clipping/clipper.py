@@ -49,8 +49,9 @@ class ExactClipper:
     ``book_keeping``.
 
     On the first batch (and, while gradients are 0, on the next ones) the way is proven: with random
-    coefficients, its sum must be what automatic differentiation gives. Parameters where it is not (used outside of their layer, or in a layer
-    that does not put examples first) are treated as ``per_sample``.
+    coefficients, its sum must be what automatic differentiation gives. Parameters where it is not
+    (used outside of their layer, or in a layer that does not put examples first) are treated as
+    ``per_sample``.
 
     Args:
         learner: what is trained.
