@@ -74,6 +74,17 @@ def test_weights_that_are_alike_are_no_further_rows():
     assert fitted(none).guarantee == half.guarantee
 
 
+def test_a_guarantee_for_another_base_rate_says_what_it_takes_as_known():
+    rng = np.random.default_rng(0)
+    score, doubt = rng.random((2, 2000))
+    y = (rng.random(2000) < score).astype(int)
+    options = {"min_precision": 0.7, "guarantee": "ltt"}
+    plain = fit_decision_surface(score, doubt, y, **options)
+    shifted = fit_decision_surface(score, doubt, y, target_base_rate=0.4, **options)
+    assert any("base rates as known" in note for note in shifted.notes)
+    assert not any("base rates" in note for note in plain.notes)
+
+
 def test_walks_keep_their_level_under_the_null():
     # all precisions exactly at the target: any rejection is an error
     rng = np.random.default_rng(0)

@@ -89,7 +89,8 @@ def fit_decision_surface(
         segment_precision: least precision of every segment, or of some by name.
         recall_parity: greatest difference between the recalls of two segments.
         guarantee: "ltt": P(true precision >= min_precision) >= 1 - delta, see `learn_then_test`.
-            The price in recall stands in ``surface.guarantee``.
+            The price in recall stands in ``surface.guarantee``. With another base rate it holds if
+            both base rates are what they are taken for: that of the hold-out is estimated.
         delta: accepted probability that the guarantee fails.
         n_walks: starting points of the test, which share ``delta``.
         split: share of the hold-out that finds surfaces; the rest tests them.
@@ -130,6 +131,10 @@ def fit_decision_surface(
         goals = replace(goals, class_weights=class_weights(base_rate, target))
     found = _Found(plan, goals, rows, notes, confidence, (base_rate, target or base_rate))
     if guarantee is not None:
+        if target is not None:
+            found.notes += (
+                "the guarantee takes both base rates as known, and only them to have changed",
+            )
         return _guaranteed(
             found, learn_then_test(rows, plan, goals, delta, n_walks, split, random_state), abstain
         )
