@@ -4,6 +4,8 @@ import re
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from foretell.data.clinical import Schema, read_token
 from foretell.errors import DataError, ParameterError
@@ -145,6 +147,13 @@ def test_bounds_judge_numbers_only(schema):
 )
 def test_tokens_are_read(token, value, comparator, unit):
     assert read_token(token) == (pytest.approx(value), comparator, unit)
+
+
+@given(st.text(max_size=40) | st.from_regex(r"[<>=]{0,2} ?[-+]?[0-9.,]{1,8} ?[a-zA-Z%/*^0-9]{0,8}"))
+def test_any_text_is_read_or_refused_without_an_error(token):
+    value, comparator, unit = read_token(token)
+    assert comparator in (None, "<", ">") and (unit is None or unit == unit.strip() != "")
+    assert np.isfinite(value) or (comparator, unit) == (None, None)
 
 
 @pytest.mark.parametrize("token", ["HEMOLYZED", "", "1,200", "3-4", "1/2", ">", "1e999", "12 34"])

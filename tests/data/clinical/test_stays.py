@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from foretell.data.clinical import (
     concatenate,
@@ -105,6 +108,31 @@ def test_damaged_folders_are_refused(stays, tmp_path, harm, message):
         return
     with pytest.raises(DataError, match=message):
         open_stays(folder)
+
+
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
+@given(st.integers(0, 10**9))
+def test_flipped_bytes_are_refused_or_read_but_never_crash(stored, seed):
+    folder, copy = stored
+    rng = np.random.default_rng(seed)
+    file = sorted(folder.iterdir())[rng.integers(0, len(list(folder.iterdir())))]
+    raw = bytearray(file.read_bytes())
+    for at in rng.integers(0, len(raw), 4):
+        raw[at] = rng.integers(0, 256)
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(folder, copy)
+    (copy / file.name).write_bytes(bytes(raw))
+    try:
+        found = open_stays(copy)
+    except DataError:
+        return
+    assert found.ids.shape == found.lengths.shape and found.stays_to_polars().height == len(found)
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fuzz")
+    return write_stays(make_stays(1, 6, longest=9), folder / "stays"), folder / "copy"
 
 
 def test_fingerprints_see_every_change(stays):

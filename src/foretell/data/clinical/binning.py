@@ -3,6 +3,8 @@
 Hour k covers (k - 1, k] on the unit's clock: a value belongs to the hour at whose end it can be
 used. Several values of one hour become their median. A measurement has two times, that of the
 specimen and that of its arrival: what predicts goes by arrival, what looks back goes by specimen.
+By arrival, a late result is the news of its hour even where a fresher specimen came before it: how
+old a specimen may be is for a quality monitor to judge.
 """
 
 from __future__ import annotations
