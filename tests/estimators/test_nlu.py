@@ -182,12 +182,19 @@ def test_misuse_is_named(fitted):
     for options, message in [
         ({"encoder": "cnn"}, "encoder must be one of"),
         ({"batch_size": 0}, "batch_size must be a whole number from 1"),
+        ({"batch_size": 32, "accumulate": 3}, "must be a multiple of accumulate"),
         ({"dropout": 1}, "dropout must lie"),
         ({"epochs": 0, "max_steps": None}, "epochs must be positive"),
         ({"encoder": "transformer", "heads": 3}, "divisible by heads"),
     ]:
         with pytest.raises(ParameterError, match=message):
             small(**options).fit(phrases())
+
+
+def test_training_on_the_test_part_is_warned_of():
+    text = TextSet.from_texts(["play jazz", "wake me"], ["a", "b"], splits=["train", "test"])
+    with pytest.warns(UserWarning, match=r"all parts \(train, test\)"):
+        small(max_steps=1).fit(text)
 
 
 @pytest.mark.real_data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -160,6 +161,12 @@ class NLU(BaseEstimator):
                 hint="Make one with TextSet.from_texts or TextSet.from_frame",
             )
         check_labelled(text)
+        if len(text.splits) > 1:
+            warnings.warn(
+                f"NLU trains on all parts ({', '.join(text.splits)}): give text.part('train') to "
+                "keep the others for judging",
+                stacklevel=2,
+            )
         private = [s for s in strategies if isinstance(s, PrivateTraining)]
         self.reader_ = TextReader.learn(
             text,
@@ -313,6 +320,11 @@ class NLU(BaseEstimator):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ParameterError(f"{name} must be a whole number from 1, not {value!r}")
+        if self.batch_size % self.accumulate:
+            raise ParameterError(
+                f"batch_size ({self.batch_size}) must be a multiple of accumulate "
+                f"({self.accumulate})"
+            )
         for name in ("dropout", "unknown_rate"):
             if not 0 <= getattr(self, name) < 1:
                 raise ParameterError(f"{name} must lie in [0, 1), not {getattr(self, name)}")
