@@ -172,13 +172,13 @@ def _column(path: Path, sizes: dict[str, int], count: int, kind: pa.DataType) ->
         batch = reader.get_batch(0)
         # Offsets of texts are followed blindly later; numbers are what they are.
         batch.validate(full=kind == pa.large_string())
+        if batch.num_columns != 1 or batch.schema.field(0).type != kind:
+            raise _damaged(path, f"it should hold values of type {kind}")
+        array = batch.column(0)
     except (pa.ArrowException, OSError, ValueError) as error:
         if isinstance(error, DataError):
             raise
         raise _damaged(path, str(error).splitlines()[0][:200]) from error
-    if batch.num_columns != 1 or batch.schema.field(0).type != kind:
-        raise _damaged(path, f"it should hold values of type {kind}")
-    array = batch.column(0)
     if array.null_count or len(array) != count:
         raise _damaged(path, f"it holds {len(array):,} values, or a missing one, not {count:,}")
     return array
