@@ -560,6 +560,14 @@ def test_polars_columns_are_taken(small_hold_out):
 # ------------------------------------------------------------------ frontier
 
 
+def test_a_frontier_refuses_missing_uncertainties_that_it_has_no_level_for(small_hold_out):
+    score, uncertainty, y = small_hold_out(0, 1200)
+    frontier = precision_recall_frontier(score, uncertainty, y, n_bins=8, n_levels=3)
+    uncertainty = np.where(np.arange(len(y)) == 7, np.nan, uncertainty)
+    with pytest.raises(DataError, match="uncertainty"):
+        frontier.evaluate(score, uncertainty, y)
+
+
 @pytest.mark.parametrize("method", ["mist", "ew_dp", "vw_dp", "single"])
 def test_frontier_holds_the_surface_of_every_target(small_hold_out, method):
     score, uncertainty, y = small_hold_out(0, 1200)

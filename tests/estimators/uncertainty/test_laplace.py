@@ -163,3 +163,9 @@ def test_a_lasso_has_no_gaussian_prior(table):
     lasso = LogisticRegression(l1_ratio=1.0, solver="liblinear")
     with pytest.raises(ParameterError, match="L2 penalty"):
         LaplaceUncertainty(lasso).fit(*table(60, 0))
+
+
+def test_weighted_classes_are_refused(table):
+    weighted = LogisticRegression(class_weight="balanced")
+    with pytest.raises(ParameterError, match="class_weight"):
+        LaplaceUncertainty(weighted).fit(*table(60, 0))

@@ -111,9 +111,13 @@ class PrecisionRecallFrontier:
     def evaluate(
         self, score: ArrayLike, uncertainty: ArrayLike | None, y: ArrayLike
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Precision (NaN where nothing is called) and recall (F,) of all surfaces on other rows."""
-        rows = hold_out(score, uncertainty, y, missing="level")
+        """Precision (NaN where nothing is called) and recall (F,) of all surfaces on other rows.
+
+        Raises:
+            DataError: missing uncertainties where the frontier has no level for them.
+        """
         cells = self._proposal.partition
+        rows = hold_out(score, uncertainty, y, missing="level" if cells.missing else "error")
         level = cells.locate(rows.score, rows.uncertainty)[1]
         curves = LevelCurves.of(rows.score, rows.label, rows.weight, level, cells.n_levels)
         tp, n = curves.totals(self.thresholds)

@@ -270,10 +270,15 @@ def last_layer(estimator: Any, X: Any) -> LastLayer:
     """Runs a classifier on rows and looks at its last layer.
 
     Raises:
-        ParameterError: there is none of one logistic unit.
+        ParameterError: there is none of one logistic unit, or its classes are weighted.
     """
     end = _end(estimator)
     if isinstance(end, LogisticRegression):
+        if end.class_weight is not None:
+            raise ParameterError(
+                "Laplace counts every row once, and class_weight does not: fit LogisticRegression "
+                "without it"
+            )
         logit = np.asarray(estimator.decision_function(X), np.float64)
         inner = estimator[:-1].transform(X) if isinstance(estimator, Pipeline) else X
         features = csr_array(inner) if issparse(inner) else np.asarray(inner, np.float64)
