@@ -178,7 +178,7 @@ def test_a_newer_format_is_refused(folder):
 def test_forged_lengths_are_refused(folder):
     import pyarrow as pa
 
-    from foretell.data.storage import _write_batch
+    from foretell.data.arrow_folder import write_batch
 
     path = folder / "series.arrow"
     table = pa.ipc.open_file(pa.memory_map(str(path))).read_all().to_pydict()
@@ -191,7 +191,7 @@ def test_forged_lengths_are_refused(folder):
             if name.startswith("real"):
                 columns[name] = columns[name].cast(pa.float32())
         path.unlink()
-        _write_batch(path, columns)
+        write_batch(path, columns)
         header = json.loads((folder / "panel.json").read_text())
         damage(folder, bytes={**header["bytes"], "series.arrow": path.stat().st_size})
         with pytest.raises(DataError, match="damaged"):
@@ -296,3 +296,11 @@ def test_gaps_are_filled_on_the_way_where_asked(tmp_path, long_table):
     panel.cut(1).require_known(1)
     count = {n.kind: n.count for n in panel.notes}
     assert count["gap"] == 10 and count["filled_known"] == 10
+
+
+def test_names_that_are_no_text_are_refused(folder):
+    """A flipped bit in the name of a column: an error of the library, not of the codec."""
+    path = folder / "target.arrow"
+    path.write_bytes(path.read_bytes().replace(b"value", b"\xffalue"))
+    with pytest.raises(DataError, match="damaged"):
+        open_panel(folder).target.sum()

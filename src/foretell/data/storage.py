@@ -1,15 +1,12 @@
 """Panels on disk: a folder of Arrow files that is mapped into memory, not read.
 
 A folder holds ``panel.json`` (format, grid, names), ``series.arrow`` (one row a series) and one
-Arrow IPC file a column, each with a single uncompressed record batch, so that a column is one
-contiguous view of the file. Opening costs what the table of series costs; steps are read from disk
-when a window asks for them. No file name is ever taken from ``panel.json``.
+Arrow IPC file a column; see :mod:`foretell.data.arrow_folder`. Opening costs what the table of
+series costs; steps are read from disk when a window asks for them.
 """
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,20 +18,22 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from foretell.data.arrow_folder import ArrowFolder, write_batch
 from foretell.data.frequency import Frequency
 from foretell.data.panel import Categorical, DataNote, Panel, flat_steps
 from foretell.errors import DataError, ForetellError
 
-FORMAT = "foretell.panel"
-VERSION = 1
-_HEADER = "panel.json"
+_FOLDER = ArrowFolder(
+    "foretell.panel", 1, "panel.json", "panel", "write_panel or convert_parquet",
+    again="Write or convert it again",
+)  # fmt: skip
 _SERIES = "series.arrow"
 _CHUNK_STEPS = 1 << 22
 
 
 def is_stored_panel(folder: Path) -> bool:
     """Whether a folder was written by :func:`write_panel`."""
-    return (folder / _HEADER).is_file()
+    return _FOLDER.is_here(folder)
 
 
 def write_panel(panel: Panel, folder: str | Path, *, overwrite: bool = False) -> Path:
@@ -68,7 +67,7 @@ def open_panel(folder: str | Path) -> Panel:
         DataError: the folder is missing, damaged, incomplete or newer than this library.
     """
     folder = Path(folder)
-    header = _header(folder)
+    header = _FOLDER.read_header(folder)
     try:
         grid = Frequency(**header["frequency"])
         past, known = list(header["past"]), list(header["known"])
@@ -83,46 +82,44 @@ def open_panel(folder: str | Path) -> Panel:
         if not isinstance(grid.step, int) or grid.kind not in ("integer", "fixed", "months"):
             raise TypeError("the frequency is not one")
     except (KeyError, TypeError, ValueError, AttributeError, ForetellError) as error:
-        raise _damaged(folder / _HEADER, f"{type(error).__name__}: {error}") from error
-    table = _batch(folder, _SERIES, sizes)
+        raise _FOLDER.damaged(
+            folder / _FOLDER.header, f"{type(error).__name__}: {error}"
+        ) from error
+    table = _FOLDER.read_batch(folder / _SERIES, sizes, full=True)
     wanted = {"id": pa.string(), "start": pa.int64(), "length": pa.int64()}
     wanted |= {"known_length": pa.int64()}
     wanted |= {f"category_{i}": pa.int32() for i in range(len(vocabularies))}
     wanted |= {f"real_{i}": pa.float32() for i in range(len(real))}
     for name, kind in wanted.items():
         if name not in table.schema.names or table.schema.field(name).type != kind:
-            raise _damaged(folder / _SERIES, f"column {name!r} is missing or not {kind}")
+            raise _FOLDER.damaged(folder / _SERIES, f"column {name!r} is missing or not {kind}")
     columns = {name: table.column(name) for name in wanted}
     if any(column.null_count for column in columns.values()):
-        raise _damaged(folder / _SERIES, "a value is missing")
+        raise _FOLDER.damaged(folder / _SERIES, "a value is missing")
     numbers = {k: v.to_numpy(zero_copy_only=False) for k, v in columns.items() if k != "id"}
     lengths, known_lengths = numbers["length"], numbers["known_length"]
     if len(lengths) and (lengths.min() < 0 or known_lengths.min() < 0):
-        raise _damaged(folder / _SERIES, "a length is negative")
+        raise _FOLDER.damaged(folder / _SERIES, "a length is negative")
     # Sums in floating point: a forged length must not wrap around to a plausible total.
     steps, known_steps = (_total(v, folder) for v in (lengths, known_lengths))
     names = pl.Series(pl.from_arrow(columns["id"]))
     if names.n_unique() != len(names):
-        raise _damaged(folder / _SERIES, "a series is there twice")
+        raise _FOLDER.damaged(folder / _SERIES, "a series is there twice")
     categories = {}
     for i, (name, vocabulary) in enumerate(vocabularies.items()):
         codes = numbers[f"category_{i}"]
         if len(codes) and (codes.min() < 0 or codes.max() > len(vocabulary)):
-            raise _damaged(folder / _SERIES, f"a code of {name!r} has no name")
+            raise _FOLDER.damaged(folder / _SERIES, f"a code of {name!r} has no name")
         categories[name] = Categorical(codes, vocabulary)
 
     def column(file: str, size: int, kind: pa.DataType) -> NDArray:
-        batch = _batch(folder, file, sizes)
-        if batch.num_columns != 1 or batch.schema.field(0).type != kind or batch.num_rows != size:
-            raise _damaged(folder / file, f"it should hold {size:,} values of type {kind}")
-        if batch.column(0).null_count:
-            raise _damaged(folder / file, "a value is missing")
-        return batch.column(0).to_numpy(zero_copy_only=True)
+        array = _FOLDER.read_column(folder / file, sizes, size, kind)
+        return array.to_numpy(zero_copy_only=True)
 
     floats = pa.float32()
     flags = column("censored.arrow", steps, pa.uint8()) if censored else None
     if not set(events) <= set(known):
-        raise _damaged(folder / _HEADER, "an event is not among the known covariates")
+        raise _FOLDER.damaged(folder / _FOLDER.header, "an event is not among the known covariates")
     return Panel(
         names.to_numpy().astype(object),
         grid,
@@ -155,14 +152,10 @@ class PanelWriter:
 
     def __init__(self, folder: str | Path, *, overwrite: bool = False) -> None:
         self.folder = Path(folder)
-        if self.folder.exists() and not (overwrite and is_stored_panel(self.folder)):
-            raise DataError(
-                "the folder exists already",
-                file=str(self.folder),
-                hint="Name another one, or pass overwrite=True to replace a stored panel",
-            )
+        self._overwrite = overwrite
+        _FOLDER.check_free(self.folder, overwrite)
         self.notes: tuple[DataNote, ...] = ()
-        self._partial = self.folder.with_name(self.folder.name + ".partial")
+        self._place = ExitStack()
         self._files = ExitStack()
         self._raw: dict[str, BinaryIO] = {}
         self._ids: list[NDArray[np.object_]] = []
@@ -176,9 +169,8 @@ class PanelWriter:
         self._real: Mapping[str, NDArray[np.float32]] = {}
 
     def __enter__(self) -> PanelWriter:
-        if self._partial.exists():
-            shutil.rmtree(self._partial)
-        self._partial.mkdir(parents=True)
+        writing = _FOLDER.writing(self.folder, overwrite=self._overwrite)
+        self._partial = self._place.enter_context(writing)
         return self
 
     def __exit__(
@@ -187,12 +179,10 @@ class PanelWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._files.close()
-        try:
+        with self._place:
+            self._files.close()
             if kind is None:
                 self._finish()
-        finally:
-            shutil.rmtree(self._partial, ignore_errors=True)
 
     def static(
         self, categories: Mapping[str, Categorical], real: Mapping[str, NDArray[np.float32]]
@@ -280,7 +270,7 @@ class PanelWriter:
             array = pa.Array.from_buffers(
                 pa.from_numpy_dtype(kind), size, [None, pa.py_buffer(values)]
             )
-            _write_batch(self._partial / f"{name}.arrow", {"value": array})
+            write_batch(self._partial / f"{name}.arrow", {"value": array})
             del array, values
             raw.unlink()
         ids = np.concatenate(self._ids)
@@ -291,22 +281,15 @@ class PanelWriter:
             columns[f"category_{i}"] = pa.array(category.codes.astype(np.int32))
         for i, values in enumerate(self._real.values()):
             columns[f"real_{i}"] = pa.array(np.asarray(values, np.float32), from_pandas=False)
-        _write_batch(self._partial / _SERIES, columns)
-        header = {
-            "format": FORMAT,
-            "version": VERSION,
+        write_batch(self._partial / _SERIES, columns)
+        content = {
             **self._shape,
             "series": len(ids),
             "vocabularies": {k: list(c.vocabulary) for k, c in self._categories.items()},
             "real": list(self._real),
             "notes": [vars(note) for note in self.notes],
-            "bytes": {f.name: f.stat().st_size for f in sorted(self._partial.iterdir())},
         }
-        text = json.dumps(header, indent=1, ensure_ascii=False)
-        (self._partial / _HEADER).write_text(text, encoding="utf-8")
-        if self.folder.exists():
-            shutil.rmtree(self.folder)
-        self._partial.rename(self.folder)
+        _FOLDER.finish(self._partial, self.folder, content)
 
 
 def merge_notes(notes: Iterable[DataNote]) -> tuple[DataNote, ...]:
@@ -329,69 +312,9 @@ def merge_notes(notes: Iterable[DataNote]) -> tuple[DataNote, ...]:
     return tuple(merged.values())
 
 
-def _write_batch(path: Path, columns: Mapping[str, pa.Array]) -> None:
-    batch = pa.record_batch(list(columns.values()), names=list(columns))
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
-        writer.write_batch(batch)
-
-
-def _batch(folder: Path, file: str, sizes: Mapping[str, int]) -> pa.RecordBatch:
-    path = folder / file
-    if not path.is_file():
-        raise _damaged(path, "the file is missing")
-    size = path.stat().st_size
-    if sizes.get(file) != size:
-        raise _damaged(path, f"it has {size:,} bytes where {sizes.get(file)} were written")
-    try:
-        reader = pa.ipc.open_file(pa.memory_map(str(path), "r"))
-        if reader.num_record_batches != 1:
-            raise _damaged(path, f"it holds {reader.num_record_batches} batches, not 1")
-        batch = reader.get_batch(0)
-        batch.validate(full=file == _SERIES)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise _damaged(path, str(error).splitlines()[0][:200]) from error
-    return batch
-
-
-def _header(folder: Path) -> dict[str, Any]:
-    path = folder / _HEADER
-    if not path.is_file():
-        raise DataError(
-            "the folder holds no stored panel",
-            file=str(folder),
-            hint="Name a folder written by write_panel or convert_parquet",
-        )
-    try:
-        header = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise _damaged(path, str(error)) from error
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise _damaged(path, f"its format is not {FORMAT!r}")
-    version = header.get("version")
-    if not isinstance(version, int) or version < 1:
-        raise _damaged(path, f"its version is {version!r}")
-    if version > VERSION:
-        raise DataError(
-            f"the panel has format version {version}; this library reads up to {VERSION}",
-            file=str(path),
-            hint="Update foretell",
-        )
-    return header
-
-
-def _damaged(path: Path, reason: str) -> DataError:
-    return DataError(
-        f"the stored panel is damaged: {reason}",
-        file=str(path),
-        hint="Write or convert it again",
-    )
-
-
 def _total(lengths: NDArray[np.int64], folder: Path) -> int:
     if float(lengths.sum(dtype=np.float64)) > 2**53:
-        raise _damaged(folder / _SERIES, "lengths are impossibly large")
+        raise _FOLDER.damaged(folder / _SERIES, "lengths are impossibly large")
     return int(lengths.sum())
 
 

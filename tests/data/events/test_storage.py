@@ -88,7 +88,7 @@ def test_damage_is_found(tmp_path):
         ({"unit": "fortnight"}, "fortnight"),
         ({"kinds": []}, "damaged"),
         ({"kinds": ["conversion", "view", "../../x"]}, "missing"),
-        ({"entities": 4}, "not 4"),
+        ({"entities": 4}, "where 4 should be"),
         ({"features": [{"name": 3, "type": "float64"}]}, "different texts"),
         ({"features": [{"name": "x", "vocabulary": ["u"]}]}, "int32"),
         ({"bytes": {}}, "bytes where None"),
