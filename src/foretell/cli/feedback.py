@@ -6,10 +6,12 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
 from rich.table import Table
 
 from foretell.cli.console import cell, reporting, stdout, tell
+from foretell.errors import DataError, ParameterError
 
 if TYPE_CHECKING:
     import polars as pl
@@ -77,6 +79,10 @@ def emit(
         from foretell.runs.folder import make_folder, write_table
 
         events = _read(log, outcomes, window, unit, features, conversion)
+        if since is not None and until is not None:
+            begin, stop = events.moment(_time(since)), events.moment(_time(until))
+            if begin >= stop:
+                raise ParameterError(f"--since {since} is not before --until {until}")
         rows = events.emit(
             protocol,
             0.0 if wait is None else _time(wait),
@@ -232,15 +238,35 @@ def _read(
     kept = {name: value for name, value in given.items() if value is not None}
     events, _ = load_log(DataSection(source=source, conversion=conversion, **kept))
     for note in events.notes:
-        tell(f"{note.count:,} x {note.message}")
+        tell(note.message)  # which says how many
+    if not events.label().any():
+        _refuse_no_label(events, outcomes or source, conversion)
     return events
+
+
+def _refuse_no_label(events: EventLog, source: str, conversion: str) -> None:
+    """Says why no entity ever converts, which is a slip of an option or of a table."""
+    named = repr(conversion)
+    if any(note.kind == "after_window" and named in note.message for note in events.notes):
+        raise DataError(
+            f"all outcomes {conversion!r} come after the window of {events.window:g}",
+            file=source,
+            hint="Lengthen --window",
+        )
+    others = [kind for kind in events.kinds if kind != conversion]
+    if others:
+        raise DataError(
+            f"no outcome of kind {conversion!r}, the label; the kinds here are {others}",
+            file=source,
+            hint="Name the kind that is the label by --conversion",
+        )
+    raise DataError("there are no outcomes", file=source, hint="Give their table by --outcomes")
 
 
 def _visible(events: EventLog, now: str | None) -> EventLog:
     """The log as it is at a moment; at its last event where none is given."""
     if now is not None:
         return events.until(_time(now))
-    import numpy as np
 
     last = float(events.times.max())
     for kind in events.kinds:
@@ -262,7 +288,14 @@ def _time(text: str) -> float | str:
 
 
 def _print(title: str, table: pl.DataFrame) -> None:
-    shown = Table(*table.columns, title=title)
+    # Blanks instead of underscores let headers break where the screen is narrow.
+    shown = Table(*[name.replace("_", " ") for name in table.columns], title=title)
     for row in table.iter_rows():
-        shown.add_row(*[cell(value) for value in row])
+        shown.add_row(*[_short(value) for value in row])
     stdout.print(shown)
+
+
+def _short(value: object) -> str:
+    if not isinstance(value, float) or not math.isfinite(value):
+        return cell(value)
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{round(value, 3):g}"

@@ -83,3 +83,18 @@ def test_what_is_missing_is_said(tmp_path):
         read_events(tmp_path / "e.csv", tmp_path / "o.csv", **NAMES)
     assert caught.value.file == str(tmp_path / "o.csv")
     assert isinstance(read_events(tmp_path / "e.csv", **NAMES), EventLog)
+
+
+def test_a_table_of_nothing_but_a_header(tmp_path):
+    ENTITIES.clear().write_csv(tmp_path / "e.csv")
+    with pytest.raises(DataError, match=r"no rows.*e\.csv"):
+        read_events(tmp_path / "e.csv", OUTCOMES, **NAMES)
+
+
+def test_a_word_among_numbers_is_told():
+    entities = {"id": [*range(30)], "t": [0.0] * 30, "price": [*map(str, range(29)), "n/a"]}
+    log = EventLog.from_frames(entities, None, attribution_window=1.0)
+    (note,) = [note for note in log.notes if note.kind == "numbers_as_text"]
+    assert "'n/a' in row 29" in note.message
+    codes = {**entities, "price": ["1", "2"] * 14 + ["1", "n/a"]}
+    assert not EventLog.from_frames(codes, None, attribution_window=1.0).notes

@@ -81,3 +81,25 @@ def test_an_unknown_protocol(log, tmp_path):
     result = call("feedback", "emit", *log, "--protocol", "esdmf", "--out", tmp_path / "r.parquet")
     assert result.exit_code == 2
     assert "esdfm" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        (["--conversion", "purchase"], "the kinds here are ['conversion', 'view']"),
+        (["--window", "0.001h"], "Lengthen --window"),
+        (["--since", "50", "--until", "10"], "--since 50 is not before --until 10"),
+    ],
+)
+def test_slips_that_would_leave_no_rows_or_no_label(log, tmp_path, changes, part):
+    result = call("feedback", "emit", *log, *changes, "--out", tmp_path / "rows.parquet")
+    assert result.exit_code == 2
+    assert part in result.stderr
+    assert not (tmp_path / "rows.parquet").exists()
+
+
+def test_outcomes_are_asked_for(log, tmp_path):
+    alone = [*log[:2], *log[4:]]
+    result = call("feedback", "emit", *alone, "--out", tmp_path / "rows.parquet")
+    assert result.exit_code == 2
+    assert "--outcomes" in result.stderr

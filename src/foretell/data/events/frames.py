@@ -51,6 +51,10 @@ def build(
     if features is None:
         features = [c for c in table.columns if c not in named]
     require_columns(table, [*named, *features], source)
+    if table.height == 0 and table[time].dtype == pl.String:
+        raise DataError(  # a CSV file of nothing but a header: its columns have no kind
+            "the table has no rows", file=source, hint="Give a table with rows"
+        )
     ids = id_column(table, id, source)
     _refuse_repeated(ids, id, source)
     times, calendar = moments(table, time, unit, source)
@@ -68,6 +72,7 @@ def build(
             DataNote("unsorted", f"entities were sorted by time ({moved} steps back)", moved)
         )
     columns = {name: feature(table[name], order, source) for name in features}
+    notes += [note for name in features if (note := _numbers_as_text(table[name])) is not None]
     ids, times = ids[order], times[order]
     read = _outcomes(
         outcomes, ids, times, calendar, unit, id, kind, outcome_time, conversion, max_early,
@@ -149,6 +154,27 @@ def feature(values: pl.Series, order: IntArray | None, source: str | None) -> Fe
             hint="Derive numbers from it, or name the features to use by features=",
         )
     return np.ascontiguousarray(numbers if order is None else numbers[order])
+
+
+def _numbers_as_text(values: pl.Series) -> DataNote | None:
+    """A note of a column that some words among numbers turn into a category.
+
+    Codes are numbers too, but few: only columns with many different numbers are named.
+    """
+    if values.dtype != pl.String:
+        return None
+    numbers = values.cast(pl.Float64, strict=False)
+    words = values.is_not_null() & numbers.is_null()
+    given = len(values) - values.null_count()
+    if not words.any() or int(words.sum()) > 0.1 * given or numbers.n_unique() <= 20:
+        return None
+    row = int(words.arg_max() or 0)
+    text = (
+        f"column {values.name!r} is read as a category since {int(words.sum())} of its values are "
+        f"no numbers, the first {values[row]!r} in row {row} counted from 0; leave them empty to "
+        "have numbers"
+    )
+    return DataNote("numbers_as_text", text, int(words.sum()))
 
 
 def category(
