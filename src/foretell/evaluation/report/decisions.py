@@ -115,8 +115,18 @@ def _sentences(record: Mapping[str, Any], chosen: str) -> list[str]:
     test = rule["test"]
     if not rule["feasible"] or not test["called"]:
         best = rule.get("best_precision")
-        more = "" if best is None else f" The best that the hold-out shows is {percent(best, 1)}."
-        return [f"No rule reaches a precision of {target}, so that nothing is called.{more}"]
+        if best is None or best < record["min_precision"]:
+            first = f"No rule reaches a precision of {target}, so that nothing is called."
+            if best is None:
+                return [first]
+            return [f"{first} The best that the hold-out shows is {percent(best, 1)}."]
+        if rule["feasible"]:
+            return [f"The rule “{rule['title']}” calls none of the test rows."]
+        return [
+            f"No rule can be shown to reach a precision of {target}, so that nothing is called. "
+            f"Among a few rows of the hold-out {percent(best, 1)} are positive, too few to prove "
+            "anything."
+        ]
     sentences = [
         f"To act only where at least {target} will turn out positive, the rule "
         f"“{rule['title']}” calls {percent(test['called'] / test['rows'], 1)} of the test rows: "
@@ -150,7 +160,15 @@ def _guarantee(
         "on rows that come from where the hold-out came from. It says nothing of rows after a "
         "drift."
     )
-    if price is not None:
+    if not rule["feasible"]:
+        sentence = (
+            "Choosing a surface and judging it on the same rows is optimistic. Rules were found on "
+            f"{round(given['selection_rows']):,} rows and tested on "
+            f"{round(given['test_rows']):,} others: of none could it be said, with a probability "
+            f"of at least {percent(1 - given['delta'], 1).replace('.0%', '%')}, that its precision "
+            f"is {target} or more. A lower target or a larger hold-out may help."
+        )
+    elif price is not None:
         sentence += (
             f" The price: on the rows it was tested on it finds {percent(price, 0)} of what the "
             "rule without guarantee finds."
@@ -158,7 +176,7 @@ def _guarantee(
     facts = {
         "surfaces in the family": f"{given['family']:,}",
         "tests made": f"{given['tested']} in {count(given['walks'], 'walk')}",
-        "p-value of the one returned": fixed(given["p_value"], 4),
+        **({"p-value of the one returned": fixed(given["p_value"], 4)} if rule["feasible"] else {}),
         "recall without guarantee, same rows": percent(given.get("plain_recall"), 1),
         "precision without guarantee, same rows": percent(given.get("plain_precision"), 1),
     }

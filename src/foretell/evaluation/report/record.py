@@ -82,7 +82,7 @@ def _timings(timings: Mapping[str, Any], path: str = "") -> dict[str, str]:
     """Durations in seconds, nested ones under joined names."""
     found: dict[str, str] = {}
     for key, value in timings.items():
-        name = f"{path} {key}".strip().replace("_", " ")
+        name = f"{path} {key}".strip().replace("_", " ").removeprefix("stages ")
         if isinstance(value, Mapping):
             found |= _timings(value, name)
         elif isinstance(value, int | float) and not isinstance(value, bool):

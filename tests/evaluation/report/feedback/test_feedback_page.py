@@ -89,6 +89,9 @@ def test_a_rule_that_calls_nothing():
         "shows is 30.0%."
     ]
     assert found["decision"]["rows"][0]["verdict"] == "none called"
+    rule["best_precision"] = 1.0  # of three rows
+    found = build(FeedbackReport(run=record, surfaces={"a": surface}))
+    assert found["decision"]["sentences"][0].startswith("No rule can be shown to reach")
 
 
 def test_a_record_without_results():

@@ -570,14 +570,19 @@ def _smoothed(table: pl.DataFrame, metric: str, stretches: int = 60) -> pl.DataF
     )
 
 
+def _moment(value: Any) -> Any:
+    """A number of a log's clock as the page shows it; dates as they are."""
+    return number(value, 4) if isinstance(value, float) else value
+
+
 def data_section(data: FeedbackReport) -> dict[str, Any]:
     """What was read, and what was wrong with it."""
     about = data.run.get("data") or {}
     facts = {
         "source": about.get("source"),
         "entities": None if about.get("entities") is None else f"{about['entities']:,}",
-        "from": about.get("first"),
-        "to": about.get("last"),
+        "from": _moment(about.get("first")),
+        "to": _moment(about.get("last")),
         "attribution window": None
         if about.get("window") is None
         else f"{number(about['window'], 4)} {data.unit}",
