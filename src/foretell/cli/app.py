@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from foretell import __version__
 from foretell.cli import data as data_commands
@@ -191,7 +191,9 @@ def list_command(
     from foretell.runs.folder import list_runs
     from foretell.runs.recipe import shipped
 
-    table = Table("run", "status", "started", "data", "best", "score", title=f"runs in {folder}")
+    names = ("status", "started", "data", "best", "score")
+    # A name cut short could not be given to another command.
+    table = Table(Column("run", overflow="fold"), *names, title=f"runs in {folder}")
     for path, record in list_runs(folder):
         source = record.get("data", {}).get("source", "")
         best = record.get("best") or ""

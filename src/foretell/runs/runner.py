@@ -118,7 +118,10 @@ def predict_run(run: str | Path, data: str, out: str | Path, **options: Any) -> 
     record = folder.require_complete()
     task = task_of(record)
     if task.predict is None:
-        raise ArtefactError(f"runs of the task {record['task']!r} have no model for new data")
+        raise ArtefactError(
+            f"runs of the task {record['task']!r} have no model for new data; what they leave is "
+            "told under 'The run folder' in the documentation"
+        )
     known = [
         name
         for name, parameter in inspect.signature(task.predict).parameters.items()
