@@ -98,3 +98,9 @@ def test_a_word_among_numbers_is_told():
     assert "'n/a' in row 29" in note.message
     codes = {**entities, "price": ["1", "2"] * 14 + ["1", "n/a"]}
     assert not EventLog.from_frames(codes, None, attribution_window=1.0).notes
+
+
+def test_the_word_among_numeric_times_is_named():
+    entities = {"id": [1, 2, 3], "t": ["0.5", "yesterday", "2"]}
+    with pytest.raises(DataError, match=r"'yesterday' is no number.*row 1 "):
+        EventLog.from_frames(entities, None, attribution_window=1.0, unit="h")

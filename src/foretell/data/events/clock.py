@@ -149,9 +149,31 @@ def moments(
                 hint="Every row needs a finite time",
             )
         return np.ascontiguousarray(numbers, np.float64), False
+    _refuse_words(values, column, source)
     dates = with_times(table.select(column), column, source, within_days=True)[column]
     seconds = dates.to_physical().cast(pl.Float64).to_numpy() * 1e-6
     return np.ascontiguousarray(seconds / _SECONDS[unit or "s"]), True
+
+
+def _refuse_words(values: pl.Series, column: str, source: str | None) -> None:
+    """Names the word that made text of a column of numbers.
+
+    Raises:
+        DataError: most of the column are numbers, some are not.
+    """
+    if values.dtype != pl.String:
+        return
+    words = values.is_not_null() & values.cast(pl.Float64, strict=False).is_null()
+    if not 0 < int(words.sum()) < len(values) / 2:
+        return
+    row = int(words.arg_max() or 0)
+    raise DataError(
+        f"the time {values[row]!r} is no number, but most others are",
+        file=source,
+        column=column,
+        row=row,
+        hint="Write all times as numbers of one unit, or all as dates",
+    )
 
 
 def to_datetimes(times: FloatArray, unit: str | None) -> pl.Series:
