@@ -18,8 +18,14 @@ from foretell.estimators.uncertainty import (
 )
 
 
-def no_uncertainty(X):
-    return np.zeros(_num_samples(X))
+class NoUncertainty:
+    """A function whose name in test ids is the same in every process."""
+
+    def __call__(self, X):
+        return np.zeros(_num_samples(X))
+
+    def __repr__(self) -> str:
+        return "no_uncertainty"
 
 
 small = {"epochs": 1, "min_steps": 60, "hidden_sizes": (16,), "random_state": 0, "threads": 1,
@@ -32,7 +38,7 @@ ESTIMATORS = [
     MCDropoutUncertainty(NetworkClassifier(**small), n_draws=3, random_state=0),
     LaplaceUncertainty(LogisticRegression()),
     LaplaceUncertainty(NetworkClassifier(**small), random_state=0),
-    CallableUncertainty(LogisticRegression(), no_uncertainty),
+    CallableUncertainty(LogisticRegression(), NoUncertainty()),
     UncertaintyThresholdClassifier(
         EnsembleUncertainty(n_members=3, random_state=0), min_precision=0.6, cv=3
     ),
