@@ -76,18 +76,16 @@ def _rows(values: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class LinearUse(Use):
-    """``y = x W' + b`` over any number of rows an example.
+class RowsUse(Use):
+    """A layer that treats T rows an example alike.
 
     Attributes:
-        read: ``(B, T, p)`` what the layer read.
+        read: ``(B, T, ...)`` what the layer read.
         gradient: ``(B, T, d)`` what came back.
-        columns: role of a weight -> its columns of ``read``; roles that are not there are biases.
     """
 
     read: Tensor
     gradient: Tensor
-    columns: dict[str, slice]
 
     @property
     def examples(self) -> int:
@@ -97,6 +95,17 @@ class LinearUse(Use):
     def select(self, rows: Tensor) -> Use:
         """The same of some examples."""
         return replace(self, read=self.read[rows], gradient=self.gradient[rows])
+
+
+@dataclass(frozen=True)
+class LinearUse(RowsUse):
+    """``y = x W' + b``; ``read`` is x ``(B, T, p)``.
+
+    Attributes:
+        columns: role of a weight -> its columns of ``read``; roles that are not there are biases.
+    """
+
+    columns: dict[str, slice]
 
     def squared_norms(self, role: str) -> Tensor:
         """Ghost norm where ``2 T^2 <= p d``, the gradients themselves otherwise."""
@@ -121,39 +130,22 @@ class LinearUse(Use):
 
 
 @dataclass(frozen=True)
-class EmbeddingUse(Use):
-    """``y = W[tokens]``.
-
-    Attributes:
-        tokens: ``(B, T)`` rows of the table.
-        gradient: ``(B, T, d)`` what came back; 0 where the token is padding.
-    """
-
-    tokens: Tensor
-    gradient: Tensor
-
-    @property
-    def examples(self) -> int:
-        """Number of examples B."""
-        return len(self.tokens)
-
-    def select(self, rows: Tensor) -> Use:
-        """The same of some examples."""
-        return replace(self, tokens=self.tokens[rows], gradient=self.gradient[rows])
+class EmbeddingUse(RowsUse):
+    """``y = W[read]``: tokens ``(B, T)``; ``gradient`` is 0 where one is padding."""
 
     def squared_norms(self, role: str) -> Tensor:
         """Products of the gradients of equal tokens."""
         g = self.gradient
         if g.shape[1] == 1:
             return g.square().sum((1, 2))
-        same = self.tokens[:, :, None] == self.tokens[:, None, :]
+        same = self.read[:, :, None] == self.read[:, None, :]
         return (torch.bmm(g, g.mT) * same).sum((1, 2))
 
     def weighted_sum(self, role: str, coefficients: Tensor) -> Tensor:
         """Gradients are added to their tokens' rows."""
         g = (self.gradient * coefficients[:, None, None]).flatten(0, 1)
         total = g.new_zeros(self.parameters[role].shape)
-        return total.index_add_(0, self.tokens.flatten(), g)
+        return total.index_add_(0, self.read.flatten(), g)
 
 
 @dataclass(frozen=True)
@@ -197,7 +189,7 @@ def joined(uses: list[Use], role: str) -> Use | None:
         return LinearUse(parameters, torch.cat(read, 1), gradient, columns)
     if all(isinstance(use, EmbeddingUse) for use in uses):
         tables = [use for use in uses if isinstance(use, EmbeddingUse)]
-        tokens = torch.cat([use.tokens for use in tables], 1)
+        tokens = torch.cat([use.read for use in tables], 1)
         return EmbeddingUse(parameters, tokens, torch.cat([use.gradient for use in tables], 1))
     if all(isinstance(use, FormedUse) for use in uses):
         formed = [use.gradients[role] for use in uses if isinstance(use, FormedUse)]
@@ -208,7 +200,7 @@ def joined(uses: list[Use], role: str) -> Use | None:
 def cross(first: EmbeddingUse, second: LinearUse, role: str) -> Tensor:
     """Inner products ``(B,)`` of both gradients of a table that is also an output layer."""
     read = second.read[..., second.columns[role]]
-    picked = second.gradient.gather(2, first.tokens[:, None, :].expand(-1, read.shape[1], -1))
+    picked = second.gradient.gather(2, first.read[:, None, :].expand(-1, read.shape[1], -1))
     return (picked * torch.bmm(read, first.gradient.mT)).sum((1, 2))
 
 
