@@ -25,11 +25,6 @@ _FOLDER = ArrowFolder(
 )
 
 
-def is_stored_stays(folder: Path) -> bool:
-    """Whether a folder was written by :func:`write_stays`."""
-    return _FOLDER.is_here(folder)
-
-
 def write_stays(stays: Stays, folder: str | Path, *, overwrite: bool = False) -> Path:
     """Writes stays to a folder for :func:`open_stays`.
 

@@ -42,11 +42,6 @@ def real_negative(p: Values, delayed: Values) -> Values:
     return (1 - p) / (1 - p + delayed)
 
 
-def rows_per_entity(delayed: Values) -> Values:
-    """Rows that a protocol with positive copies emits per entity, ``N(x) = 1 + p_dp(x)``."""
-    return 1 + delayed
-
-
 def observed_positive(p: Values, delayed: Values) -> Values:
     """Share of positives among the rows of a protocol with positive copies, ``p / (1 + p_dp)``."""
     return p / (1 + delayed)
