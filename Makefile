@@ -59,7 +59,7 @@ $(VENV)/.installed-core: $(BIN)/python pyproject.toml $(CONSTRAINTS)
 	$(call install,)
 
 $(VENV)/.installed-dev: $(BIN)/python pyproject.toml $(CONSTRAINTS)
-	$(call install,[dev$(comma)duckdb$(comma)gluonts$(comma)private$(comma)ray$(comma)trees])
+	$(call install,[dev$(comma)duckdb$(comma)federated$(comma)gluonts$(comma)language$(comma)private$(comma)ray$(comma)serve$(comma)trees])
 	@touch $(VENV)/.installed-core
 
 $(VENV)/.installed-docs: $(BIN)/python pyproject.toml $(CONSTRAINTS)
