@@ -17,11 +17,12 @@ def data_list() -> None:
     """Lists the public data sets that foretell knows."""
     from foretell.data import registry
 
-    table = Table("name", "what", "licence", "here", title=f"data sets in {registry.root()}")
+    title = f"data sets in {registry.root()}"
+    table = Table("name", "what", "licence", "loads as", "here", title=title)
     with reporting():
         for row in registry.list_datasets().iter_rows(named=True):
             here = "yes" if row["present"] else "no"
-            table.add_row(row["name"], row["title"], row["licence"], here)
+            table.add_row(row["name"], row["title"], row["licence"], row["form"] or "-", here)
         stdout.print(table)
 
 
