@@ -103,6 +103,13 @@ class JointLearner(Learner):
         embedded = F.dropout(embedded, dropout, self.training)
         return F.dropout(self.encoder(embedded, mask), dropout, self.training)
 
+    def forward_from_embeddings(self, embedded: Tensor, mask: Tensor) -> JointOutput:
+        """Prediction for words given as vectors ``(B, T, E)``, real or made up, with mask ``(B, T)``.
+
+        What attacks and attributions differentiate: words themselves have no gradient.
+        """
+        return self.decode(self.contextualise(embedded, mask), {"mask": mask})
+
     def encode(self, batch: Batch) -> Tensor:
         """State of each token ``(B, T, D)``."""
         return self.contextualise(self.embed(batch), batch["mask"])
