@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import polars as pl
 import pytest
 
 from foretell.data import registry
-from foretell.data.public import atis, nlu_atis_snips, nlu_evaluation, snips
+from foretell.data.public import atis, newsgroups20, nlu_atis_snips, nlu_evaluation, snips
 from foretell.data.public.language import read_annotation
 from foretell.errors import DataError, ParameterError
 
@@ -55,3 +56,45 @@ def test_what_is_not_there_is_named(tmp_path):
         nlu_evaluation(tmp_path, fold=0)
     with pytest.raises(DataError, match="cannot be read"):
         snips(tmp_path)
+
+
+@pytest.mark.real_data
+def test_posts_have_groups_and_authors(data_set):
+    text = newsgroups20(data_set("newsgroups20"))
+    train = text.part("train")
+    assert (len(train), len(text.part("test")), len(text.intent_names)) == (11_314, 7_532, 20)
+    counts = train.frame["author"].value_counts(sort=True)
+    assert abs(counts.height - 5_752) < 10 and counts["count"][0] == 73
+    assert counts["count"].median() == 1 and counts["count"].head(575).sum() / 11_314 > 0.38
+    assert not train.frame["text"].str.contains("\n>", literal=True).any()
+    assert (
+        newsgroups20(data_set("newsgroups20"), quotes=True)
+        .frame["text"]
+        .str.contains("\n>", literal=True)
+        .any()
+    )
+
+
+def test_posts_are_cut_as_asked(tmp_path):
+    post = (
+        "From: Ann <Ann@Here.org>\nSubject: Re: Locks\nLines: 3\n\n"
+        "In article <1@x> bob@there.net writes:\n> Which lock is best?\n\nThe best is mine.\n"
+        "-- \nAnn Other\n"
+    )
+    for part in ("train", "test"):
+        frame = pl.DataFrame({"group": ["sci.x"], "doc_id": [1], "text": [post]})
+        frame.write_parquet(tmp_path / f"bydate_{part}.parquet")
+
+    def words(**options) -> str:
+        return " ".join(newsgroups20(tmp_path, **options).tokens[0])
+
+    assert words() == "re locks the best is mine ann other"
+    assert words(headers="none", signatures=False) == "the best is mine"
+    assert "which lock is best" in words(quotes=True)
+    assert "lines" in words(headers="all")
+    assert newsgroups20(tmp_path).frame["author"].unique().to_list() == ["ann@here.org"]
+    with pytest.raises(ParameterError, match="headers must be"):
+        newsgroups20(tmp_path, headers="some")
+    pl.DataFrame({"group": ["a"]}).write_parquet(tmp_path / "bydate_train.parquet")
+    with pytest.raises(DataError, match="no column 'doc_id'"):
+        newsgroups20(tmp_path)

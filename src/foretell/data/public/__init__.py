@@ -11,6 +11,7 @@ from foretell.data.public.feedback import (
     starbucks,
 )
 from foretell.data.public.language import atis, nlu_atis_snips, nlu_evaluation, snips
+from foretell.data.public.newsgroups import newsgroups20
 from foretell.data.public.retail import orange_juice
 from foretell.data.public.sensors import ett, exchange_rate, pedestrian, vic_elec
 from foretell.data.public.supplied import favorita_full, m5, rossmann, uci_electricity
@@ -29,6 +30,7 @@ __all__ = [
     "m4",
     "m5",
     "movielens_100k",
+    "newsgroups20",
     "nlu_atis_snips",
     "nlu_evaluation",
     "orange_juice",

@@ -9,6 +9,7 @@ from typing import Literal
 import polars as pl
 
 from foretell.data.text import TextSet
+from foretell.data.text.files import read_table
 from foretell.errors import DataError, ParameterError
 
 _ENTITY = re.compile(r"\[\s*([^:\[\]]+?)\s*:\s*([^\[\]]*?)\s*\]")
@@ -27,7 +28,7 @@ def nlu_atis_snips(folder: Path, *, corpus: Literal["snips", "atis"] = "snips") 
     if corpus not in ("snips", "atis"):
         raise ParameterError(f"corpus must be 'snips' or 'atis', not {corpus!r}")
     file = folder / f"{corpus}.parquet"
-    return TextSet.from_frame(_read(file), file=str(file))
+    return TextSet.from_frame(read_table(file), file=str(file))
 
 
 def snips(folder: Path) -> TextSet:
@@ -57,7 +58,7 @@ def nlu_evaluation(folder: Path, *, fold: int = 1) -> TextSet:
     if fold not in range(1, 11):
         raise ParameterError(f"fold must be 1 to 10, not {fold!r}")
     file = folder / "nlu_eval_11k.parquet"
-    table = _read(file)
+    table = read_table(file)
     tokens, slots = [], []
     for row, text in enumerate(table["answer_annotation"]):
         words, tags = read_annotation(text or "")
@@ -98,10 +99,3 @@ def read_annotation(text: str) -> tuple[list[str], list[str]]:
         end = found.end()
     add(text[end:])
     return words, tags
-
-
-def _read(file: Path) -> pl.DataFrame:
-    try:
-        return pl.read_parquet(file)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise DataError(f"the file cannot be read: {error}", file=str(file)) from error

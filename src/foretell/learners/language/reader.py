@@ -143,10 +143,10 @@ class TextExamples:
             self.characters = reader.spell(different.to_list())[at]
         self.slots: NDArray[np.int64] | None = None
         if text.has_slots and reader.slots:
-            self.slots = _codes(text.frame["slots"].explode(), reader.slots)
+            self.slots = label_codes(text.frame["slots"].explode(), reader.slots)
         self.intents: NDArray[np.int64] | None = None
         if text.has_intents and reader.intents:
-            self.intents = _codes(text.frame["intent"], reader.intents)[order]
+            self.intents = label_codes(text.frame["intent"], reader.intents)[order]
 
     def __len__(self) -> int:
         """Number of utterances."""
@@ -191,7 +191,8 @@ class TextExamples:
         return batch
 
 
-def _codes(labels: Any, names: tuple[str, ...]) -> NDArray[np.int64]:
+def label_codes(labels: Any, names: tuple[str, ...]) -> NDArray[np.int64]:
+    """Codes ``(n,)`` of labels; -100 for those that are not among the names."""
     known = {name: code for code, name in enumerate(names)}
     return np.fromiter((known.get(label, IGNORED) for label in labels), np.int64)
 
