@@ -6,5 +6,17 @@ from foretell.estimators.mq_dnn import MQDNN
 from foretell.estimators.mq_rnn import MQRNN
 from foretell.estimators.neural import NeuralForecaster
 from foretell.estimators.nlu import NLU
+from foretell.estimators.risk import FeedForwardRisk
+from foretell.estimators.risk_stream import RiskStream
 
-__all__ = ["MQCNN", "MQDNN", "MQRNN", "NLU", "NeuralForecaster", "QuantileEnsemble", "combine"]
+__all__ = [
+    "MQCNN",
+    "MQDNN",
+    "MQRNN",
+    "NLU",
+    "FeedForwardRisk",
+    "NeuralForecaster",
+    "QuantileEnsemble",
+    "RiskStream",
+    "combine",
+]
