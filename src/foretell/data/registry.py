@@ -36,6 +36,9 @@ SHORT_NAMES = {
     "physionet2012": "physionet2012_icu",
     "physionet2019": "physionet2019_sepsis",
     "snips": "nlu_atis_snips",
+    "newsgroups": "newsgroups20",
+    "wnut17": "wnut17_ner",
+    "xquad": "squad_derived",
     "nlu_evaluation": "nlu_evaluation_home",
 }
 """Names that recipes use for short."""
@@ -47,6 +50,8 @@ _FORMS = {
     "stays": "hourly stays",
     "table": "a table",
     "text": "a set of utterances",
+    "questions": "a set of questions",
+    "pairs": "pairs of texts",
 }
 
 
@@ -74,7 +79,7 @@ class PublicDataSet:
         citation: the work to cite.
         loader: ``module:function`` that reads its folder.
         form: what the loader gives: ``"panel"``, ``"events"`` (an event log), ``"stays"`` (hourly
-            stays in hospital), ``"table"`` or ``"text"``.
+            stays in hospital), ``"table"``, ``"text"``, ``"questions"`` or ``"pairs"``.
         obtain: how to get it, where it is not among the shared folders.
         files: what its folder should hold.
     """
@@ -209,8 +214,8 @@ def load(name: str, /, *, form: str | None = None, **arguments: Any) -> Any:
 
     Args:
         name: of a data set with a loader.
-        form: the form that is needed, ``"panel"``, ``"events"``, ``"stays"``, ``"table"`` or
-            ``"text"``; any where None.
+        form: the form that is needed, ``"panel"``, ``"events"``, ``"stays"``, ``"table"``,
+            ``"text"``, ``"questions"`` or ``"pairs"``; any where None.
         **arguments: of the loader.
 
     Raises:

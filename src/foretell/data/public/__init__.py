@@ -1,4 +1,4 @@
-"""Public data sets: folder in; panel, event log, table or text set out."""
+"""Public data sets: folder in; panel, event log, table or set of texts out."""
 
 from foretell.data.public.clinical import physionet2012, physionet2019
 from foretell.data.public.competitions import hierarchical_bottom, m3, tourism, tourism_australia
@@ -15,10 +15,19 @@ from foretell.data.public.newsgroups import newsgroups20
 from foretell.data.public.retail import orange_juice
 from foretell.data.public.sensors import ett, exchange_rate, pedestrian, vic_elec
 from foretell.data.public.supplied import favorita_full, m5, rossmann, uci_electricity
+from foretell.data.public.texts import (
+    clinc150,
+    lm_text,
+    question_generation,
+    seq2seq_small,
+    wnut17,
+    xquad,
+)
 
 __all__ = [
     "adult",
     "atis",
+    "clinc150",
     "completejourney",
     "ett",
     "exchange_rate",
@@ -26,6 +35,7 @@ __all__ = [
     "favorita_full",
     "hierarchical_bottom",
     "hotel_bookings",
+    "lm_text",
     "m3",
     "m4",
     "m5",
@@ -37,7 +47,9 @@ __all__ = [
     "pedestrian",
     "physionet2012",
     "physionet2019",
+    "question_generation",
     "rossmann",
+    "seq2seq_small",
     "snips",
     "starbucks",
     "tourism",
@@ -45,4 +57,6 @@ __all__ = [
     "uci_electricity",
     "vic_elec",
     "walmart",
+    "wnut17",
+    "xquad",
 ]

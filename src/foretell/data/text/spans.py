@@ -43,3 +43,17 @@ def spans_of(tags: Sequence[str]) -> list[Tagged]:
     if kind:
         found.append(Tagged(kind, begin, len(tags)))
     return found
+
+
+def repair_tags(tags: Sequence[str]) -> list[str]:
+    """Tags in which every span begins with ``B-``: of a cut-out piece, or of a model.
+
+    ``I-kind`` that goes on with nothing becomes ``B-kind``; the spans stay what they are.
+    """
+    repaired: list[str] = []
+    before = ""
+    for tag in tags:
+        kind = tag[2:]
+        repaired.append(f"B-{kind}" if tag.startswith("I-") and kind != before else tag)
+        before = kind
+    return repaired

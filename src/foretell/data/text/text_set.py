@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
@@ -12,12 +11,13 @@ from numpy.typing import NDArray
 
 from foretell.data.panel import DataNote
 from foretell.data.text.spans import Tagged, spans_of
+from foretell.data.text.table import TextTable
 from foretell.errors import DataError
 
 _TAG = r"^(O|[BI]-.+)$"
 
 
-class TextSet:
+class TextSet(TextTable):
     """Utterances as tokens; made by :meth:`from_frame` or :meth:`from_texts`, which check them.
 
     Args:
@@ -26,9 +26,8 @@ class TextSet:
         notes: what is unusual and was left as it is.
     """
 
-    def __init__(self, frame: pl.DataFrame, notes: tuple[DataNote, ...] = ()) -> None:
-        self.frame = frame
-        self.notes = notes
+    rows_are: ClassVar[str] = "utterance"
+    content: ClassVar[tuple[str, ...]] = ("tokens", "slots", "intent")
 
     @classmethod
     def from_frame(
@@ -124,10 +123,6 @@ class TextSet:
             raise DataError(f"utterances and labels must be strings: {error}") from error
         return cls.from_frame(pl.DataFrame(parts))
 
-    def __len__(self) -> int:
-        """Number of utterances."""
-        return self.frame.height
-
     def __repr__(self) -> str:
         parts = [f"{len(self):,} utterances"]
         if self.has_intents:
@@ -190,62 +185,9 @@ class TextSet:
             return ()
         return tuple(self.frame["slots"].explode().unique().sort())
 
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """Names of the parts in the order in which they come."""
-        if "split" not in self.frame.columns:
-            return ()
-        return tuple(self.frame["split"].unique(maintain_order=True))
-
-    def part(self, split: str) -> TextSet:
-        """One part.
-
-        Raises:
-            DataError: no utterance is in it; names those that are there.
-        """
-        if split not in self.splits:
-            known = ", ".join(self.splits) or "none"
-            raise DataError(f"there is no part {split!r}", hint=f"The parts are: {known}")
-        return TextSet(self.frame.filter(pl.col("split") == split), self.notes)
-
-    def select(self, rows: Sequence[int] | NDArray[Any]) -> TextSet:
-        """Utterances by position, or by a mask ``(n,)``."""
-        chosen = np.asarray(rows)
-        if chosen.dtype == bool:
-            chosen = np.flatnonzero(chosen)
-        return TextSet(self.frame[chosen.astype(np.int64)], self.notes)
-
-    def divide(self, share: float, seed: int = 0) -> tuple[TextSet, TextSet]:
-        """Two random parts, the second with a share of the utterances.
-
-        Raises:
-            DataError: a part would be empty.
-        """
-        size = round(share * len(self))
-        if not 0 < size < len(self):
-            raise DataError(f"a share of {share} leaves no utterance on one side")
-        order = np.random.default_rng(seed).permutation(len(self))
-        return self.select(np.sort(order[size:])), self.select(np.sort(order[:size]))
-
     def spans(self) -> list[list[Tagged]]:
         """Tagged spans of each utterance."""
         return [spans_of(tags) for tags in self.slots]
-
-    def fingerprint(self) -> str:
-        """Identifies the utterances and their labels, in this order."""
-        digest = hashlib.sha256()
-        for name in ("tokens", "slots"):
-            if name in self.frame.columns:
-                column = self.frame[name]
-                digest.update(column.list.len().cast(pl.Int64).to_numpy().tobytes())
-                digest.update("\0".join(column.explode()).encode())
-        if self.has_intents:
-            digest.update("\0".join(self.frame["intent"]).encode())
-        return digest.hexdigest()
-
-    def to_polars(self) -> pl.DataFrame:
-        """A row an utterance."""
-        return self.frame
 
     def _require(self, column: str) -> None:
         if column not in self.frame.columns:
