@@ -1,0 +1,39 @@
+"""Training on data that stays with its clients, on Flower's message API."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from foretell.errors import ForetellError
+
+if find_spec("flwr") is None:
+    raise ForetellError("federated training needs Flower: pip install 'foretell[federated]'")
+
+from foretell.training.federated.client import client_app
+from foretell.training.federated.clients import Clients, ListedClients
+from foretell.training.federated.freezing import freeze
+from foretell.training.federated.grid import InProcessGrid
+from foretell.training.federated.guard import SizeCap
+from foretell.training.federated.local import LocalTraining
+from foretell.training.federated.nodes import ClientGrid
+from foretell.training.federated.result import FederatedResult
+from foretell.training.federated.run import run_federated
+from foretell.training.federated.scaffold_server import Scaffold
+from foretell.training.federated.server import Server
+from foretell.training.federated.strategies import make_strategy
+
+__all__ = [
+    "ClientGrid",
+    "Clients",
+    "FederatedResult",
+    "InProcessGrid",
+    "ListedClients",
+    "LocalTraining",
+    "Scaffold",
+    "Server",
+    "SizeCap",
+    "client_app",
+    "freeze",
+    "make_strategy",
+    "run_federated",
+]
