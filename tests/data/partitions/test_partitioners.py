@@ -122,7 +122,7 @@ def test_impossible_smallest_size_is_an_error():
 
 
 def test_flower_verbs_on_every_kind_of_data_set():
-    text = TextSet.build([["a"], ["b"], ["c"], ["d"]], intents=["x", "x", "y", "y"])
+    text = TextSet.from_texts(["a", "b", "c", "d"], intents=["x", "x", "y", "y"])
     frame = text.frame
     for data, label in ((text, "intent"), (frame, "intent"), (np.arange(4), np.arange(4) // 2)):
         partitioner = QuantityDirichlet(2, seed=1)

@@ -91,7 +91,8 @@ class FeatureCluster(Partitioner):
     def _settings(self) -> dict[str, Any]:
         if not isinstance(self.text, str):
             raise ParameterError("name the column of texts, so that another data set has it too")
-        _ = self.partition_by
+        if self.is_dataset_assigned():
+            _ = self.partition_by  # fits the clusters, which the other data set shares
         return {
             "num_partitions": self.clients_asked,
             "text": self.text,

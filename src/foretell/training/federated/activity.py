@@ -16,19 +16,23 @@ Array = NDArray[np.float64]
 class ActivityLog:
     """Numbers of examples as clients report them, checked and bounded.
 
-    A client that never reported counts as the median of those that did. Reports above a cap count
+    A client that never reported counts as the median of those that did. Reports beyond belief count
     as the cap, so that a client cannot draw the training to itself by claiming a large number.
 
     Args:
         cap: a quantile below 1, a number of examples from 1 on, or None for no cap. The quantile is
             a value that was reported, so that one false report alone never sets it: with fewer than
             some 2,000 clients, 0.999 is the second largest.
+        tolerance: how many times the cap a report may be before it is beyond belief. 1 cuts every
+            report at the cap, honest heavy clients included.
     """
 
-    def __init__(self, cap: float | None = 0.999) -> None:
+    def __init__(self, cap: float | None = 0.999, tolerance: float = 10.0) -> None:
         if cap is not None and not cap > 0:
             raise ParameterError(f"the cap on activity must be positive, not {cap}")
-        self.cap = cap
+        if not tolerance >= 1:
+            raise ParameterError(f"tolerance must be at least 1, not {tolerance}")
+        self.cap, self.tolerance = cap, tolerance
         self._reported: dict[int, float] = {}
 
     def report(self, client: int, examples: float) -> None:
@@ -74,7 +78,9 @@ class ActivityLog:
         limit = self.cap
         if self.cap < 1:
             limit = float(np.quantile(known, self.cap, method="lower"))
-        return np.minimum(values, limit) if limit > 0 else values
+        if limit <= 0:
+            return values
+        return np.where(values > self.tolerance * limit, limit, values)
 
 
 def private_activity(
