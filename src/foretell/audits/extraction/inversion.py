@@ -121,7 +121,9 @@ class ModelInversionAttack:
             self._attack(target, canary, known, missing, number)
             for number, canary in enumerate(canaries)
         ]
-        return ExtractionReport(tuple(rows), self.method, len(words), len(canaries[0].secret), missing)
+        return ExtractionReport(
+            tuple(rows), self.method, len(words), len(canaries[0].secret), missing
+        )
 
     def _attack(
         self, target: Target, canary: Canary, known: tuple[str, ...], missing: tuple[str, ...],

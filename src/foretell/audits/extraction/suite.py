@@ -203,9 +203,7 @@ def _with_copies(text: TextSet, canaries: Sequence[Canary], repetitions: int) ->
         columns["slots"] = [list(canary.tags or ()) for canary in canaries]
     if text.has_intents:
         columns["intent"] = [canary.intent for canary in canaries]
-    planted = pl.DataFrame(
-        columns, schema={name: text.frame.schema[name] for name in columns}
-    )
+    planted = pl.DataFrame(columns, schema={name: text.frame.schema[name] for name in columns})
     if len(text.splits) == 1:
         planted = planted.with_columns(split=pl.lit(text.splits[0]))
     copies = pl.concat([planted] * repetitions)

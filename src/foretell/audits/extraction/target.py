@@ -52,9 +52,7 @@ class VectorTarget:
             embedded: Tensor = self.learner.embed(batch)
         return embedded[0]
 
-    def losses(
-        self, embedded: Tensor, intent: str | None, tags: tuple[str, ...] | None
-    ) -> Tensor:
+    def losses(self, embedded: Tensor, intent: str | None, tags: tuple[str, ...] | None) -> Tensor:
         """Losses ``(B,)`` of utterances as vectors ``(B, T, E)``, with their graph.
 
         An intent or tag that the model does not know has no part in the loss.
@@ -205,4 +203,3 @@ class Problem:
 
 def _code(name: str, names: tuple[str, ...]) -> int:
     return names.index(name) if name in names else IGNORED
-
