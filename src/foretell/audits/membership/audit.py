@@ -260,8 +260,8 @@ def _signals(shadows: Shadows, attack: MembershipAttack) -> NDArray[np.float64]:
         return shadows.extra[POSTERIORS]
     if shadows.signals.ndim != 2:
         raise DataError(
-            f"the {SIGNALS} have shape {shadows.signals.shape}: reduce the queries of an example to "
-            "one number first"
+            f"the {SIGNALS} have shape {shadows.signals.shape}: reduce the queries of an example "
+            "to one number first"
         )
     return shadows.signals
 

@@ -173,7 +173,7 @@ def check_bound(
     places = np.unique(np.searchsorted(curve.false, wanted, side="right") - 1)
     false, true = curve.false[places], curve.true[places]
     each = 1 - (1 - confidence) / (2 * len(places))
-    low, high = clopper_pearson(true, inside, each)
+    low, _ = clopper_pearson(true, inside, each)
     _, fpr_high = clopper_pearson(false, outside, each)
     ratios = np.concatenate(
         [(low - delta) / fpr_high, (1 - fpr_high - delta) / np.maximum(1 - low, 1e-300)]

@@ -93,11 +93,11 @@ class LiRA(MembershipAttack):
             ]
         with_in, with_out = self._usable
         self.fallback_ = ~with_out if self.mode == "offline" else ~(with_in & with_out)
-        count = int(self.fallback_.sum())
-        if count:
+        short = int(self.fallback_.sum())
+        if short:
             side = "without it" if self.mode == "offline" else "on one side"
             self.flags_.append(
-                f"{count} of {signals.shape[1]} examples have fewer than 2 shadow models {side}: "
+                f"{short} of {signals.shape[1]} examples have fewer than 2 shadow models {side}: "
                 "they are scored by the offline formula of what there is"
             )
 

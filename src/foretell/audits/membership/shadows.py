@@ -21,8 +21,8 @@ SIGNALS = "signals"
 
 Output = ArrayLike | Mapping[str, ArrayLike]
 TrainFunction = Callable[[NDArray[np.bool_], int], Any]
-"""``(members (N,) bool, seed) -> signals (N,)``, or arrays by name with ``signals`` among them, or a
-model, whose signals ``signal_fn`` then reads. Members are what it may train on and no more."""
+"""``(members (N,) bool, seed) -> signals (N,)``, or arrays by name with ``signals`` among them, or
+a model, whose signals ``signal_fn`` then reads. Members are what it may train on and no more."""
 
 
 class Mapper(Protocol):
@@ -185,7 +185,7 @@ def _train(
         config, arrays = load_artefact(home, _KIND)
         if config.get("members") != _digest(members):
             raise ArtefactError(f"{home} is a model of another half of the data: delete it")
-        return {name: arrays[name] for name in config["names"]}
+        return {name: arrays[name].reshape(shape) for name, shape in config["shapes"].items()}
     output = train_fn(members.copy(), seed)
     if signal_fn is not None:
         output = signal_fn(output)
@@ -200,7 +200,9 @@ def _train(
             hint="All N examples need a signal, members and others",
         )
     if home is not None:
-        config = {"members": _digest(members), "seed": seed, "names": list(arrays)}
+        # A file of arrays knows no scalars.
+        shapes = {name: list(values.shape) for name, values in arrays.items()}
+        config = {"members": _digest(members), "seed": seed, "shapes": shapes}
         save_artefact(home, _KIND, config, arrays)
     return arrays
 
