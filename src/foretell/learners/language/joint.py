@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foretell.errors import ParameterError
-from foretell.learners.contract import Batch, Learner
-from foretell.learners.language.embeddings import WordEmbedding
-from foretell.learners.language.encoders import make_encoder
+from foretell.learners.contract import Batch
+from foretell.learners.language.hugging_face import HuggingFaceEncoder
 from foretell.learners.language.reader import IGNORED
+from foretell.learners.language.tokens import TokenLearner
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class JointShape:
         words: codes of words.
         intents: number of intents; 0 for a tagger alone.
         slots: number of tags; 0 for a classifier of texts alone.
-        encoder: ``bilstm`` or ``transformer``.
+        encoder: ``bilstm``, ``transformer`` or ``hugging_face``.
         embedding: dimensions of a word.
         hidden: units of each direction, or width of the transformer.
         layers: of the encoder.
@@ -31,6 +31,7 @@ class JointShape:
         characters: codes of characters; 0 for words only.
         character_filters: further dimensions of a word from its characters.
         dropout: share of embedded and encoded values dropped.
+        pretrained: form of the model where the encoder is ``hugging_face``.
     """
 
     words: int
@@ -44,6 +45,7 @@ class JointShape:
     characters: int = 0
     character_filters: int = 32
     dropout: float = 0.0
+    pretrained: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -62,7 +64,7 @@ class JointOutput(NamedTuple):
     slots: Tensor
 
 
-class JointLearner(Learner):
+class JointLearner(TokenLearner):
     """Intent from the mean of the tokens' states, a tag from each (Hakkani-Tür et al. 2016).
 
     Reads the batches of :class:`~foretell.learners.language.TextExamples`. Every weight belongs to
@@ -70,38 +72,19 @@ class JointLearner(Learner):
 
     Args:
         shape: widths and options.
+        encoder: a Hugging Face encoder that is there already; made of ``shape`` by default.
 
     Raises:
         ParameterError: neither intents nor slots, or values out of range.
     """
 
-    def __init__(self, shape: JointShape) -> None:
-        super().__init__()
+    def __init__(self, shape: JointShape, encoder: HuggingFaceEncoder | None = None) -> None:
         if shape.intents < 1 and shape.slots < 1:
             raise ParameterError("a joint model needs intents or slots")
-        if not 0 <= shape.dropout < 1:
-            raise ParameterError(f"dropout must lie in [0, 1), not {shape.dropout}")
-        self.shape = shape
-        self.embedding = WordEmbedding(
-            shape.words, shape.embedding, shape.characters, shape.character_filters
-        )
-        self.encoder = make_encoder(
-            shape.encoder, self.embedding.width, shape.hidden, shape.layers, shape.heads,
-            shape.dropout,
-        )  # fmt: skip
+        super().__init__(shape, encoder)
         width = self.encoder.width
         self.intent = nn.Linear(width, shape.intents) if shape.intents else None
         self.slots = nn.Linear(width, shape.slots) if shape.slots else None
-
-    def embed(self, batch: Batch) -> Tensor:
-        """Vectors of the words ``(B, T, E)``."""
-        return self.embedding(batch["tokens"], batch.get("characters"))
-
-    def contextualise(self, embedded: Tensor, mask: Tensor) -> Tensor:
-        """States ``(B, T, D)`` of embedded words, real or made up, with mask ``(B, T)``."""
-        dropout = self.shape.dropout
-        embedded = F.dropout(embedded, dropout, self.training)
-        return F.dropout(self.encoder(embedded, mask), dropout, self.training)
 
     def forward_from_embeddings(self, embedded: Tensor, mask: Tensor) -> JointOutput:
         """Prediction for words given as vectors ``(B, T, E)``, real or made up, with mask ``(B, T)``.
@@ -109,10 +92,6 @@ class JointLearner(Learner):
         What attacks and attributions differentiate: words themselves have no gradient.
         """
         return self.decode(self.contextualise(embedded, mask), {"mask": mask})
-
-    def encode(self, batch: Batch) -> Tensor:
-        """State of each token ``(B, T, D)``."""
-        return self.contextualise(self.embed(batch), batch["mask"])
 
     def decode(self, encoding: Tensor, batch: Batch) -> JointOutput:
         """Scores of intents and tags."""
