@@ -108,3 +108,20 @@ class ArtefactError(ForetellError, ValueError):
 
 class TrainingError(ForetellError, RuntimeError):
     """Training went wrong: a non-finite loss, no usable example, an incompatible strategy."""
+
+
+class PrivacyViolation(ForetellError):  # noqa: N818  (a finding, not a failure)
+    """An audit proved a larger epsilon than was claimed: the claim is false.
+
+    Args:
+        problem: what was claimed and what was proven.
+        lower_bound: epsilon that is exceeded, with the audit's confidence.
+        claimed: epsilon of the claim.
+    """
+
+    def __init__(self, problem: str, lower_bound: float, claimed: float) -> None:
+        self.problem, self.lower_bound, self.claimed = problem, lower_bound, claimed
+        super().__init__(problem)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (self.problem, self.lower_bound, self.claimed))
