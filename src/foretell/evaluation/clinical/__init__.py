@@ -1,5 +1,6 @@
 """How good alarms are: utility, snoozed judgements, bedside metrics, ranking of hours."""
 
+from foretell.evaluation.clinical.alarm_tuning import AlarmCosts, TunedAlarms, tune_alarms
 from foretell.evaluation.clinical.alarms import (
     METRICS,
     AlarmMetrics,
@@ -31,11 +32,13 @@ from foretell.evaluation.clinical.utility import (
 __all__ = [
     "CLOCK_HOUR",
     "METRICS",
+    "AlarmCosts",
     "AlarmMetrics",
     "Calibration",
     "RankingMetrics",
     "SnoozedConfusion",
     "SnoozedCurve",
+    "TunedAlarms",
     "UtilityScore",
     "alarm_metrics",
     "best_threshold",
@@ -47,6 +50,7 @@ __all__ = [
     "snoozed_confusion",
     "snoozed_curve",
     "threshold_alarms",
+    "tune_alarms",
     "utility_of_thresholds",
     "utility_table",
 ]

@@ -11,10 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from foretell.data.clinical.labels import hours_to_onset
 from foretell.data.clinical.stays import Stays
+from foretell.decisions.alarms import AlarmPolicy, run_policy
 from foretell.errors import DataError, ParameterError
 from foretell.evaluation.bootstrap import cluster_bootstrap
-from foretell.evaluation.clinical.checks import binary, row_values
-from foretell.evaluation.clinical.kernels import fire
+from foretell.evaluation.clinical.checks import binary
 
 METRICS = (
     "patient_sensitivity",
@@ -55,15 +55,10 @@ def threshold_alarms(
     Raises:
         DataError: sizes do not fit, or a score that counts is not finite.
     """
-    if snooze < 0:
-        raise ParameterError(f"snooze must not be negative, not {snooze}")
-    sizes = np.asarray(lengths, np.int64)
-    rows = int(sizes.sum())
-    kept = np.ones(rows, bool) if mask is None else binary("mask", mask, rows)
-    values = np.where(kept, row_values("score", scores, rows, finite=False), 0.0)
-    row_values("score", values, rows)
-    result: NDArray[np.bool_] = fire(values.astype(np.float64), kept, sizes, threshold, snooze)
-    return result
+    policy = AlarmPolicy(threshold, snooze=snooze)
+    rows = int(np.asarray(lengths, np.int64).sum())
+    issued = None if mask is None else binary("mask", mask, rows)
+    return run_policy(policy, scores, lengths, issued=issued).raised
 
 
 @dataclass(frozen=True, eq=False)

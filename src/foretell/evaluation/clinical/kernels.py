@@ -9,23 +9,6 @@ TP, FP, FN, TN = range(4)
 
 
 @njit(cache=True)
-def fire(scores, kept, lengths, threshold, snooze):
-    """(R,) rows that raise an alarm: at or above the threshold, kept, and not snoozed."""
-    alarms = np.zeros(scores.shape[0], np.bool_)
-    begin = 0
-    for i in range(lengths.shape[0]):
-        wait = 0
-        for r in range(begin, begin + lengths[i]):
-            if wait > 0:
-                wait -= 1
-            elif kept[r] and scores[r] >= threshold:
-                alarms[r] = True
-                wait = snooze
-        begin += lengths[i]
-    return alarms
-
-
-@njit(cache=True)
 def positive_ahead(label, lengths, hours):
     """(R,) whether a label in [t, t + hours] of the same stay is 1."""
     ahead = np.zeros(label.shape[0], np.bool_)

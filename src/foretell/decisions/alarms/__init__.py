@@ -1,0 +1,20 @@
+"""When a rising risk becomes an alarm, and when it is better to be silent."""
+
+from foretell.decisions.alarms.batch import Alarms, run_policy
+from foretell.decisions.alarms.policy import (
+    Alarm,
+    AlarmPolicy,
+    AlarmState,
+    Suppression,
+    Tier,
+)
+
+__all__ = [
+    "Alarm",
+    "AlarmPolicy",
+    "AlarmState",
+    "Alarms",
+    "Suppression",
+    "Tier",
+    "run_policy",
+]

@@ -1,0 +1,74 @@
+"""The policy over whole stays at once: the same alarms as hour by hour, compiled."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from foretell.decisions.alarms.kernels import walk
+from foretell.decisions.alarms.policy import AlarmPolicy
+from foretell.errors import DataError
+
+
+class Alarms(NamedTuple):
+    """Alarms of R hours.
+
+    Args:
+        raised: (R,) bool.
+        tier: (R,) int8, number of the alarm's tier; -1 where there is none.
+    """
+
+    raised: NDArray[np.bool_]
+    tier: NDArray[np.int8]
+
+
+def run_policy(
+    policy: AlarmPolicy,
+    scores: ArrayLike,
+    lengths: ArrayLike,
+    *,
+    issued: ArrayLike | None = None,
+    units: ArrayLike | None = None,
+) -> Alarms:
+    """Alarms of stays whose hours follow each other without gaps.
+
+    Equal, alarm for alarm, to :meth:`AlarmPolicy.step` for every hour, with ``None`` where no score
+    was issued.
+
+    Args:
+        policy: its thresholds and silences.
+        scores: (R,) stay after stay.
+        lengths: (N,) hours of each stay.
+        issued: (R,) 1 where a score was issued, all by default.
+        units: (R,) name of the unit in each hour, for thresholds of units.
+
+    Raises:
+        DataError: sizes do not fit, or an issued score is not finite.
+    """
+    sizes = np.asarray(lengths, np.int64)
+    values = np.asarray(scores, np.float64)
+    rows = int(sizes.sum())
+    given = np.ones(rows, bool) if issued is None else np.asarray(issued).astype(bool)
+    for name, array in (("score", values), ("issued", given)):
+        if array.shape != (rows,):
+            raise DataError(f"lengths add up to {rows:,} hours, {name} has shape {array.shape}")
+    bad = given & ~np.isfinite(values)
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise DataError(f"a score is {values[row]}", row=row, hint="Say in `issued` where none was")
+    thresholds = np.array([[tier.threshold for tier in policy.tiers]])
+    place = np.zeros(rows, np.int64)
+    if units is not None:
+        names, place = np.unique(np.asarray(units).astype(str), return_inverse=True)
+        if place.shape != (rows,):
+            raise DataError(f"units has shape {place.shape} for {rows:,} hours")
+        thresholds = np.array([[tier.of(str(u)) for tier in policy.tiers] for u in names])
+    m, n = policy.persistence
+    tier = walk(
+        values, given, sizes, thresholds, place, m, n, policy.snooze,
+        np.inf if policy.rise is None else policy.rise, policy.escalate,
+        np.iinfo(np.int64).max if policy.max_alarms is None else policy.max_alarms,
+    )  # fmt: skip
+    return Alarms(tier >= 0, tier)
