@@ -27,6 +27,7 @@ from foretell.training.federated.strategies import make_strategy
 from foretell.training.strategy import Strategy
 
 Backend = Literal["inprocess", "ray", "superlink"]
+BACKEND_OPTIONS = {"ray": ("cpus_per_client",), "superlink": ("authenticate", "start_timeout")}
 
 
 def run_federated(
@@ -94,7 +95,8 @@ def run_federated(
             resumed run ends with the same weights as one that was not interrupted.
         seed: of everything that is random.
         options: of a strategy by name, by Flower's names (``eta``, ``proximal_mu``,
-            ``server_momentum``), or of the backend (``cpus_per_client`` for Ray).
+            ``server_momentum``), or of the backend (``cpus_per_client`` for Ray,
+            ``authenticate`` and ``start_timeout`` for the SuperLink).
 
     Returns:
         The learner and tables of rounds and clients.
@@ -111,7 +113,7 @@ def run_federated(
     if resume and checkpoint is None:
         raise ParameterError("resume=True needs the folder of the checkpoint: checkpoint=...")
     local = LocalTraining() if local is None else local
-    backend_options = {k: options.pop(k) for k in ("cpus_per_client",) if k in options}
+    backend_options = {k: options.pop(k) for k in BACKEND_OPTIONS.get(backend, ()) if k in options}
     algorithm = make_strategy(
         strategy,
         clients_per_round,
@@ -163,12 +165,13 @@ def run_federated(
             "freeze_layers": list(freeze_layers),
         },
     )
-    final = _run(backend, server, app, backend_options)
+    used = [build, clients, evaluate, clients_evaluation, evaluate_client, algorithm]
+    final = _run(backend, server, app, [*used, local.schedule, *strategies], backend_options)
     return _result(server, final)
 
 
 def _run(
-    backend: Backend, server: Server, app: ClientApp, options: dict[str, Any]
+    backend: Backend, server: Server, app: ClientApp, used: list[Any], options: dict[str, Any]
 ) -> dict[str, Any]:
     if backend == "inprocess":
         found = server.previous
@@ -178,6 +181,14 @@ def _run(
         grid = InProcessGrid(app, server.clients, states=states)
         with grid.open():
             return server.run(grid)
+    if backend == "ray":
+        from foretell.training.federated.backends.ray import run_on_ray
+
+        return run_on_ray(server, app, used=used, **options)
+    if backend == "superlink":
+        from foretell.training.federated.backends.superlink import run_on_superlink
+
+        return run_on_superlink(server, app, used=used, **options)
     raise ParameterError(f"unknown backend {backend!r}: one of inprocess, ray, superlink")
 
 

@@ -1,0 +1,1 @@
+"""Where the clients of a federation run, other than in this process."""
