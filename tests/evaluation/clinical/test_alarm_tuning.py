@@ -102,7 +102,7 @@ def test_two_thousand_real_stays_stream_as_in_batch(challenge):
     policy = AlarmPolicy(110.0, persistence=(2, 3), rise=20.0, max_alarms=5)
     found = run_policy(policy, scores, stays.lengths, issued=scores > 0)
     begins = set(stays.offsets[:-1].tolist())
-    raised = []
+    raised, state = [], policy.start()
     for row, (hour, score) in enumerate(zip(stays.hours().tolist(), scores.tolist(), strict=True)):
         state = policy.start() if row in begins else state
         state, alarm = policy.step(state, hour, score if score > 0 else None)
