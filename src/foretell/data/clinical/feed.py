@@ -1,0 +1,258 @@
+"""What clinical interfaces say, whatever their format: measurements, visits, orders, refusals.
+
+Readers of HL7 v2 and FHIR give these records; :func:`normalise` turns a measurement into the
+schema's terms, and :func:`stays_from_feed` a whole feed into hourly stays. Times are seconds since
+1970 in UTC. No record holds a name, an address or a date of birth.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import polars as pl
+
+from foretell.data.clinical.binning import bin_observations
+from foretell.data.clinical.schema import Schema
+from foretell.data.clinical.stays import Stays
+from foretell.errors import DataError
+
+Status = Literal["preliminary", "final", "corrected", "deleted"]
+VISIT_KINDS = (
+    "admit", "register", "transfer", "discharge", "update",
+    "cancel_admit", "cancel_transfer", "cancel_discharge", "merge",
+)  # fmt: skip
+RANKS: Mapping[str, int] = {"preliminary": 0, "final": 1, "corrected": 2, "deleted": 3}
+"""Of two versions issued at the same time, the one of higher rank stands."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One result as an interface sent it.
+
+    Args:
+        site: whose patient it is.
+        patient: identifier within the site.
+        visit: identifier of the stay; None where the message names none.
+        codes: (system, code) pairs that name what was measured; ``"LN"`` is LOINC.
+        value: NaN where there is no number.
+        unit: as it was sent, None where it was not.
+        time: at which the specimen was taken.
+        issued: at which the value became known; not before ``time``.
+        status: what the sender says of it.
+        group: tells results of one sender apart; versions of one result share it.
+        comparator: ``"<"`` or ``">"`` where the value bounds the measuring range.
+        problem: why there is no number.
+    """
+
+    site: str
+    patient: str
+    visit: str | None
+    codes: tuple[tuple[str, str], ...]
+    value: float
+    unit: str | None
+    time: float
+    issued: float
+    status: Status
+    group: str
+    comparator: str | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VisitChange:
+    """An admission, transfer, discharge, or what cancels or corrects one; see ``VISIT_KINDS``.
+
+    ``prior`` is the identifier that a merge retires; ``age`` is in years, 90 from 90 on.
+    """
+
+    site: str
+    patient: str
+    visit: str | None
+    kind: str
+    time: float
+    admitted: float | None = None
+    unit: str | None = None
+    age: float | None = None
+    sex: str | None = None
+    prior: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OrderChange:
+    """An order of tests or a treatment: ``status`` is ``pending``, ``done`` or ``cancelled``."""
+
+    site: str
+    patient: str
+    visit: str | None
+    codes: tuple[tuple[str, str], ...]
+    number: str
+    status: str
+    time: float
+    kind: str = "test"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A part of a message that could not be used: which, where and why, without any value."""
+
+    reason: str
+    where: str
+    code: str = ""
+    system: str = ""
+    unit: str = ""
+
+
+Record = Measurement | VisitChange | OrderChange | Refusal
+
+
+class Normal(NamedTuple):
+    """A measurement in the schema's terms: ``value`` in the canonical unit."""
+
+    channel: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Normaliser:
+    """From a sender's codes and units to the schema's.
+
+    Args:
+        schema: the channels that are known.
+        codes: further codes, ``"SYSTEM|CODE"`` or ``"CODE"`` -> name of a variable.
+    """
+
+    schema: Schema = field(default_factory=Schema.default)
+    codes: Mapping[str, str] = field(default_factory=dict)
+
+    def __call__(self, measurement: Measurement) -> Normal | Refusal:
+        """The measurement in canonical terms, or why it cannot be used.
+
+        A deletion needs no value. Values outside the possible bounds are kept: features leave them
+        out, and a quality monitor may say more about them.
+        """
+        codes = measurement.codes
+        system, code = codes[0] if codes else ("", "")
+        where = "code"
+        name = self._mapped(codes)
+        if name is None:
+            loinc = [c for s, c in codes if s in ("LN", "")]
+            variable = self.schema.by_loinc(loinc)
+            name = None if variable is None else variable.name
+        if name is None:
+            return Refusal("unknown_code", where, code, system)
+        if measurement.status == "deleted":
+            return Normal(name, math.nan)
+        if measurement.problem is not None:
+            return Refusal(measurement.problem, "value", code, system)
+        if not math.isfinite(measurement.value):
+            return Refusal("no_number", "value", code, system)
+        unit = measurement.unit
+        if not unit or unit == self.schema[name].unit:
+            return Normal(name, measurement.value)
+        try:
+            return Normal(name, float(self.schema.convert(name, measurement.value, unit)))
+        except DataError:
+            return Refusal("unknown_unit", "unit", code, system, unit[:32])
+
+    def _mapped(self, codes: tuple[tuple[str, str], ...]) -> str | None:
+        for system, code in codes if self.codes else ():
+            found = self.codes.get(f"{system}|{code}") or self.codes.get(code)
+            if found is not None:
+                return found
+        return None
+
+
+def normalise(measurement: Measurement, schema: Schema | None = None) -> Normal | Refusal:
+    """A measurement in canonical terms, or why it cannot be used; see :class:`Normaliser`."""
+    return Normaliser(Schema.default() if schema is None else schema)(measurement)
+
+
+def stays_from_feed(
+    records: Iterable[Record],
+    *,
+    schema: Schema | None = None,
+    normaliser: Normaliser | None = None,
+    until: float | None = None,
+) -> Stays:
+    """Hourly stays from the records of a feed, in any order; the last version of a result counts.
+
+    A stay begins at its admission, or with its first measurement where none is recorded, and ends
+    with its discharge, ``until``, or its last measurement. Hours go by when values became known.
+
+    Args:
+        records: of the readers.
+        schema: the channels of the stays, the 34 of the 2019 challenge by default.
+        normaliser: of codes and units, the schema's by default.
+        until: time at which the record ends.
+    """
+    schema = Schema.default().channels("p19") if schema is None else schema
+    normaliser = Normaliser(schema) if normaliser is None else normaliser
+    latest: dict[tuple[str, str, str, float], tuple[tuple[float, int], str, Measurement]] = {}
+    visits: dict[tuple[str, str], list[VisitChange]] = {}
+    renamed: dict[tuple[str, str], str] = {}
+    refused = 0
+    for record in records:
+        if isinstance(record, VisitChange):
+            visits.setdefault((record.site, record.patient), []).append(record)
+            if record.kind == "merge" and record.prior is not None:
+                renamed[record.site, record.prior] = record.patient
+        elif isinstance(record, Measurement):
+            normal = normaliser(record)
+            if isinstance(normal, Refusal) or normal.channel not in schema:
+                refused += 1
+                continue
+            key = (record.site, record.patient, record.group, record.time)
+            version = (record.issued, RANKS[record.status])
+            held = latest.get(key)
+            if held is None or version >= held[0]:
+                latest[key] = (version, normal.channel, record)
+    measured: dict[tuple[str, str], list[tuple[str, float, float, float, str]]] = {}
+    for (site, patient, group, time), (version, channel, record) in latest.items():
+        if record.status == "deleted":
+            continue
+        owner = (site, renamed.get((site, patient), patient))
+        known = normaliser(record)
+        value = known.value if isinstance(known, Normal) else math.nan
+        measured.setdefault(owner, []).append((channel, value, time, version[0], group))
+    rows: dict[str, list] = {n: [] for n in ("id", "channel", "value", "time", "arrival", "source")}
+    stays: dict[str, list] = {
+        n: [] for n in ("id", "patient", "hours", "age", "site", "sex", "unit")
+    }
+    for owner in sorted(set(measured) | {k for k in visits if k not in renamed}):
+        changes = sorted(visits.get(owner, []), key=lambda v: v.time)
+        values = measured.get(owner, [])
+        admitted = [v.admitted if v.admitted is not None else v.time for v in changes
+                    if v.kind in ("admit", "register")]  # fmt: skip
+        if not admitted and not values:
+            continue
+        begin = min(admitted) if admitted else min(v[2] for v in values)
+        ends = [v.time for v in changes if v.kind == "discharge"]
+        last = max([*(v[3] for v in values), begin])
+        end = min([*ends, *([] if until is None else [until])], default=last)
+        identity = "/".join(owner)
+        stays["id"].append(identity)
+        stays["patient"].append(identity)
+        stays["hours"].append(max(math.ceil((end - begin) / 3600), 1))
+        stays["site"].append(owner[0])
+        for name in ("age", "sex", "unit"):
+            told = [getattr(v, name) for v in changes if getattr(v, name) is not None]
+            stays[name].append(told[-1] if told else None)
+        for channel, value, time, issued, group in values:
+            row = (identity, channel, value, (time - begin) / 3600, (issued - begin) / 3600, group)
+            for column, cell in zip(rows.values(), row, strict=True):
+                column.append(cell)
+    if not stays["id"]:
+        raise DataError("the feed holds no stay", hint="Admissions or measurements are needed")
+    text = dict.fromkeys(("id", "patient", "site", "sex", "unit", "channel", "source"), pl.String)
+    numbers = dict.fromkeys(("value", "time", "arrival", "age"), pl.Float64)
+    kinds = {**text, **numbers, "hours": pl.Int64}
+    return bin_observations(
+        pl.DataFrame(rows, schema={n: kinds[n] for n in rows}),
+        pl.DataFrame(stays, schema={n: kinds[n] for n in stays}),
+        schema=schema,
+        categories=("site", "unit", "sex"),
+        numbers=("age",),
+    )

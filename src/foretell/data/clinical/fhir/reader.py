@@ -1,0 +1,397 @@
+"""What FHIR R4 resources say: observations, encounters, patients, orders and treatments.
+
+The reader takes what is there and refuses, part by part, what it cannot use: full validation would
+turn away most of what hospitals send. Names and addresses are never read.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, tzinfo
+from pathlib import Path
+from typing import Any
+
+from foretell.data.clinical.feed import (
+    Measurement,
+    OrderChange,
+    Record,
+    Refusal,
+    Status,
+    VisitChange,
+    stays_from_feed,
+)
+from foretell.data.clinical.fhir.times import read_instant
+from foretell.data.clinical.stays import Stays
+from foretell.data.clinical.tokens import read_token
+from foretell.errors import DataError
+
+_SYSTEMS = {"http://loinc.org": "LN", "urn:oid:2.16.840.1.113883.6.1": "LN"}
+_STATUS: Mapping[str, Status | None] = {
+    "registered": None, "preliminary": "preliminary", "final": "final", "amended": "corrected",
+    "corrected": "corrected", "cancelled": "deleted", "entered-in-error": "deleted",
+    "unknown": None,
+}  # fmt: skip
+_ENCOUNTER = {
+    "arrived": "register", "triaged": "register", "in-progress": "admit", "onleave": "update",
+    "finished": "discharge", "cancelled": "cancel_admit", "entered-in-error": "cancel_admit",
+}  # fmt: skip
+_REQUEST = {
+    "draft": None, "active": "pending", "on-hold": "pending", "completed": "done",
+    "revoked": "cancelled", "entered-in-error": "cancelled",
+}  # fmt: skip
+_BUNDLES = frozenset(
+    {"batch", "transaction", "message", "collection", "searchset", "history",
+     "subscription-notification", "document"}
+)  # fmt: skip
+MAX_ENTRIES = 20_000
+MAX_DEPTH = 4
+
+
+class FhirError(DataError):
+    """A resource that cannot be taken.
+
+    Args:
+        problem: in words that hold nothing of its content.
+        where: the element, such as ``"Observation.subject"``.
+    """
+
+    def __init__(self, problem: str, *, where: str = "") -> None:
+        super().__init__(problem, column=where or None)
+        self.where = where
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild, (self.problem, self.where))
+
+
+def _rebuild(problem: str, where: str) -> FhirError:
+    return FhirError(problem, where=where)
+
+
+@dataclass(frozen=True)
+class FhirReader:
+    """Reads resources of one site.
+
+    Args:
+        site: to which all patients belong.
+        zone: of times without an offset.
+        systems: systems of patient identifiers, the preferred first; where none of a Patient's
+            fits, its own id counts.
+        identities: patient id -> identifier, as learned from Patient resources of the same bundle.
+    """
+
+    site: str
+    zone: tzinfo = UTC
+    systems: tuple[str, ...] = ()
+    identities: dict[str, str] = field(default_factory=dict)
+
+    def read(self, resource: Any) -> list[Record]:
+        """The records of a resource or bundle, and a :class:`Refusal` for what is of no use.
+
+        Raises:
+            FhirError: it is no resource, or a bundle of a type that is not taken.
+        """
+        resources = list(flatten(resource))
+        people: dict[str, dict] = {}
+        for one in resources:
+            if one.get("resourceType") == "Patient" and isinstance(one.get("id"), str):
+                people[one["id"]] = one
+                self._learn(one)
+        out: list[Record] = []
+        for one in resources:
+            kind = one.get("resourceType")
+            try:
+                if kind == "Observation":
+                    out.extend(self._observation(one))
+                elif kind == "Encounter":
+                    out.extend(self._encounter(one, people))
+                elif kind == "Patient":
+                    out.extend(self._patient(one))
+                elif kind in ("ServiceRequest", "MedicationAdministration", "Condition"):
+                    out.extend(self._ordered(one, str(kind)))
+                elif isinstance(kind, str):
+                    out.append(Refusal("resource_not_taken", kind[:40]))
+                else:
+                    out.append(Refusal("no_resource", "entry"))
+            except FhirError as error:
+                out.append(Refusal("unusable", error.where))
+        return out
+
+    def _learn(self, patient: dict) -> None:
+        best: tuple[int, str] | None = None
+        for identifier in _dicts(patient.get("identifier")):
+            value, system = identifier.get("value"), identifier.get("system")
+            if not isinstance(value, str) or not value or system not in self.systems:
+                continue
+            rank = self.systems.index(system)
+            if best is None or rank < best[0]:
+                best = (rank, value)
+        if best is not None:
+            self.identities[patient["id"]] = best[1][:200]
+
+    def _subject(self, resource: dict, element: str = "subject") -> str:
+        told = resource.get(element)
+        told = told if isinstance(told, dict) else {}
+        reference = told.get("reference")
+        if isinstance(reference, str) and reference:
+            identity = reference.split("/_history", 1)[0].rpartition("/")[2]
+            identity = identity.removeprefix("urn:uuid:").removeprefix("#")
+            if identity:
+                return self.identities.get(identity, identity)[:200]
+        identifier = told.get("identifier")
+        if isinstance(identifier, dict) and isinstance(identifier.get("value"), str):
+            return str(identifier["value"])[:200]
+        raise FhirError("the patient is not named", where=f"{resource['resourceType']}.{element}")
+
+    def _observation(self, one: dict) -> Iterator[Record]:
+        status = one.get("status")
+        if status not in _STATUS:
+            yield Refusal("unknown_status", "Observation.status")
+            return
+        state = _STATUS[status]
+        if state is None:
+            return
+        patient = self._subject(one)
+        visit = _reference(one.get("encounter"))
+        period = one.get("effectivePeriod")
+        times = [one.get("effectiveDateTime"), one.get("effectiveInstant")]
+        if isinstance(period, dict):
+            times += [period.get("end"), period.get("start")]
+        time = next((t for t in (read_instant(x, self.zone) for x in times) if t is not None), None)
+        meta = one.get("meta") if isinstance(one.get("meta"), dict) else {}
+        issued = read_instant(one.get("issued"), self.zone)
+        if issued is None:
+            issued = read_instant(meta.get("lastUpdated"), self.zone) if time is None else time
+        if time is None:
+            time = issued
+        codes = _codes(one.get("code"))
+        system, code = codes[0] if codes else ("", "")
+        if time is None or issued is None:
+            yield Refusal("no_time", "Observation.effective", code, system)
+            return
+        issued = max(time, issued)
+        identity = one.get("id")
+        if not isinstance(identity, str) or not identity:
+            identity = next(
+                (str(i["value"]) for i in _dicts(one.get("identifier")) if i.get("value")), ""
+            )
+        parts = _dicts(one.get("component"))
+        for i, part in enumerate([one, *parts]):
+            named = _codes(part.get("code"))
+            has = any(k.startswith("value") for k in part)
+            if i == 0 and parts and not has:
+                continue  # a panel: its components say it all
+            if not named:
+                yield Refusal("no_code", "Observation.code")
+                continue
+            value, unit, comparator, problem = _value(part)
+            if problem == "absent" and state != "deleted":
+                continue
+            yield Measurement(
+                self.site, patient, visit, named, value, unit, time, issued, state,
+                f"fhir|{identity}|{named[0][1]}", comparator, problem,
+            )  # fmt: skip
+
+    def _encounter(self, one: dict, people: Mapping[str, dict]) -> Iterator[Record]:
+        status = one.get("status")
+        if status in ("planned", "unknown"):
+            return
+        kind = _ENCOUNTER.get(status) if isinstance(status, str) else None
+        if kind is None:
+            yield Refusal("unknown_status", "Encounter.status")
+            return
+        patient = self._subject(one)
+        period = one.get("period") if isinstance(one.get("period"), dict) else {}
+        start = read_instant(period.get("start"), self.zone)
+        end = read_instant(period.get("end"), self.zone)
+        meta = one.get("meta") if isinstance(one.get("meta"), dict) else {}
+        updated = read_instant(meta.get("lastUpdated"), self.zone)
+        unit = None
+        for place in _dicts(one.get("location")):
+            if place.get("status", "active") == "active":
+                told = place.get("location")
+                told = told if isinstance(told, dict) else {}
+                unit = told.get("display") or _reference(told)
+        identity = one.get("id") if isinstance(one.get("id"), str) else None
+        reference = one.get("subject", {}).get("reference", "")
+        person = people.get(str(reference).rpartition("/")[2], {})
+        age, sex = self._person(person, start if start is not None else updated)
+        shared = (self.site, patient, identity)
+        unit = str(unit)[:80] if unit else None
+        if kind == "discharge":
+            if start is not None:
+                yield VisitChange(*shared, "admit", start, start, unit, age, sex)
+            when = end if end is not None else updated
+            if when is None:
+                yield Refusal("no_time", "Encounter.period")
+                return
+            yield VisitChange(*shared, "discharge", when, start, unit, age, sex)
+            return
+        when = start if kind in ("admit", "register") and start is not None else updated
+        when = start if when is None else when
+        if when is None:
+            yield Refusal("no_time", "Encounter.period")
+            return
+        yield VisitChange(*shared, kind, when, start, unit, age, sex)
+
+    def _person(self, person: Mapping, at: float | None) -> tuple[float | None, str | None]:
+        sex = person.get("gender") if person.get("gender") in ("male", "female") else None
+        born = read_instant(person.get("birthDate"), self.zone, precise=False)
+        if born is None or at is None:
+            return None, sex
+        years = (at - born) / (365.2425 * 86400)
+        return (float(min(math.floor(years), 90)) if 0 <= years < 140 else None), sex
+
+    def _patient(self, one: dict) -> Iterator[Record]:
+        meta = one.get("meta") if isinstance(one.get("meta"), dict) else {}
+        updated = read_instant(meta.get("lastUpdated"), self.zone)
+        if updated is None or not isinstance(one.get("id"), str):
+            return
+        patient = self.identities.get(one["id"], one["id"])[:200]
+        age, sex = self._person(one, updated)
+        for link in _dicts(one.get("link")):
+            if link.get("type") == "replaces":
+                prior = _reference(link.get("other"))
+                if prior:
+                    prior = self.identities.get(prior, prior)
+                    yield VisitChange(self.site, patient, None, "merge", updated, prior=prior)
+        yield VisitChange(self.site, patient, None, "update", updated, None, None, age, sex)
+
+    def _ordered(self, one: dict, kind: str) -> Iterator[Record]:
+        element = "subject"
+        patient = self._subject(one, element)
+        codes = _codes(one.get("code") or one.get("medicationCodeableConcept"))
+        identity = one.get("id") if isinstance(one.get("id"), str) else ""
+        visit = _reference(one.get("encounter") or one.get("context"))
+        period = one.get("effectivePeriod") if isinstance(one.get("effectivePeriod"), dict) else {}
+        texts = (one.get("authoredOn"), one.get("effectiveDateTime"), period.get("start"),
+                 one.get("recordedDate"), one.get("onsetDateTime"))  # fmt: skip
+        times = (read_instant(x, self.zone, precise=False) for x in texts)
+        time = next((t for t in times if t is not None), None)
+        if time is None:
+            yield Refusal("no_time", kind)
+            return
+        if kind == "ServiceRequest":
+            status = _REQUEST.get(str(one.get("status")))
+            what = "test"
+        else:
+            gone = one.get("status") in ("entered-in-error", "not-done")
+            status = "cancelled" if gone else "done"
+            what = "treatment" if kind == "MedicationAdministration" else "condition"
+        if status is None:
+            return
+        number = f"{kind}/{identity}"
+        yield OrderChange(self.site, patient, visit, codes, number, status, time, what)
+
+
+def flatten(resource: Any, depth: int = 0) -> Iterator[dict]:
+    """The resources of a bundle, and of bundles in it.
+
+    Raises:
+        FhirError: it is no resource, or of a type or size that is not taken.
+    """
+    if not isinstance(resource, dict) or not isinstance(resource.get("resourceType"), str):
+        raise FhirError("this is no FHIR resource", where="resourceType")
+    if resource["resourceType"] != "Bundle":
+        yield resource
+        return
+    if resource.get("type") not in _BUNDLES:
+        raise FhirError("bundles of this type are not taken", where="Bundle.type")
+    entries = resource.get("entry", [])
+    if not isinstance(entries, list):
+        raise FhirError("the entries are no list", where="Bundle.entry")
+    if len(entries) > MAX_ENTRIES or depth >= MAX_DEPTH:
+        raise FhirError("the bundle is too large or too deep", where="Bundle.entry")
+    for entry in entries:
+        inner = entry.get("resource") if isinstance(entry, dict) else None
+        if isinstance(inner, dict):
+            try:
+                yield from flatten(inner, depth + 1)
+            except FhirError:
+                yield {"resourceType": None}
+
+
+def _dicts(value: Any) -> list[dict]:
+    return [v for v in value if isinstance(v, dict)] if isinstance(value, list) else []
+
+
+def _reference(told: Any) -> str | None:
+    if not isinstance(told, dict):
+        return None
+    reference = told.get("reference")
+    if not isinstance(reference, str) or not reference:
+        return None
+    return reference.rpartition("/")[2].removeprefix("urn:uuid:")[:200] or None
+
+
+def _codes(concept: Any) -> tuple[tuple[str, str], ...]:
+    if not isinstance(concept, dict):
+        return ()
+    out = []
+    for coding in _dicts(concept.get("coding")):
+        code, system = coding.get("code"), coding.get("system")
+        if isinstance(code, str) and code:
+            name = system if isinstance(system, str) else ""
+            out.append((_SYSTEMS.get(name, name[:80]), code[:40]))
+    return tuple(out)
+
+
+def _value(part: dict) -> tuple[float, str | None, str | None, str | None]:
+    """Value, unit, comparator and problem of an observation or component."""
+    quantity = part.get("valueQuantity")
+    if isinstance(quantity, dict):
+        number = quantity.get("value")
+        unit = quantity.get("code") or quantity.get("unit")
+        unit = unit if isinstance(unit, str) else None
+        sign = quantity.get("comparator")
+        comparator = sign[0] if isinstance(sign, str) and sign[:1] in ("<", ">") else None
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            return math.nan, unit, None, "no_number"
+        try:
+            return float(number), unit, comparator, None
+        except OverflowError:
+            return math.nan, unit, None, "no_number"
+    for name in ("valueString", "valueInteger"):
+        told = part.get(name)
+        if isinstance(told, str | int) and not isinstance(told, bool):
+            reading = read_token(str(told)[:64])
+            problem = "no_number" if math.isnan(reading.value) else None
+            return reading.value, reading.unit, reading.comparator, problem
+    if any(k.startswith("value") for k in part):
+        return math.nan, None, None, "value_type"
+    return math.nan, None, None, "absent"
+
+
+def read_fhir(bundle: Mapping[str, Any] | str | Path, *, reader: FhirReader | None = None,
+              **options: Any) -> Stays:  # fmt: skip
+    """Hourly stays from a bundle, a JSON file of one, or a file with a resource a line.
+
+    Args:
+        bundle: the bundle, or a file.
+        reader: site, time zone and identifiers; by default the site ``"fhir"``, in UTC.
+        options: of :func:`foretell.data.clinical.feed.stays_from_feed`.
+
+    Raises:
+        DataError: it cannot be read or holds no stay.
+    """
+    reader = FhirReader("fhir") if reader is None else reader
+    resources: Iterable[Any]
+    if isinstance(bundle, Mapping):
+        resources = [dict(bundle)]
+    else:
+        path = Path(bundle)
+        try:
+            text = path.read_text("utf-8-sig")
+            try:
+                resources = [json.loads(text)]
+            except ValueError:
+                resources = [json.loads(line) for line in text.splitlines() if line.strip()]
+        except (OSError, ValueError) as error:
+            reason = "it is no JSON" if isinstance(error, ValueError) else str(error)
+            raise DataError(f"the bundle cannot be read: {reason}", file=str(path)) from None
+    records: list[Record] = []
+    for resource in resources:
+        records.extend(reader.read(resource))
+    return stays_from_feed(records, **options)

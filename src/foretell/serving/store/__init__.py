@@ -1,0 +1,23 @@
+"""Where the service keeps what must not be lost: SQLite for one node, PostgreSQL for several."""
+
+from foretell.serving.store.base import (
+    Appended,
+    Effects,
+    Lease,
+    OutboxRow,
+    ScoreRow,
+    StateRow,
+    Store,
+)
+from foretell.serving.store.open import open_store
+
+__all__ = [
+    "Appended",
+    "Effects",
+    "Lease",
+    "OutboxRow",
+    "ScoreRow",
+    "StateRow",
+    "Store",
+    "open_store",
+]

@@ -1,0 +1,256 @@
+"""What a store does for the service: one small interface, whatever lies below."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from foretell.serving.events import Delivery, Event, NewEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """What became of one delivery: whether it was known, and how many items were new."""
+
+    duplicate: bool
+    items: int
+    repeated: int
+    quarantined: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to write a partition's effects, until another takes it.
+
+    ``token`` grows with every change of hands: a write with an old one is refused.
+    """
+
+    kind: str
+    partition: int
+    token: int
+    applied: int
+
+
+@dataclass(frozen=True, slots=True)
+class StateRow:
+    """Snapshot of a patient: ``due`` is when the open hour ends, None where no stay is open."""
+
+    site: str
+    patient: str
+    partition: int
+    body: bytes
+    due: float | None
+    view: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRow:
+    """The score of one hour of a stay.
+
+    ``issued`` is what was first said of the hour; ``risk`` what is known now, after late results.
+    """
+
+    site: str
+    patient: str
+    stay: str
+    hour: int
+    time: float
+    risk: float | None
+    issued: float | None
+    status: str
+    model: str
+    reason: str | None
+    drivers: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxRow:
+    """Something to be sent; ``key`` is sent along so that the receiver can tell a repeat."""
+
+    site: str
+    patient: str
+    partition: int
+    key: str
+    kind: str
+    time: float
+    body: Mapping[str, Any]
+    id: int = 0
+    attempts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CellRow:
+    """The measurements of one hour of a stay that is too old to change but by a correction."""
+
+    site: str
+    patient: str
+    stay: str
+    hour: int
+    body: bytes
+
+
+@dataclass(slots=True)
+class Effects:
+    """All that follows from a run of events of some partitions: kept together or not at all."""
+
+    leases: dict[int, Lease] = field(default_factory=dict)
+    applied: dict[int, int] = field(default_factory=dict)
+    states: list[StateRow] = field(default_factory=list)
+    cells: list[CellRow] = field(default_factory=list)
+    scores: list[ScoreRow] = field(default_factory=list)
+    outbox: list[OutboxRow] = field(default_factory=list)
+
+
+class Store(ABC):
+    """The event log with its outbox, snapshots and leases.
+
+    An instance belongs to one thread; :meth:`another` opens one more for another thread. Every
+    method is one transaction, durable when it returns.
+
+    Raises:
+        StoreUnavailableError: from any method, where the store does not answer, is full or locked
+            for long. Nothing was kept, or (if the answer was lost) all of it: every write can be
+            repeated.
+    """
+
+    partitions: int
+
+    @abstractmethod
+    def another(self) -> Store:
+        """The same store for another thread."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Ends the connection."""
+
+    @abstractmethod
+    def append(self, deliveries: Sequence[Delivery]) -> list[Appended]:
+        """Makes messages durable in one transaction, and says of each what was new."""
+
+    @abstractmethod
+    def append_events(self, events: Sequence[NewEvent]) -> int:
+        """Appends events that no message brought; returns how many were new."""
+
+    @abstractmethod
+    def head(self) -> int:
+        """The last event's number, 0 where there is none."""
+
+    @abstractmethod
+    def events(self, partition: int, after: int, limit: int) -> list[Event]:
+        """Events of a partition, in order."""
+
+    @abstractmethod
+    def patient_events(self, site: str, patient: str, until: int | None = None) -> list[Event]:
+        """All events of a patient, in order."""
+
+    @abstractmethod
+    def all_events(self, after: int, limit: int) -> list[Event]:
+        """Events of all partitions, in order."""
+
+    @abstractmethod
+    def acquire(self, kind: str, owner: str, ttl: float, most: int) -> list[Lease]:
+        """Renews what the owner holds and takes free partitions until it holds ``most``."""
+
+    @abstractmethod
+    def release(self, kind: str, owner: str, partitions: Sequence[int] | None = None) -> None:
+        """Gives leases back, all by default."""
+
+    @abstractmethod
+    def join(self, kind: str, owner: str, ttl: float) -> int:
+        """Says that a worker lives, and returns how many do."""
+
+    @abstractmethod
+    def leave(self, kind: str, owner: str) -> None:
+        """Says that a worker is gone."""
+
+    @abstractmethod
+    def commit(self, effects: Effects) -> None:
+        """Keeps the effects if every lease still stands.
+
+        Raises:
+            FencedError: one does not; nothing was kept.
+        """
+
+    @abstractmethod
+    def state(self, site: str, patient: str) -> StateRow | None:
+        """A patient's snapshot."""
+
+    @abstractmethod
+    def cells(self, site: str, patient: str, stay: str) -> dict[int, bytes]:
+        """The sealed hours of a stay."""
+
+    @abstractmethod
+    def due(self, partition: int, time: float) -> list[StateRow]:
+        """Snapshots of patients whose open hour ends by a time, in a fixed order."""
+
+    @abstractmethod
+    def anything_due(self, time: float) -> list[int]:
+        """Partitions in which an hour ends by a time."""
+
+    @abstractmethod
+    def views(self, site: str | None = None) -> list[dict[str, Any]]:
+        """What is shown of every patient with an open stay, the highest risk first."""
+
+    @abstractmethod
+    def scores(self, site: str, patient: str, stay: str | None = None) -> list[ScoreRow]:
+        """A patient's scores by stay and hour."""
+
+    @abstractmethod
+    def outbox(self, partition: int, now: float, limit: int) -> list[OutboxRow]:
+        """What can be sent: of each patient only the oldest that waits, if its time has come."""
+
+    @abstractmethod
+    def sent(
+        self, lease: Lease, row: int, *, error: str | None = None, retry: float | None = None
+    ) -> None:
+        """Marks a row as delivered, to be tried again at ``retry``, or (neither) as dead.
+
+        Raises:
+            FencedError: the lease does not stand.
+        """
+
+    @abstractmethod
+    def notes(self, after: int, limit: int) -> list[OutboxRow]:
+        """Outbox rows of any state after a number: for feeds of alarms."""
+
+    @abstractmethod
+    def dead(self, limit: int = 100) -> list[dict[str, Any]]:
+        """Rows that nobody would take."""
+
+    @abstractmethod
+    def revive(self, row: int) -> bool:
+        """Puts a dead row back in line."""
+
+    @abstractmethod
+    def quarantine(self, limit: int = 100) -> list[dict[str, Any]]:
+        """What was set aside, counted by site, reason, code and unit; no values, no patients."""
+
+    @abstractmethod
+    def take_quarantined(self, system: str, code: str) -> list[dict[str, Any]]:
+        """The bodies that wait for a code, for reading them again; see :meth:`drop_quarantined`."""
+
+    @abstractmethod
+    def drop_quarantined(self, system: str, code: str) -> int:
+        """Forgets what was set aside for a code, once it was read again."""
+
+    @abstractmethod
+    def audit(self, row: Mapping[str, Any]) -> str:
+        """Adds a row to the hash-chained record of who did what; returns its hash."""
+
+    @abstractmethod
+    def audit_rows(self, after: int = 0, limit: int = 1000) -> list[dict[str, Any]]:
+        """Rows of the record in order."""
+
+    @abstractmethod
+    def beat(self) -> None:
+        """Says that the clock of the service runs: its absence must page somebody."""
+
+    @abstractmethod
+    def counts(self) -> dict[str, float]:
+        """Sizes and ages for metrics: events, lag, outbox, dead, quarantine, stays, owners."""
+
+    @abstractmethod
+    def fingerprint(self) -> dict[str, str]:
+        """Hashes of scores, outbox and snapshots: equal where the same log was folded."""

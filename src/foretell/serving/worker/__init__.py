@@ -1,0 +1,20 @@
+"""From events to states, scores and alarms: a fold that reads no clock."""
+
+from foretell.serving.worker.fold import Fold
+from foretell.serving.worker.policy import Alarm, Policy, ThresholdPolicy
+from foretell.serving.worker.scorer import Ladder, Risk, RuleScorer, Scorer
+from foretell.serving.worker.state import PatientState
+from foretell.serving.worker.worker import Worker
+
+__all__ = [
+    "Alarm",
+    "Fold",
+    "Ladder",
+    "PatientState",
+    "Policy",
+    "Risk",
+    "RuleScorer",
+    "Scorer",
+    "ThresholdPolicy",
+    "Worker",
+]

@@ -1,0 +1,191 @@
+"""What gives a stay its risk hour by hour, and what steps in where it cannot."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foretell.data.clinical.feature_spec import FeatureSpec
+from foretell.data.clinical.features import CausalFeatureBuilder
+from foretell.data.clinical.schema import Schema
+from foretell.errors import ParameterError
+from foretell.learners.risk.scores import SCORES
+
+OK, DEGRADED, INDETERMINATE, NO_SCORE = "ok", "degraded", "indeterminate", "no_score"
+
+
+@dataclass(frozen=True, slots=True)
+class Risk:
+    """What a scorer says of an hour.
+
+    Args:
+        value: between 0 and 1; None where there is none.
+        status: ``"ok"``, ``"degraded"`` (a fallback spoke), ``"indeterminate"`` (the model
+            abstains) or ``"no_score"``.
+        model: that spoke.
+        reason: of an abstention or a failure.
+        drivers: (name, points or share) of what drove it, the strongest first.
+    """
+
+    value: float | None
+    status: str = OK
+    model: str = ""
+    reason: str | None = None
+    drivers: tuple[tuple[str, float], ...] = ()
+
+
+class Scorer(Protocol):
+    """Any model that goes through a stay hour by hour.
+
+    The same state and features must always give the same bytes: no randomness, no clock, one
+    thread.
+
+    Attributes:
+        version: names model and version; part of the identity of its alarms.
+        builder: of its features.
+        scaled: whether features are scaled or as they are.
+    """
+
+    version: str
+    builder: CausalFeatureBuilder
+    scaled: bool
+
+    def state0(self) -> NDArray:
+        """What is carried before the first hour; of any shape and type, empty where nothing is."""
+
+    def step(self, state: NDArray, features: NDArray[np.float32]) -> tuple[NDArray, Risk]:
+        """The state after an hour and its risk, from features (F,)."""
+
+
+_MOST = {"news2": 20, "sirs": 4, "qsofa": 3}
+_PARTS = {
+    "news2": ("Resp", "O2Sat", "FiO2", "SBP", "HR", "GCS", "Temp"),
+    "sirs": ("Temp", "HR", "Resp", "PaCO2", "WBC"),
+    "qsofa": ("Resp", "SBP", "GCS"),
+}
+
+
+class RuleScorer:
+    """A bedside score as risk: its points as a share of the most there are, not a probability.
+
+    Args:
+        score: ``"news2"``, ``"sirs"`` or ``"qsofa"``.
+        schema: the channels of the service.
+        least: components that must be known; with fewer the risk is indeterminate.
+    """
+
+    scaled = False
+
+    def __init__(
+        self, score: str = "news2", *, schema: Schema | None = None, least: int = 1
+    ) -> None:
+        if score not in SCORES:
+            raise ParameterError(f"no score is called {score!r}; known are {list(SCORES)}")
+        self.version = f"{score}-1"
+        self._score, self._most, self._least = SCORES[score], float(_MOST[score]), least
+        spec = FeatureSpec(blocks=("last",), static=())
+        self.builder = CausalFeatureBuilder(spec, schema=schema)
+        names = self.builder.schema.names
+        self._columns = [(n, names.index(n)) for n in _PARTS[score] if n in names]
+        self._empty = np.zeros(0, np.float32)
+        self._held: dict[bytes, Risk] = {}
+
+    def state0(self) -> NDArray:
+        """Nothing is carried."""
+        return self._empty
+
+    def step(self, state: NDArray, features: NDArray[np.float32]) -> tuple[NDArray, Risk]:
+        """The points of the last known values."""
+        used = features[[i for _, i in self._columns]]
+        key = used.tobytes()
+        risk = self._held.get(key)
+        if risk is None:
+            risk = self._evaluate(used)
+            if len(self._held) >= 65536:
+                self._held.clear()
+            self._held[key] = risk
+        return state, risk
+
+    def _evaluate(self, used: NDArray[np.float32]) -> Risk:
+        # Row 0 holds all; each further row one part alone: what it adds to a patient of whom
+        # nothing else is known.
+        size = len(self._columns)
+        table = np.full((size + 1, size), np.nan, np.float32)
+        table[0] = used
+        np.fill_diagonal(table[1:], used)
+        found = self._score({name: table[:, k] for k, (name, _) in enumerate(self._columns)})
+        known, points = int(found.known[0]), float(found.points[0])
+        if known < self._least:
+            return Risk(None, INDETERMINATE, self.version, "too little is known")
+        alone = found.points[1:].tolist()
+        drivers = [(n, p) for (n, _), p in zip(self._columns, alone, strict=True) if p > 0]
+        drivers.sort(key=lambda d: (-d[1], d[0]))
+        return Risk(points / self._most, OK, self.version, None, tuple(drivers[:5]))
+
+
+@dataclass
+class Ladder:
+    """Scorers in the order of preference: the first that gives an answer counts.
+
+    An answer of a later one is marked ``degraded``; where none answers there is ``no_score``, said
+    aloud.
+
+    Attributes:
+        failures: version -> how often it failed.
+    """
+
+    scorers: Sequence[Scorer]
+    failures: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.scorers:
+            raise ParameterError("a ladder needs a scorer")
+        first = self.scorers[0].builder.schema.names
+        for scorer in self.scorers[1:]:
+            if scorer.builder.schema.names != first:
+                raise ParameterError("the scorers of a ladder have different channels")
+
+    @property
+    def version(self) -> str:
+        """Of the first scorer, under which alarms are known."""
+        return self.scorers[0].version
+
+    @property
+    def schema(self) -> Schema:
+        """The channels of the service."""
+        return self.scorers[0].builder.schema
+
+    def step(
+        self, states: list[NDArray], features: list[NDArray[np.float32]]
+    ) -> tuple[list[NDArray], Risk]:
+        """The states after an hour and the first answer."""
+        out, answer = [], None
+        reason = None
+        for i, scorer in enumerate(self.scorers):
+            # Rules without a state need not be asked while a better one answers.
+            if answer is not None and states[i].size == 0:
+                out.append(states[i])
+                continue
+            try:
+                state, risk = scorer.step(states[i], features[i])
+                if risk.value is not None and not math.isfinite(risk.value):
+                    raise ValueError("the risk is not finite")
+            except Exception as error:
+                # A model that fails must not silence the service: the next one speaks.
+                self.failures[scorer.version] = self.failures.get(scorer.version, 0) + 1
+                reason = reason or f"{scorer.version} failed: {type(error).__name__}"
+                out.append(states[i])
+                continue
+            out.append(state)
+            if answer is None:
+                answer = risk
+                if i and risk.status == OK:
+                    answer = Risk(risk.value, DEGRADED, risk.model, reason, risk.drivers)
+        if answer is None:
+            answer = Risk(None, NO_SCORE, "", reason)
+        return out, answer

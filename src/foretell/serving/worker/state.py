@@ -1,0 +1,189 @@
+"""All that is known of a patient, and its bytes."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foretell.serving.errors import ServingError
+
+FORMAT = 1
+# sender's group (8 bytes), channel, late, hour, value, specimen time, first and last issue, rank
+_RECORD = struct.Struct("<8sHBidddd B")
+
+
+@dataclass(slots=True)
+class Measured:
+    """One result as it stands: the value of its last version, in the hour of its first arrival."""
+
+    group: bytes
+    channel: int
+    late: bool
+    hour: int
+    value: float
+    time: float
+    first: float
+    issued: float
+    rank: int
+
+    def pack(self) -> bytes:
+        """Its bytes."""
+        return _RECORD.pack(
+            self.group, self.channel, self.late, self.hour, self.value, self.time,
+            self.first, self.issued, self.rank,
+        )  # fmt: skip
+
+
+def unpack(body: bytes) -> list[Measured]:
+    """The results of :meth:`Measured.pack`, one after another."""
+    out = []
+    for g, c, late, hour, value, time, first, issued, rank in _RECORD.iter_unpack(body):
+        out.append(Measured(g, c, bool(late), hour, value, time, first, issued, rank))
+    return out
+
+
+@dataclass(slots=True)
+class Checkpoint:
+    """Features, scorers and policy after an hour."""
+
+    streams: list[dict[str, NDArray]]
+    scorers: list[NDArray]
+    policy: dict[str, Any]
+
+
+@dataclass(slots=True)
+class PatientState:
+    """A patient's present stay; the fold is all that changes it.
+
+    Attributes:
+        stay: identifier of the stay, ``""`` where there was none yet.
+        begin: at which hour 1 begins.
+        anchored: whether an admission said so, not the first measurement.
+        end: why no stay is open: ``"discharged"``, ``"cancelled"``, ``"merged"``, ``"idle"``.
+        closed: hours that are closed.
+        base: hours behind ``checkpoints[0]``; later ones can still change by late results.
+        records: by (group, specimen time), of the hours after ``base``.
+        checkpoints: after the hours ``base`` to ``closed``.
+        units: (hour, unit) from which on it holds.
+        emitted: alarm id -> [hour, stands, notes so far].
+        actions: [hour, action] in order.
+        issued: hour -> score that was last written, of the hours after ``base``.
+    """
+
+    site: str
+    patient: str
+    partition: int
+    stay: str = ""
+    visit: str | None = None
+    begin: float = 0.0
+    anchored: bool = False
+    end: str | None = None
+    ended: float | None = None
+    closed: int = 0
+    base: int = 0
+    age: float | None = None
+    sex: str | None = None
+    units: list[list[Any]] = field(default_factory=list)
+    orders: dict[str, list] = field(default_factory=dict)
+    emitted: dict[str, list] = field(default_factory=dict)
+    actions: list[list[Any]] = field(default_factory=list)
+    issued: dict[int, float | None] = field(default_factory=dict)
+    last: float = 0.0
+    heard: int = 0
+    left_out: int = 0
+    late: int = 0
+    records: dict[tuple[bytes, float], Measured] = field(default_factory=dict)
+    checkpoints: list[Checkpoint] = field(default_factory=list)
+    # Kept in memory only: streams that checkpoints are put into, by unit.
+    streams: list[Any] = field(default_factory=list)
+    stream_unit: Any = None
+
+    @property
+    def open(self) -> bool:
+        """Whether hours go on."""
+        return bool(self.stay) and self.end is None
+
+    def hour_end(self, hour: int) -> float:
+        """When an hour ends."""
+        return self.begin + 3600.0 * hour
+
+    def unit(self, hour: int) -> str | None:
+        """The unit in an hour."""
+        name = None
+        for start, unit in self.units:
+            if start <= hour or name is None:
+                name = unit
+        return name
+
+
+_PLAIN = (
+    "site", "patient", "partition", "stay", "visit", "begin", "anchored", "end", "ended", "closed",
+    "base", "age", "sex", "units", "orders", "emitted", "actions", "last", "heard", "left_out",
+    "late",
+)  # fmt: skip
+
+
+def dump(state: PatientState) -> bytes:
+    """The bytes of a state: the same for the same state."""
+    base = state.checkpoints[0] if state.checkpoints else None
+    arrays: list[NDArray] = []
+    head: dict[str, Any] = {name: getattr(state, name) for name in _PLAIN}
+    head["issued"] = sorted(state.issued.items())
+    if base is not None:
+        head["streams"] = [sorted(s) for s in base.streams]
+        head["policy"] = base.policy
+        for stream in base.streams:
+            arrays.extend(stream[name] for name in sorted(stream))
+        arrays.extend(base.scorers)
+    head["arrays"] = [[a.dtype.str, list(a.shape)] for a in arrays]
+    records = b"".join(
+        r.pack() for r in sorted(state.records.values(), key=lambda r: (r.hour, r.group, r.time))
+    )
+    text = json.dumps(head, separators=(",", ":"), sort_keys=True).encode()
+    out = io.BytesIO()
+    out.write(struct.pack("<BII", FORMAT, len(text), len(records)))
+    out.write(text)
+    out.write(records)
+    for array in arrays:
+        out.write(np.ascontiguousarray(array).tobytes())
+    return out.getvalue()
+
+
+def load(body: bytes) -> PatientState:
+    """A state from its bytes; its checkpoints after the base are the fold's to make.
+
+    Raises:
+        ServingError: it was written by another version.
+    """
+    form, size, packed = struct.unpack_from("<BII", body)
+    if form != FORMAT:
+        raise ServingError("the snapshot was written by another version")
+    at = struct.calcsize("<BII")
+    head = json.loads(body[at : at + size])
+    at += size
+    state = PatientState(**{name: head[name] for name in _PLAIN})
+    state.issued = {int(h): risk for h, risk in head["issued"]}
+    for record in unpack(body[at : at + packed]):
+        state.records[record.group, record.time] = record
+    at += packed
+    arrays = []
+    for kind, shape in head["arrays"]:
+        dtype = np.dtype(kind)
+        if dtype.hasobject:
+            raise ServingError("the snapshot holds objects")
+        count = int(np.prod(shape, dtype=np.int64))
+        array = np.frombuffer(body, dtype, count, at).reshape(shape).copy()
+        arrays.append(array)
+        at += array.nbytes
+    if "policy" in head:
+        streams = []
+        for names in head["streams"]:
+            streams.append({name: arrays.pop(0) for name in names})
+        state.checkpoints = [Checkpoint(streams, arrays, head["policy"])]
+    return state

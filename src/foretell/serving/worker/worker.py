@@ -1,0 +1,254 @@
+"""A worker: holds leases on partitions, folds their events and keeps what follows, at once."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import secrets
+import socket
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from threading import Event as Signal
+from typing import Protocol
+
+from foretell.serving.errors import FencedError, StoreUnavailableError
+from foretell.serving.events import TICK, Event
+from foretell.serving.store.base import Effects, Lease, Store
+from foretell.serving.worker.fold import Fold
+from foretell.serving.worker.state import PatientState
+
+log = logging.getLogger("foretell.serving.worker")
+
+
+class Watcher(Protocol):
+    """Told of what a worker did; for metrics."""
+
+    def folded(self, effects: Effects, waited: list[float]) -> None:
+        """After a commit: its effects, and the seconds since each event was received."""
+
+
+def worker_name() -> str:
+    """A name that no other worker has."""
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+
+
+class Worker:
+    """Folds the events of its partitions.
+
+    Args:
+        store: of this thread.
+        fold: of this thread.
+        name: of the worker; unique by default.
+        ttl: seconds after which a silent worker's partitions are free.
+        batch: events of a partition that are read at once.
+        keep: patients held in memory.
+        watcher: told after each commit.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        fold: Fold,
+        *,
+        name: str | None = None,
+        ttl: float = 3.0,
+        batch: int = 256,
+        keep: int = 20_000,
+        watcher: Watcher | None = None,
+    ) -> None:
+        self.store, self.fold, self.ttl = store, fold, ttl
+        self.name = name or worker_name()
+        self.leases: dict[int, Lease] = {}
+        self._batch, self._keep, self._watcher = batch, keep, watcher
+        self._cursor: dict[int, int] = {}
+        self._due: dict[int, dict[tuple[str, str], float]] = {}
+        self._held: OrderedDict[tuple[str, str], PatientState] = OrderedDict()
+        self._head = -1
+        self._renew = 0.0
+        fold.history = store.cells
+
+    def run(self, stop: Signal, *, wake: Signal | None = None, pause: float = 0.02) -> None:
+        """Works until told to stop, then gives its leases back."""
+        delay = 0.05
+        while not stop.is_set():
+            try:
+                self.keep_leases()
+                count = self.work()
+                delay = 0.05
+            except FencedError:
+                log.warning("a lease was lost; its partitions are left alone")
+                self.forget()
+                continue
+            except StoreUnavailableError as error:
+                log.warning("the store is not available: %s", error)
+                self.forget()
+                stop.wait(delay)
+                delay = min(delay * 2, 2.0)
+                continue
+            if count == 0:
+                if wake is not None:
+                    wake.wait(pause)
+                    wake.clear()
+                else:
+                    stop.wait(pause)
+        self.leave()
+
+    def leave(self) -> None:
+        """Gives the leases back, so that others need not wait for them to expire."""
+        try:
+            self.store.release("work", self.name)
+            self.store.leave("work", self.name)
+        except StoreUnavailableError:
+            log.warning("the leases could not be given back and will expire")
+        self.forget()
+
+    def forget(self) -> None:
+        """Drops all that is held in memory: the store knows better."""
+        self.fold.drop_effects()
+        self.leases, self._cursor, self._due = {}, {}, {}
+        self._held.clear()
+        self._head, self._renew = -1, 0.0
+
+    def keep_leases(self, *, now: bool = False) -> None:
+        """Renews leases when a third of their time has passed, and shares with other workers."""
+        moment = time.monotonic()
+        if not now and moment < self._renew:
+            return
+        alive = max(self.store.join("work", self.name, self.ttl), 1)
+        share = math.ceil(self.store.partitions / alive)
+        if len(self.leases) > share:
+            given = sorted(self.leases)[share:]
+            self.store.release("work", self.name, given)
+        found = self.store.acquire("work", self.name, self.ttl, share)
+        held = {lease.partition: lease for lease in found}
+        for part, lease in held.items():
+            mine = self.leases.get(part)
+            if mine is None or mine.token != lease.token:
+                self._take(lease)
+        for part in set(self.leases) - set(held):
+            self._lose(part)
+        self.leases = held
+        self._renew = moment + self.ttl / 3
+
+    def _take(self, lease: Lease) -> None:
+        part = lease.partition
+        self._lose(part)
+        self._cursor[part] = lease.applied
+        rows = self.store.due(part, math.inf)
+        self._due[part] = {(r.site, r.patient): r.due for r in rows if r.due is not None}
+        self._head = -1
+
+    def _lose(self, part: int) -> None:
+        self._cursor.pop(part, None)
+        self._due.pop(part, None)
+        for key in [k for k, s in self._held.items() if s.partition == part]:
+            del self._held[key]
+
+    def work(self) -> int:
+        """Folds what is new in the partitions held; returns how many events that were."""
+        head = self.store.head()
+        if head == self._head or not self.leases:
+            return 0
+        begun = time.monotonic()
+        events: list[Event] = []
+        more = False
+        parts = sorted(self.leases)
+        effects_of: dict[int, int] = {}
+        for part in parts:
+            found = self.store.events(part, self._cursor[part], self._batch)
+            more |= len(found) == self._batch
+            for event in found:
+                self._apply(event)
+                effects_of[part] = event.seq
+                events.append(event)
+                # A lease must not run out over one batch.
+                if time.monotonic() - begun > self.ttl / 6:
+                    more = True
+                    break
+            if time.monotonic() - begun > self.ttl / 6:
+                more |= part != parts[-1]
+                break
+        if events:
+            touched = [(s.site, s.patient, s.partition) for s in self.fold.touched.values()]
+            effects = self.fold.take_effects()
+            effects.leases = {p: self.leases[p] for p in effects_of}
+            effects.applied = effects_of
+            try:
+                self.store.commit(effects)
+            except Exception:
+                for site, patient, _ in touched:
+                    self._held.pop((site, patient), None)
+                raise
+            self._cursor.update(effects_of)
+            for row in effects.states:
+                held = self._due[row.partition]
+                if row.due is None:
+                    held.pop((row.site, row.patient), None)
+                else:
+                    held[row.site, row.patient] = row.due
+            while len(self._held) > self._keep:
+                self._held.popitem(last=False)
+            if self._watcher is not None:
+                now = time.time()
+                waited = [now - e.received for e in events if e.kind != TICK]
+                self._watcher.folded(effects, waited)
+        if not more:
+            self._head = head
+        return len(events)
+
+    def _apply(self, event: Event) -> None:
+        part = event.partition
+        if event.kind != TICK:
+            self.fold.apply(self._patient(part, event.site, event.patient), event)
+            return
+        due = dict(self._due[part])
+        for key, state in self.fold.touched.items():
+            if state.partition == part:
+                if state.open:
+                    due[key] = state.hour_end(state.closed + 1)
+                else:
+                    due.pop(key, None)
+        for key in sorted(k for k, when in due.items() if when <= event.time):
+            self.fold.pass_time(self._patient(part, *key), event.time)
+
+    def _patient(self, part: int, site: str, patient: str) -> PatientState:
+        key = (site, patient)
+        state = self._held.get(key)
+        if state is None:
+            row = self.store.state(site, patient)
+            state = (
+                PatientState(site, patient, part) if row is None else self.fold.restore(row.body)
+            )
+            self._held[key] = state
+        else:
+            self._held.move_to_end(key)
+        return state
+
+
+def rebuild(source: Store, target: Store, fold: Callable[[], Fold], *, batch: int = 1000) -> int:
+    """Folds the whole log of a store anew, into an empty one; returns how many events it has.
+
+    The scores, snapshots and outbox of both must then be the same, byte for byte:
+    compare :meth:`Store.fingerprint`.
+    """
+    from foretell.serving.events import NewEvent, digest
+
+    worker = Worker(target, fold(), name="rebuild", ttl=3600.0, batch=batch)
+    after = count = 0
+    while events := source.all_events(after, batch):
+        after = events[-1].seq
+        count += len(events)
+        rows = []
+        for e in events:
+            body = dict(e.body)
+            items = body.pop("items", [None])
+            keys = [(digest("rebuild", e.seq, i), item) for i, item in enumerate(items)]
+            rows.append(NewEvent(e.site, e.patient, e.kind, e.time, body, keys, e.partition))
+        target.append_events(rows)
+        worker.keep_leases(now=True)
+        while worker.work():
+            pass
+    worker.leave()
+    return count
