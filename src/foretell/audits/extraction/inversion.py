@@ -40,8 +40,8 @@ class ModelInversionAttack:
         refine: whether the found words are changed one by one as long as the loss falls.
         know_label: whether the attacker knows the intent; else all are tried.
         know_tags: whether the attacker knows the tags.
-        ranks: ``"exact"`` looks at all secrets, ``"estimate"`` fits random ones, ``"auto"`` is exact
-            up to a million secrets.
+        ranks: ``"exact"`` looks at all secrets, ``"estimate"`` fits random ones, ``"auto"`` is
+            exact up to a million secrets.
         sample: random secrets that the estimate looks at.
         seed: of everything that is random.
 
