@@ -22,6 +22,7 @@ from foretell.data.clinical.labels import (
     target,
 )
 from foretell.data.clinical.psv import challenge_stays, read_psv
+from foretell.data.clinical.repair import Repaired, UnitRepair, Verdict
 from foretell.data.clinical.schema import Conversion, Schema, Variable
 from foretell.data.clinical.sepsis3 import Sepsis3Labeler, apply_onsets
 from foretell.data.clinical.sofa import sofa_components, sofa_scores
@@ -45,14 +46,17 @@ __all__ = [
     "Observation",
     "PiecewiseLinearEncoder",
     "Reading",
+    "Repaired",
     "Schema",
     "Sepsis3Labeler",
     "StaySplit",
     "Stays",
     "Target",
+    "UnitRepair",
     "UtilityParameters",
     "UtilityRows",
     "Variable",
+    "Verdict",
     "apply_onsets",
     "as_row",
     "bin_observations",
