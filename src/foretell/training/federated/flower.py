@@ -17,7 +17,8 @@ from importlib.metadata import version
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
-from flwr.common.constant import ErrorCode
+from flwr.app import Error, Message
+from flwr.common.constant import ErrorCode, SType
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
@@ -28,6 +29,7 @@ SUPPORTED = ("1.41", "1.42")
 RAISED = int(ErrorCode.CLIENT_APP_RAISED_EXCEPTION)
 UNAVAILABLE = int(ErrorCode.NODE_UNAVAILABLE)
 UNKNOWN = int(ErrorCode.UNKNOWN)
+NUMPY = str(SType.NUMPY)
 
 
 class FlowerVersionError(ForetellError, RuntimeError):
@@ -48,6 +50,13 @@ def check_version(installed: str | None = None) -> str:
             "backend='ray'"
         )
     return installed
+
+
+def refuse(reply: Message, reason: str) -> Message:
+    """The error reply that stands in for a reply whose content is refused."""
+    error = Message(Error(UNKNOWN, reason), reply_to=reply)
+    error.metadata.__dict__.update(reply.metadata.__dict__)
+    return error
 
 
 def empty_run(number: int) -> Run:

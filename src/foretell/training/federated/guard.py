@@ -6,11 +6,11 @@ import math
 from dataclasses import dataclass, field
 
 import numpy as np
-from flwr.app import ArrayRecord, Error, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 
 from foretell.errors import ParameterError
-from foretell.training.federated.flower import UNKNOWN
-from foretell.training.federated.records import mismatch
+from foretell.training.federated.flower import refuse
+from foretell.training.federated.records import mismatch, to_numpy
 
 
 @dataclass(frozen=True)
@@ -86,17 +86,19 @@ def check_replies(
         arrays_key: name of the arrays.
     """
     checked = Checked()
-    sound: list[Message] = []
+    names: set[str] | None = None
     for reply in replies:
         client = reply.metadata.src_node_id
         if reply.has_error():
             problem = reply.error.reason or f"error {reply.error.code}"
         else:
             problem = _problem(reply.content, arrays, weight_key, arrays_key) or ""
+            if not problem and names is not None and set(_metrics(reply.content)) != names:
+                problem = f"the reply has metrics {sorted(_metrics(reply.content))}"
         if problem or reply.has_error():
             checked.failures[client] = problem
         else:
-            sound.append(reply)
+            names = set(_metrics(reply.content))
             sizes[client] = float(_metrics(reply.content)[weight_key])  # type: ignore[arg-type]
     answered = {reply.metadata.src_node_id for reply in replies}
     for client in asked:
@@ -106,7 +108,7 @@ def check_replies(
         client = reply.metadata.src_node_id
         if client in checked.failures:
             reason = checked.failures[client]
-            error = reply if reply.has_error() else _refuse(reply, reason)
+            error = reply if reply.has_error() else refuse(reply, reason)
             checked.replies.append(error)
             continue
         content = reply.content
@@ -116,7 +118,8 @@ def check_replies(
             counts = cap.cut(client, said, sizes)
             if counts != said:
                 checked.capped[client] = (said, counts)
-                _metrics(content)[weight_key] = type(_metrics(content)[weight_key])(counts)  # type: ignore[arg-type, call-arg]
+                whole = isinstance(_metrics(content)[weight_key], int)
+                _metrics(content)[weight_key] = int(counts) if whole else counts
         checked.replies.append(reply)
     for client, (_, counts) in checked.capped.items():
         sizes[client] = counts
@@ -141,7 +144,7 @@ def _problem(
             return problem if name == arrays_key else f"{name}: {problem}"
         for key, array in record.items():
             try:
-                values = array.numpy()
+                values = to_numpy(array)
             except (ValueError, TypeError, EOFError, OSError) as error:
                 return f"array {key!r} cannot be read: {error}"
             if values.shape != tuple(arrays[key].shape):
@@ -153,16 +156,6 @@ def _problem(
 
 def _metrics(content: RecordDict) -> MetricRecord:
     return next(iter(content.metric_records.values()))
-
-
-def _refuse(reply: Message, reason: str) -> Message:
-    """The same reply as an error."""
-    error = Message(Error(UNKNOWN, reason), reply_to=reply)
-    metadata = error.metadata.__dict__
-    metadata["_src_node_id"] = reply.metadata.src_node_id
-    metadata["_dst_node_id"] = reply.metadata.dst_node_id
-    metadata["_reply_to_message_id"] = reply.metadata.reply_to_message_id
-    return error
 
 
 def _in_order(record: ArrayRecord, arrays: ArrayRecord) -> ArrayRecord:

@@ -163,11 +163,11 @@ class ClientGrid(Grid):
         ]
         found = []
         for reply in self.grid.send_and_receive(translated, timeout=timeout):
-            message = sent.get(reply.metadata.src_node_id)
-            if message is None:
+            asked = sent.get(reply.metadata.src_node_id)
+            if asked is None:
                 continue
             if reply.has_error():
-                found.append(Message(reply.error, reply_to=message))
+                found.append(Message(reply.error, reply_to=asked))
             else:
-                found.append(Message(reply.content, reply_to=message))
+                found.append(Message(reply.content, reply_to=asked))
         return sorted(found, key=lambda reply: reply.metadata.src_node_id)

@@ -7,6 +7,10 @@ given, integer ones included, which is one more reason not to send them.
 
 from __future__ import annotations
 
+import functools
+import io
+import math
+import warnings
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -16,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from foretell.errors import TrainingError
+from foretell.training.federated.flower import NUMPY
 
 
 def travelling(learner: nn.Module) -> dict[str, Tensor]:
@@ -44,18 +49,51 @@ def travelling(learner: nn.Module) -> dict[str, Tensor]:
     return found
 
 
+@functools.lru_cache(maxsize=4096)
+def _header(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
+    """What numpy's file format writes before the values, which is slow to make and to parse."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        buffer, {"descr": dtype.str, "fortran_order": False, "shape": shape}
+    )
+    return buffer.getvalue()
+
+
+def to_array(values: np.ndarray) -> Array:
+    """An array as Flower's ``Array(values)`` serialises it, byte for byte."""
+    header = _header(values.dtype, values.shape)
+    return Array(str(values.dtype), values.shape, NUMPY, header + values.tobytes())
+
+
+def to_numpy(array: Array) -> np.ndarray:
+    """What an array holds; read-only where it shares the array's bytes.
+
+    Raises:
+        ValueError: bytes that are no array.
+    """
+    try:
+        dtype = np.dtype(array.dtype)
+        header = _header(dtype, tuple(array.shape))
+    except (TypeError, ValueError):
+        return array.numpy()
+    size = dtype.itemsize * math.prod(array.shape)
+    if len(array.data) == len(header) + size and array.data.startswith(header):
+        return np.frombuffer(array.data, dtype, offset=len(header)).reshape(array.shape)
+    return array.numpy()
+
+
 def to_record(tensors: Mapping[str, Tensor | np.ndarray]) -> ArrayRecord:
     """Tensors as serialised arrays."""
     record = ArrayRecord()
     for name, tensor in tensors.items():
         array = tensor.detach().cpu().numpy() if isinstance(tensor, Tensor) else tensor
-        record[name] = Array(np.ascontiguousarray(array).reshape(array.shape))
+        record[name] = to_array(np.asarray(array))
     return record
 
 
 def from_record(record: ArrayRecord) -> dict[str, Tensor]:
     """Serialised arrays as tensors of their own memory."""
-    return {name: torch.from_numpy(array.numpy()) for name, array in record.items()}
+    return {name: torch.from_numpy(to_numpy(array).copy()) for name, array in record.items()}
 
 
 def load_record(tensors: Mapping[str, Tensor], record: ArrayRecord) -> None:
@@ -66,9 +104,10 @@ def load_record(tensors: Mapping[str, Tensor], record: ArrayRecord) -> None:
     """
     if problem := mismatch(record, tensors):
         raise TrainingError(f"the arrays of the server do not fit the learner: {problem}")
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
         for name, tensor in tensors.items():
-            tensor.copy_(torch.from_numpy(record[name].numpy()))
+            tensor.copy_(torch.from_numpy(to_numpy(record[name])))
 
 
 def mismatch(record: ArrayRecord, expected: Mapping[str, Tensor] | ArrayRecord) -> str | None:

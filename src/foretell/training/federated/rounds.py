@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
@@ -22,7 +22,7 @@ from foretell.errors import TrainingError
 from foretell.training.federated.client import round_seed
 from foretell.training.federated.guard import Checked, SizeCap, check_replies
 from foretell.training.federated.nodes import ClientGrid
-from foretell.training.federated.records import serialised_bytes
+from foretell.training.federated.records import serialised_bytes, to_array, to_numpy
 
 SELECT = 7
 
@@ -106,7 +106,7 @@ class Rounds(Strategy):
         sound = [reply for reply in checked.replies if not reply.has_error()]
         arrays: ArrayRecord | None = None
         metrics: MetricRecord | None = None
-        if sound:
+        if sound or getattr(self.inner, "aggregates_nothing", False):
             number = self.before + server_round
             arrays, metrics = self.inner.aggregate_train(number, checked.replies)
         else:
@@ -140,12 +140,13 @@ class Rounds(Strategy):
         """Means over clients, weighted by their test examples."""
         if not self._asked:
             return None
-        found, up = [], 0
+        found: list[dict[str, Any]] = []
+        up = 0
         for reply in replies:
             if not reply.has_content():
                 continue
             up += serialised_bytes([reply.content])
-            figures = dict(next(iter(reply.content.metric_records.values())))
+            figures: dict[str, Any] = dict(next(iter(reply.content.metric_records.values())))
             size = figures.pop("num-examples", 0)
             if all(isinstance(v, int | float) and math.isfinite(v) for v in figures.values()):
                 client = reply.metadata.src_node_id
@@ -164,16 +165,14 @@ class Rounds(Strategy):
             for name in names
         }
         row.update({f"clients_{name}": value for name, value in means.items()})
-        return MetricRecord(means)
+        return MetricRecord(dict(means))
 
     def _limit_to(self, available: int) -> None:
         """Asks for no more clients than there are: Flower would wait for them for ever."""
         for name in ("min_train_nodes", "min_available_nodes"):
             wanted = getattr(self.inner, name, 0)
             if wanted > available:
-                _log.warning(
-                    "%s is %d, but %d clients are there: taking all", name, wanted, available
-                )
+                _log.warning("%s is %d, but %d clients there: taking all", name, wanted, available)
                 setattr(self.inner, name, available)
 
     def _keys(self) -> dict[str, str]:
@@ -185,14 +184,14 @@ class Rounds(Strategy):
     def _as_sent(self, arrays: ArrayRecord, server_round: int) -> ArrayRecord:
         """The aggregate in the precision that was sent: Flower's FedAdam makes it double."""
         for name, array in arrays.items():
-            values = array.numpy()
+            values = to_numpy(array)
             if not np.isfinite(values).all():
                 raise TrainingError(
-                    f"round {self.before + server_round}: the server's {name!r} is not finite after "
-                    f"{type(self.inner).__name__}. Lower the server's learning rate"
+                    f"round {self.before + server_round}: {name!r} of the server is not finite "
+                    f"after {type(self.inner).__name__}. Lower the server's learning rate"
                 )
             if array.dtype != self._arrays[name].dtype:
-                arrays[name] = Array(np.asarray(values, dtype=self._arrays[name].dtype))
+                arrays[name] = to_array(np.asarray(values, dtype=self._arrays[name].dtype))
         return arrays
 
     def _record(

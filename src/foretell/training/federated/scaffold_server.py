@@ -10,7 +10,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
-from foretell.training.federated.records import to_record
+from foretell.training.federated.records import to_numpy, to_record
 
 
 class Scaffold(FedAvg):
@@ -41,7 +41,7 @@ class Scaffold(FedAvg):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Adds the control variate to what FedAvg sends."""
-        self.current = {name: array.numpy() for name, array in arrays.items()}
+        self.current = {name: to_numpy(array) for name, array in arrays.items()}
         if not self.control:
             self.control = {name: np.zeros_like(value) for name, value in self.current.items()}
         self._available = len(list(grid.get_node_ids()))

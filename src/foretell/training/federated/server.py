@@ -20,7 +20,7 @@ from foretell.training.federated.flower import quiet
 from foretell.training.federated.grid import InProcessGrid
 from foretell.training.federated.guard import SizeCap
 from foretell.training.federated.nodes import ClientGrid
-from foretell.training.federated.records import load_record, to_record, travelling
+from foretell.training.federated.records import load_record, to_numpy, to_record, travelling
 from foretell.training.federated.rounds import Rounds
 from foretell.training.federated.state import (
     client_states,
@@ -73,7 +73,8 @@ class Server:
         """Makes the rounds, and returns the state at their end."""
         learner = self.workshop.make()
         tensors = travelling(learner)
-        state, rows = self.previous, {"rounds": [], "clients": [], "evaluations": []}
+        state = self.previous
+        rows: dict[str, list[dict[str, Any]]] = {"rounds": [], "clients": [], "evaluations": []}
         before = 0 if state is None else int(state["round"])
         total = before + self.rounds
         if self.resume and self.checkpoint is not None:
@@ -152,7 +153,7 @@ class Server:
         return {
             "round": number,
             "settings": self.settings,
-            "arrays": {name: array.numpy() for name, array in arrays.items()},
+            "arrays": {name: to_numpy(array) for name, array in arrays.items()},
             "strategy": strategy_state(self.strategy),
             "clients": client_states(grid.states) if isinstance(grid, InProcessGrid) else {},
             "rows": {

@@ -8,7 +8,7 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from flwr.serverapp.strategy import Strategy
 
-from foretell.training.federated.records import to_record
+from foretell.training.federated.records import to_numpy, to_record
 
 _RECORD = "record"
 
@@ -38,7 +38,7 @@ def load_strategy_state(strategy: Strategy, state: dict[str, Any]) -> None:
 
 def _pack(value: Any) -> dict[str, Any] | None:
     if isinstance(value, ArrayRecord):
-        return {_RECORD: {name: array.numpy() for name, array in value.items()}}
+        return {_RECORD: {name: to_numpy(array) for name, array in value.items()}}
     if isinstance(value, np.ndarray):
         return {"array": value}
     if isinstance(value, dict) and value and _all_arrays(value.values()):
@@ -68,7 +68,7 @@ def client_states(states: dict[int, RecordDict]) -> dict[str, Any]:
         records: dict[str, Any] = {}
         for name, record in state.items():
             if isinstance(record, ArrayRecord):
-                records[name] = {"arrays": {key: array.numpy() for key, array in record.items()}}
+                records[name] = {"arrays": {key: to_numpy(array) for key, array in record.items()}}
             else:
                 kind = "metrics" if isinstance(record, MetricRecord) else "config"
                 records[name] = {kind: dict(record)}

@@ -75,12 +75,12 @@ def make_strategy(
     elif clients_per_round < 1:
         raise ParameterError(f"clients_per_round must be at least 1, not {clients_per_round}")
     else:
-        # Flower takes the larger of the fraction and the minimum; a fraction of 0 means no training.
+        # Flower takes the larger of fraction and minimum; a fraction of 0 means no training.
         arguments.update(fraction_train=1e-12, min_train_nodes=clients_per_round)
     arguments.update({**DEFAULTS.get(strategy, {}), **options})
     kind = STRATEGIES[strategy]
     if selection is not None:
-        from foretell.training.federated.selection import WithSelection
+        from foretell.training.federated.with_selection import WithSelection
 
         kind = WithSelection(kind)
         arguments.update(selection=selection, seed=seed)
