@@ -5,6 +5,7 @@ from foretell.data.text.hashing import HashingVocabulary
 from foretell.data.text.pairs import PairSet
 from foretell.data.text.questions import QuestionSet
 from foretell.data.text.spans import Tagged, repair_tags, spans_of
+from foretell.data.text.subwords import SubwordTokenizer
 from foretell.data.text.text_set import TextSet
 from foretell.data.text.vocabulary import PADDING, UNKNOWN, Vocabulary
 
@@ -14,6 +15,7 @@ __all__ = [
     "HashingVocabulary",
     "PairSet",
     "QuestionSet",
+    "SubwordTokenizer",
     "Tagged",
     "TextSet",
     "Vocabulary",

@@ -88,7 +88,7 @@ class SubwordTokenizer:
         )
         tokenizer.pre_tokenizer = package.pre_tokenizers.BertPreTokenizer()
         rows = (" ".join(t) for t in text.tokens) if isinstance(text, TextSet) else text
-        tokenizer.train_from_iterable(
+        tokenizer.train_from_iterator(
             rows,
             trainer(vocab_size=size, special_tokens=list(_SPECIAL), show_progress=False),
         )

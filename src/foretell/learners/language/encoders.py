@@ -53,13 +53,21 @@ class TransformerEncoder(nn.Module):
         layers: blocks.
         heads: of each block.
         dropout: of what each block adds.
+        causal: whether a token sees only those before it, and itself.
 
     Raises:
         ParameterError: the width is not divisible by the heads.
     """
 
     def __init__(
-        self, inputs: int, hidden: int, layers: int = 2, heads: int = 4, dropout: float = 0.0
+        self,
+        inputs: int,
+        hidden: int,
+        layers: int = 2,
+        heads: int = 4,
+        dropout: float = 0.0,
+        *,
+        causal: bool = False,
     ) -> None:
         super().__init__()
         if hidden % heads or hidden % 2:
@@ -67,14 +75,18 @@ class TransformerEncoder(nn.Module):
         self.project = nn.Linear(inputs, hidden) if inputs != hidden else None
         self.blocks = nn.ModuleList(_Block(hidden, heads, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(hidden)
-        self.width = hidden
+        self.width, self.causal = hidden, causal
 
     def forward(self, embedded: Tensor, mask: Tensor) -> Tensor:
         """``(B, T, E)`` with mask ``(B, T)`` to ``(B, T, hidden)``."""
         states = embedded if self.project is None else self.project(embedded)
         states = states + _positions(states)
+        seen = mask[:, None, None, :]
+        if self.causal:  # each token sees itself, so that padding has something to look at
+            steps = torch.arange(mask.shape[1], device=mask.device)
+            seen = seen & (steps <= steps[:, None]) | (steps == steps[:, None])
         for block in self.blocks:
-            states = block(states, mask)
+            states = block(states, seen)
         normal: Tensor = self.norm(states)
         return normal
 
@@ -88,9 +100,10 @@ class _Block(nn.Module):
         self.widen, self.narrow = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+        """``(B, T, D)`` with what may be seen, ``(B, 1, 1 or T, T)``."""
         parts = self.attend(self.first(states)).unflatten(-1, (3, self.heads, -1))
         q, k, v = parts.permute(2, 0, 3, 1, 4)
-        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None, :])
+        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         update = self.out(seen.transpose(1, 2).flatten(2))
         states = states + F.dropout(update, self.dropout, self.training)
         update = self.narrow(F.gelu(self.widen(self.second(states))))

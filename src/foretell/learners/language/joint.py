@@ -87,7 +87,7 @@ class JointLearner(TokenLearner):
         self.slots = nn.Linear(width, shape.slots) if shape.slots else None
 
     def forward_from_embeddings(self, embedded: Tensor, mask: Tensor) -> JointOutput:
-        """Prediction for words given as vectors ``(B, T, E)``, real or made up, with mask ``(B, T)``.
+        """Prediction for words as vectors ``(B, T, E)``, real or made up, with mask ``(B, T)``.
 
         What attacks and attributions differentiate: words themselves have no gradient.
         """

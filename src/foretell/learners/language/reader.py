@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import string
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+import polars as pl
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from foretell.data.text import PADDING, UNKNOWN, TextSet, Vocabulary
-from foretell.errors import DataError
+from foretell.data.text import PADDING, UNKNOWN, HashingVocabulary, TextSet, Vocabulary
+from foretell.data.text.subwords import SubwordTokenizer
+from foretell.errors import DataError, ParameterError
+
+AnyVocabulary = Vocabulary | HashingVocabulary
+LETTERS = tuple(c for c in string.printable if not c.isspace())
 
 IGNORED = -100
 """Code of a label that has no part in the loss: padding, or a label that training never saw."""
@@ -30,23 +36,39 @@ class TextReader:
         slots: tags by code.
         characters: vocabulary of characters; None for words only.
         word_length: characters of a word that are read.
+        pieces: cuts words into pieces, which take the place of the vocabulary's words.
+        shift: added to the codes of pieces; 0 for a model that brings its own codes.
+        max_length: words, or pieces and the marks around them, that are read of an utterance.
     """
 
-    words: Vocabulary
+    words: AnyVocabulary
     intents: tuple[str, ...] = ()
     slots: tuple[str, ...] = ()
     characters: Vocabulary | None = None
     word_length: int = 16
+    pieces: SubwordTokenizer | None = None
+    shift: int = 2
+    max_length: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.pieces is not None and self.characters is not None:
+            raise ParameterError("pieces of words and characters cannot both be read: take one")
+        marks = 0 if self.pieces is None else len(self.pieces.prefix + self.pieces.suffix)
+        if self.max_length is not None and self.max_length <= marks:
+            raise ParameterError(f"max_length must be more than {marks}, not {self.max_length}")
 
     @classmethod
     def learn(
         cls,
         text: TextSet,
         *,
-        vocabulary: Vocabulary | None = None,
+        vocabulary: AnyVocabulary | None = None,
         min_count: int = 1,
         characters: bool = False,
         word_length: int = 16,
+        pieces: SubwordTokenizer | None = None,
+        shift: int = 2,
+        max_length: int | None = None,
     ) -> TextReader:
         """Words, characters and labels of a training part.
 
@@ -54,45 +76,76 @@ class TextReader:
             text: the training part.
             vocabulary: to use instead of the text's own words.
             min_count: occurrences that a word needs.
-            characters: whether characters are read too.
+            characters: whether characters are read too. Beside a hashing vocabulary these are the
+                printable ones of ASCII, so that nothing is learned of the text.
             word_length: characters of a word that are read.
+            pieces: to use instead of words.
+            shift: added to the codes of pieces.
+            max_length: words or pieces that are read.
         """
         flat = text.frame["tokens"].explode()
-        words = Vocabulary.build(flat, min_count=min_count) if vocabulary is None else vocabulary
+        if vocabulary is None:
+            vocabulary = (
+                Vocabulary.build(flat, min_count=min_count) if pieces is None else Vocabulary(())
+            )
+            letters_of: Iterable[str] = flat
+        else:
+            letters_of = vocabulary.words if isinstance(vocabulary, Vocabulary) else ()
         letters = None
-        if characters:
-            known = flat if vocabulary is None else vocabulary.words
-            letters = Vocabulary.build(letter for word in known for letter in word)
-        return cls(words, text.intent_names, text.slot_names, letters, word_length)
+        if characters and isinstance(vocabulary, HashingVocabulary):
+            letters = Vocabulary(LETTERS)
+        elif characters:
+            letters = Vocabulary.build(letter for word in letters_of for letter in word)
+        return cls(
+            vocabulary, text.intent_names, text.slot_names, letters, word_length, pieces, shift,
+            max_length,
+        )  # fmt: skip
+
+    @property
+    def codes(self) -> int:
+        """Number of codes of words, or pieces."""
+        return len(self.words) if self.pieces is None else len(self.pieces) + self.shift
+
+    @property
+    def hidden(self) -> int:
+        """Code that stands for a hidden word."""
+        return UNKNOWN if self.pieces is None or self.shift else self.pieces.unknown
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
         return {
-            "words": list(self.words.words),
+            **words_to_dict(self.words),
             "intents": list(self.intents),
             "slots": list(self.slots),
             "characters": None if self.characters is None else list(self.characters.words),
             "word_length": self.word_length,
+            "pieces": None if self.pieces is None else self.pieces.document,
+            "shift": self.shift,
+            "max_length": self.max_length,
         }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TextReader:
         """The inverse of :meth:`to_dict`."""
-        letters = values["characters"]
+        letters, pieces, longest = (
+            values["characters"],
+            values.get("pieces"),
+            values.get("max_length"),
+        )
         return cls(
-            Vocabulary(values["words"]), tuple(values["intents"]), tuple(values["slots"]),
+            words_from_dict(values), tuple(values["intents"]), tuple(values["slots"]),
             None if letters is None else Vocabulary(letters), int(values["word_length"]),
+            None if pieces is None else SubwordTokenizer(pieces), int(values.get("shift", 2)),
+            None if longest is None else int(longest),
         )  # fmt: skip
 
     @cached_property
     def spelling(self) -> NDArray[np.int64]:
         """Characters of each word of the vocabulary ``(words, word_length)``."""
-        assert self.characters is not None
+        assert self.characters is not None and isinstance(self.words, Vocabulary)
         table = np.full((len(self.words), self.word_length), PADDING)
         table[UNKNOWN, 0] = UNKNOWN
-        for code, word in enumerate(self.words.words, start=2):
-            letters = self.characters.encode(word[: self.word_length])
-            table[code, : len(letters)] = letters
+        table[2:] = self.spell(self.words.words)
         return table
 
     def spell(self, words: Sequence[str]) -> NDArray[np.int64]:
@@ -104,6 +157,19 @@ class TextReader:
             table[row, : len(letters)] = letters
         return table
 
+    def cut(self, flat: pl.Series) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Codes of the pieces of words, one after another, and how many each word has."""
+        different = flat.unique(maintain_order=True)
+        at = flat.replace_strict(different, pl.Series(np.arange(len(different)))).to_numpy()
+        if self.pieces is None:
+            return self.words.encode(different)[at], np.ones(len(flat), np.int64)
+        found = self.pieces.encode(different.to_list())
+        counts = np.fromiter(map(len, found), np.int64)
+        codes = np.fromiter((code for word in found for code in word), np.int64) + self.shift
+        begins = np.cumsum(counts) - counts
+        own = counts[at]
+        return codes[begins[at].repeat(own) + steps_of(own)], own
+
 
 class TextExamples:
     """Utterances as examples for training, shortest first.
@@ -112,7 +178,8 @@ class TextExamples:
     hold little padding.
 
     Args:
-        text: utterances; labels that the reader does not know have no part in the loss.
+        text: utterances; labels that the reader does not know have no part in the loss, and
+            neither have those of words beyond the reader's ``max_length``.
         reader: codes of words and labels.
         unknown_rate: share of words that are hidden at random in each batch, so that the code of
             unknown words is trained.
@@ -127,23 +194,44 @@ class TextExamples:
         unknown_rate: float = 0.0,
         ordered: bool = True,
     ) -> None:
-        lengths = text.lengths
-        order = np.argsort(lengths, kind="stable") if ordered else np.arange(len(text))
-        begins = np.concatenate([[0], np.cumsum(lengths)])[:-1]
-        self.rows, self.lengths, self.begins = order, lengths[order], begins[order]
         self.reader, self.unknown_rate = reader, unknown_rate
         self._source = text
         flat = text.frame["tokens"].explode()
-        self.words = reader.words.encode(flat)
+        codes, pieces = reader.cut(flat)
+        utterance = np.repeat(np.arange(len(text)), text.lengths)
+        totals = np.bincount(utterance, pieces, len(text)).astype(np.int64)
+        prefix, suffix = _marks(reader)
+        around = len(prefix) + len(suffix)
+        kept = totals if reader.max_length is None else totals.clip(max=reader.max_length - around)
+        lengths = kept + around
+        order = np.argsort(lengths, kind="stable") if ordered else np.arange(len(text))
+        begins = np.cumsum(lengths) - lengths
+        self.rows, self.lengths, self.begins = order, lengths[order], begins[order]
+        # Where each piece of an utterance lies among the pieces of all; -1 for marks.
+        source = np.full(lengths.sum(), -1)
+        first = np.cumsum(totals) - totals
+        inner = np.repeat(begins + len(prefix), kept) + steps_of(kept)
+        source[inner] = np.repeat(first, kept) + steps_of(kept)
+        self.words = np.where(source >= 0, codes[source], 0)
+        for position, code in enumerate(prefix):
+            self.words[begins + position] = code
+        for position, code in enumerate(suffix):
+            self.words[begins + len(prefix) + kept + position] = code
+        # The word a piece is the first of; -1 for other pieces and marks.
+        word = np.full(len(codes), -1)
+        word[np.cumsum(pieces) - pieces] = np.arange(len(flat))
+        self._word = np.where(source >= 0, word[source], -1)
+        self._first_word = np.cumsum(text.lengths) - text.lengths
+        self._word_counts = text.lengths
         self.characters: NDArray[np.int64] | None = None
         if reader.characters is not None:
             different = flat.unique(maintain_order=True)
-            codes = dict(zip(different, range(len(different)), strict=True))
-            at = np.fromiter((codes[word] for word in flat), np.int64)
-            self.characters = reader.spell(different.to_list())[at]
+            at = flat.replace_strict(different, pl.Series(np.arange(len(different)))).to_numpy()
+            self.characters = reader.spell(different.to_list())[at][source]
         self.slots: NDArray[np.int64] | None = None
         if text.has_slots and reader.slots:
-            self.slots = label_codes(text.frame["slots"].explode(), reader.slots)
+            tags = label_codes(text.frame["slots"].explode(), reader.slots)
+            self.slots = np.where(self._word >= 0, tags[self._word], IGNORED)
         self.intents: NDArray[np.int64] | None = None
         if text.has_intents and reader.intents:
             self.intents = label_codes(text.frame["intent"], reader.intents)[order]
@@ -169,16 +257,12 @@ class TextExamples:
             ``slots (B, T)`` and ``intent (B,)``; -100 is no label.
         """
         indices = np.asarray(indices, np.int64)
-        lengths = self.lengths[indices]
-        steps = np.arange(int(lengths.max(initial=1)))
-        mask = steps < lengths[:, None]
-        places = np.where(mask, self.begins[indices, None] + steps, 0)
+        mask, places = self._places(indices)
         tokens = np.where(mask, self.words[places], PADDING)
         batch = {"mask": torch.from_numpy(mask)}
-        hidden = np.zeros_like(mask)
         if self.unknown_rate and rng is not None:
             hidden = mask & (rng.random(mask.shape) < self.unknown_rate)
-            tokens[hidden] = UNKNOWN
+            tokens[hidden] = self.reader.hidden
         batch["tokens"] = torch.from_numpy(tokens)
         if self.characters is not None:
             letters = np.where(mask[:, :, None], self.characters[places], PADDING)
@@ -189,6 +273,55 @@ class TextExamples:
         if self.intents is not None:
             batch["intent"] = torch.from_numpy(self.intents[indices])
         return batch
+
+    def of_words(
+        self, indices: NDArray[np.int64], values: NDArray[np.int64], missing: int
+    ) -> list[NDArray[np.int64]]:
+        """Values ``(B, T)`` of a batch's tokens as those of each utterance's words.
+
+        A word has the value of its first piece, or ``missing`` where it was not read.
+        """
+        found = []
+        mask, places = self._places(indices)
+        words = np.where(mask, self._word[places], -1)
+        for row, own, given in zip(self.rows[indices], words, values, strict=True):
+            whole = np.full(self._word_counts[row], missing)
+            whole[own[own >= 0] - self._first_word[row]] = given[: len(own)][own >= 0]
+            found.append(whole)
+        return found
+
+    def _places(self, indices: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+        lengths = self.lengths[indices]
+        steps = np.arange(int(lengths.max(initial=1)))
+        mask = steps < lengths[:, None]
+        return mask, np.where(mask, self.begins[indices, None] + steps, 0)
+
+
+def steps_of(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """``0, ..., n - 1`` for each of several counts n, one after another."""
+    return np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+
+
+def _marks(reader: TextReader) -> tuple[list[int], list[int]]:
+    """Codes before and after the pieces of an utterance."""
+    if reader.pieces is None:
+        return [], []
+    prefix, suffix = reader.pieces.prefix, reader.pieces.suffix
+    return [code + reader.shift for code in prefix], [code + reader.shift for code in suffix]
+
+
+def words_to_dict(words: AnyVocabulary) -> dict[str, Any]:
+    """JSON values of a vocabulary."""
+    if isinstance(words, HashingVocabulary):
+        return {"words": None, "buckets": words.buckets, "seed": words.seed}
+    return {"words": list(words.words)}
+
+
+def words_from_dict(values: dict[str, Any]) -> AnyVocabulary:
+    """The inverse of :func:`words_to_dict`."""
+    if values["words"] is None:
+        return HashingVocabulary(values["buckets"], values["seed"])
+    return Vocabulary(values["words"])
 
 
 def label_codes(labels: Any, names: tuple[str, ...]) -> NDArray[np.int64]:

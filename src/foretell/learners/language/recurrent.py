@@ -33,13 +33,14 @@ class GRU(nn.Module):
         """
         if state is None:
             state = values.new_zeros(len(values), self.width)
-        if not (self.keep._forward_hooks or torch._C._functorch.maybe_current_level() is not None):
+        watched = bool(self.keep._forward_hooks)
+        if not watched and torch._C._functorch.maybe_current_level() is None:
             weights = (self.read.weight, self.keep.weight, self.read.bias, self.keep.bias)
-            states, last = torch.gru(
+            whole, last = torch.gru(
                 values, state.unsqueeze(0).contiguous(), weights, True, 1, 0.0, self.training,
                 False, True,
             )  # fmt: skip
-            return states, last[0]
+            return whole, last[0]
         given = self.read(values).unflatten(-1, (3, -1))
         states = []
         for step in range(values.shape[1]):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,30 +18,9 @@ from foretell.learners.language.encoders import (
 )
 from foretell.learners.language.hugging_face import NAME, HuggingFaceEncoder
 
-
-class TokenShape(Protocol):
-    """What is asked of a shape; see :class:`~foretell.learners.language.JointShape`."""
-
-    @property
-    def words(self) -> int: ...
-    @property
-    def encoder(self) -> str: ...
-    @property
-    def embedding(self) -> int: ...
-    @property
-    def hidden(self) -> int: ...
-    @property
-    def layers(self) -> int: ...
-    @property
-    def heads(self) -> int: ...
-    @property
-    def characters(self) -> int: ...
-    @property
-    def character_filters(self) -> int: ...
-    @property
-    def dropout(self) -> float: ...
-    @property
-    def pretrained(self) -> dict[str, Any] | None: ...
+if TYPE_CHECKING:
+    from foretell.learners.language.joint import JointShape
+    from foretell.learners.language.span import SpanShape
 
 
 class TokenLearner(Learner):
@@ -57,7 +36,11 @@ class TokenLearner(Learner):
     """
 
     def __init__(
-        self, shape: TokenShape, encoder: HuggingFaceEncoder | None = None, *, extra: int = 0
+        self,
+        shape: JointShape | SpanShape,
+        encoder: HuggingFaceEncoder | None = None,
+        *,
+        extra: int = 0,
     ) -> None:
         super().__init__()
         if not 0 <= shape.dropout < 1:
@@ -68,7 +51,7 @@ class TokenLearner(Learner):
         if shape.encoder == NAME:
             if encoder is None and shape.pretrained is None:
                 raise ParameterError(
-                    f"the encoder {NAME!r} needs a model: give pretrained, what its config.json says"
+                    f"the encoder {NAME!r} needs a model: as pretrained, give its config.json"
                 )
             self.encoder = encoder or HuggingFaceEncoder(shape.pretrained or {})
             if shape.words > self.encoder.codes:
