@@ -134,7 +134,7 @@ def truth(network, batch, weights, factors):
 @pytest.mark.parametrize("clipping", ["book_keeping", "ghost", "per_sample"])
 @pytest.mark.parametrize("kind", NETWORKS)
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-10), (torch.float32, 1e-5)])
-@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.filterwarnings("ignore:There is a performance drop", "ignore:no rule explains")
 def test_norms_and_clipped_sums_are_those_of_a_loop_over_examples(kind, clipping, dtype, tolerance):
     torch.manual_seed(1)
     network, batch = kind().to(dtype), tokens_of(2)
@@ -155,6 +155,7 @@ def test_norms_and_clipped_sums_are_those_of_a_loop_over_examples(kind, clipping
     assert all(p.requires_grad and p.grad is None for p in network.parameters())
 
 
+@pytest.mark.filterwarnings("ignore:no rule explains")
 def test_parameters_that_no_rule_explains_are_formed_and_only_those():
     torch.manual_seed(0)
     network, batch = Loose(), tokens_of(0)
@@ -240,6 +241,7 @@ def test_running_statistics_are_refused():
         ExactClipper(Keeping())
 
 
+@pytest.mark.filterwarnings("ignore:no rule explains")
 def test_a_way_is_not_proven_by_gradients_that_are_zero():
     """A weight that is also used outside of its layer, behind an output that starts at 0."""
 

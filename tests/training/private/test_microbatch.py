@@ -71,8 +71,8 @@ def test_slots_of_one_example_are_exact():
     """No two examples share a slot, or one could turn the other's gradient around."""
     one = MicroBatchTraining(1.0, microbatch_size=1, accountant="rdp")
     slots = []
-    share = one._slots
-    one._slots = lambda batch, context: slots.append(share(batch, context)) or slots[-1]
+    share = one.slots
+    one.slots = lambda size, rng: slots.append(share(size, rng)) or slots[-1]
     train([one], max_steps=2)
     assert one.statement().sensitivity_factor == 1
     assert len(slots) == 2 and all(len(rows) == 1 for step in slots for rows in step)
@@ -85,18 +85,15 @@ def test_one_example_can_move_the_sum_by_twice_the_bound_and_no_more(layer_scale
     model = Classifier()
     strategy = MicroBatchTraining(1.0, microbatch_size=2, layer_scale=layer_scale)
     train([strategy], max_steps=1)
-    strategy.layers = {
-        "0": list(model.layers[0].parameters()),
-        "2": list(model.layers[2].parameters()),
-    }
-    bounds = strategy._bounds()
+    strategy.arrange(dict(model.named_parameters()))
+    bounds = strategy.layers.bounds()
     assert sum(b**2 for b in bounds.values()) == pytest.approx(1)
     parameters = list(model.parameters())
     gradients = {p: torch.randn_like(p) * 100 for p in parameters}
     there = {p: torch.zeros_like(p) for p in parameters}
     back = {p: torch.zeros_like(p) for p in parameters}
-    strategy._add_clipped(gradients, bounds, there)
-    strategy._add_clipped({p: -g for p, g in gradients.items()}, bounds, back)
+    strategy.add_clipped(gradients, bounds, there)
+    strategy.add_clipped({p: -g for p, g in gradients.items()}, bounds, back)
     moved = torch.stack([(there[p] - back[p]).norm() for p in parameters]).norm()
     assert moved.item() == pytest.approx(2.0, rel=1e-5)
 

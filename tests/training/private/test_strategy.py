@@ -245,9 +245,10 @@ def test_all_processes_draw_the_same_examples_and_follow_the_same_bound():
     assert np.array_equal(secure.draw(context(0)), secure.draw(context(1)))
     # One process adds the noise; all move by the count of all.
     norms = torch.tensor([0.1, 5.0, 5.0])
-    whole.bound.factors(norms)
-    assert whole.bound.count(None, torch.device("cpu")) == -0.5
-    assert whole.bound.count(None, torch.device("cpu")) == 0
+    layers = whole.layers
+    layers.factors("", 1.0, norms)
+    assert layers.counts(None, 1.0, torch.device("cpu")) == [-0.5]
+    assert layers.counts(None, 1.0, torch.device("cpu")) == [0]
 
 
 @pytest.mark.slow

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections import defaultdict
-from collections.abc import Iterable
-from typing import Any, Literal, get_args
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,10 +12,10 @@ from torch import Tensor, nn
 from foretell.errors import ParameterError, TrainingError
 from foretell.learners.contract import Batch
 from foretell.training.context import Context
+from foretell.training.private.clipping.rules import wide
+from foretell.training.private.layers import LayerScale
 from foretell.training.private.strategy import PrivateTraining, add_penalties
 from foretell.training.strategy import Gradient
-
-LayerScale = Literal["uniform", "numel", "weight_norm"]
 
 
 class MicroBatchTraining(PrivateTraining):
@@ -33,16 +31,17 @@ class MicroBatchTraining(PrivateTraining):
     Args:
         noise_multiplier: noise over C, as for exact clipping; accounted at half of it.
         microbatch_size: examples k that a slot expects.
-        layer_scale: how C is shared among layers: ``"uniform"``, by ``"numel"``, or by
-            ``"weight_norm"`` (the norms of the present weights, which are private already);
-            ``None`` clips all layers together.
+        layer_scale: how C is shared among layers, see
+            :class:`~foretell.training.private.layers.Layers`; ``None`` clips all layers together.
         fixed_groups: micro-batches are groups of neighbouring examples, fixed in advance and drawn
             as one. The sensitivity is C then, and the guarantee is that of a whole group's being
             added or removed.
+        adjacency: ``None`` for what follows; ``"add_remove_microbatch"`` needs ``fixed_groups``.
+        sensitivity_factor: ``None`` for what follows; another is refused.
         options: those of :class:`~foretell.training.private.PrivateTraining` but ``clipping``.
 
     Raises:
-        ParameterError: values out of range.
+        ParameterError: values out of range, or a claim that would be false.
     """
 
     def __init__(
@@ -52,28 +51,33 @@ class MicroBatchTraining(PrivateTraining):
         microbatch_size: int = 16,
         layer_scale: LayerScale | None = "weight_norm",
         fixed_groups: bool = False,
+        adjacency: str | None = None,
+        sensitivity_factor: float | None = None,
         **options: Any,
     ) -> None:
         if "clipping" in options:
             raise ParameterError("MicroBatchTraining clips slots: it has no option clipping")
-        if options.get("max_grad_norm") == "quantile":
-            raise ParameterError(
-                "max_grad_norm='quantile' counts examples, which slots do not have"
-            )
-        super().__init__(noise_multiplier, **options)
+        super().__init__(noise_multiplier, layer_scale=layer_scale, **options)
         if microbatch_size < 1:
             raise ParameterError(f"microbatch_size must be at least 1, not {microbatch_size}")
-        if layer_scale is not None and layer_scale not in get_args(LayerScale):
-            raise ParameterError(
-                f"layer_scale must be None or one of {', '.join(get_args(LayerScale))}, not "
-                f"{layer_scale!r}"
-            )
-        self.microbatch_size, self.layer_scale = microbatch_size, layer_scale
+        self.microbatch_size = microbatch_size
         self.fixed_groups = fixed_groups
         if fixed_groups:
             self.adjacency, self.unit = "add_remove_microbatch", "microbatch"
         elif microbatch_size > 1:
             self.sensitivity = 2.0
+        if adjacency not in (None, self.adjacency):
+            raise ParameterError(
+                f"adjacency={adjacency!r} is not what fixed_groups={fixed_groups} guarantees, "
+                f"which is {self.adjacency!r}"
+            )
+        if sensitivity_factor not in (None, self.sensitivity):
+            raise ParameterError(
+                f"sensitivity_factor={sensitivity_factor:g} would be a false claim: one example "
+                f"moves the clipped sum of micro-batches of {microbatch_size} by "
+                f"{self.sensitivity:g} C. A factor of 1 is that of whole micro-batches "
+                "(fixed_groups=True, adjacency='add_remove_microbatch') or of exact clipping"
+            )
 
     def setup(self, context: Context) -> None:
         """Fixes the slots; see the base class.
@@ -88,19 +92,18 @@ class MicroBatchTraining(PrivateTraining):
                 "others to other slots. Set devices=1, or use PrivateTraining"
             )
         super().setup(context)
-        self.slots = max(1, round(self.expected_batch_size / self.microbatch_size))
-        self.layers: dict[str, list[nn.Parameter]] = defaultdict(list)
-        for name, parameter in context.parameters.items():
-            self.layers[name.rpartition(".")[0]].append(parameter)
 
-    def draw(self, context: Context) -> np.ndarray:
+    @property
+    def terms(self) -> int:
+        """Number of slots M."""
+        return max(1, round(self.expected_batch_size / self.microbatch_size))
+
+    def rows(self, rng: np.random.Generator) -> np.ndarray:
         """Examples by themselves, or whole groups."""
         if not self.fixed_groups:
-            return super().draw(context)
+            return super().rows(rng)
         k = self.microbatch_size
-        groups = np.flatnonzero(
-            self._rng(context).random(-(-self.examples // k)) < self.sample_rate
-        )
+        groups = np.flatnonzero(rng.random(-(-self.examples // k)) < self.sample_rate)
         rows = (groups[:, None] * k + np.arange(k)).ravel()
         return rows[rows < self.examples]
 
@@ -115,79 +118,52 @@ class MicroBatchTraining(PrivateTraining):
             raise TrainingError("MicroBatchTraining: slots are the micro-batches: set accumulate=1")
         parameters = list(context.parameters.values())
         sums = {p: torch.zeros_like(p) for p in parameters}
-        bounds = self._bounds()
+        bounds = self.layers.bounds()
         loss = 0.0
         for batch in parts:
-            for rows in self._slots(batch, context):
+            size = len(next(iter(batch.values())))
+            for rows in self.slots(size, self._rng(context)):
                 part = {key: value[rows] for key, value in batch.items()}
                 scores, weights, _ = context.evaluate(part, finite=False)
                 mean = (scores * weights).mean()
                 found = torch.autograd.grad(mean, parameters, allow_unused=True)
-                gradients = {p: g for p, g in zip(parameters, found, strict=True) if g is not None}
-                if all(bool(torch.isfinite(g).all()) for g in gradients.values()):
-                    self._add_clipped(gradients, bounds, sums)
+                if self.add_clipped(dict(zip(parameters, found, strict=True)), bounds, sums):
                     loss += float(mean.detach()) * len(rows)
-                else:
-                    self.dropped += 1
-        if context.fabric.global_rank == 0:
-            noise = self._noise(context.step) * math.sqrt(len(bounds))
-            deviations = {p: noise * bounds[name] for name in bounds for p in self._members(name)}
-            self.noise.add(sums, deviations, context.device)
+        self.release(sums, context.step, context.device)
         for parameter in parameters:
-            parameter.grad = sums[parameter] / self.slots
-        (loss,) = context.sum_gradients(loss)
+            parameter.grad = sums[parameter]
         add_penalties(context)
-        self._count(context)
         return Gradient(loss / self.expected_batch_size, float(self.expected_batch_size))
 
-    def _slots(self, batch: Batch, context: Context) -> list[Tensor]:
-        size = len(next(iter(batch.values())))
+    def slots(self, size: int, rng: np.random.Generator) -> list[Tensor]:
+        """Rows of each slot that holds any of ``size`` drawn examples."""
         if self.fixed_groups or self.microbatch_size == 1:
             # Slots by chance could hold two examples, of which either can turn the other's around.
             slot = np.arange(size) // self.microbatch_size
         else:
-            slot = self._rng(context).integers(self.slots, size=size)
+            slot = rng.integers(self.terms, size=size)
         return [torch.from_numpy(np.flatnonzero(slot == s)) for s in np.unique(slot)]
 
-    def _bounds(self) -> dict[str, float]:
-        """Layer -> its bound; their squares sum to C squared."""
-        if self.layer_scale is None:
-            return {"": self.bound.value}
-        shares = {}
-        for name, parameters in self.layers.items():
-            numel = sum(p.numel() for p in parameters)
-            if self.layer_scale == "uniform":
-                shares[name] = 1.0
-            elif self.layer_scale == "numel":
-                shares[name] = math.sqrt(numel)
-            else:
-                norm = math.sqrt(sum(float(p.detach().square().sum()) for p in parameters))
-                shares[name] = max(norm, 1e-3 * math.sqrt(numel))
-        whole = math.sqrt(sum(share**2 for share in shares.values()))
-        return {name: self.bound.value * share / whole for name, share in shares.items()}
-
-    def _members(self, name: str) -> list[nn.Parameter]:
-        if self.layer_scale is None:
-            return [p for parameters in self.layers.values() for p in parameters]
-        return self.layers[name]
-
-    def _add_clipped(
+    def add_clipped(
         self,
-        gradients: dict[nn.Parameter, Tensor],
-        bounds: dict[str, float],
+        gradients: Mapping[nn.Parameter, Tensor | None],
+        bounds: Mapping[str, float],
         sums: dict[nn.Parameter, Tensor],
-    ) -> None:
+    ) -> bool:
+        """Adds a slot's gradient, clipped by layer; False for one that is not finite."""
+        found = {p: g for p, g in gradients.items() if g is not None}
+        if not all(bool(torch.isfinite(g).all()) for g in found.values()):
+            self.dropped += 1
+            return False
         for name, bound in bounds.items():
-            members = [p for p in self._members(name) if p in gradients]
+            members = [p for p in self.layers.groups[name] if p in found]
             if not members:
                 continue
-            norm = torch.stack([gradients[p].float().norm() for p in members]).norm()
-            if self.bound.kind == "automatic":
-                factor = bound / (norm + 0.01)
-            else:
-                factor = (bound / norm.clamp(min=1e-12)).clamp(max=1)
+            norm = torch.stack([wide(found[p]).norm() for p in members]).norm()
+            factor = self.layers.factors(name, bound, norm[None])[0]
             for parameter in members:
-                sums[parameter] += gradients[parameter] * factor
+                sums[parameter] += found[parameter] * factor
+        return True
 
     def _way(self) -> str:
         shared = "together" if self.layer_scale is None else f"by layer ({self.layer_scale})"
@@ -198,6 +174,5 @@ class MicroBatchTraining(PrivateTraining):
         return {
             **super().settings(),
             "microbatch_size": self.microbatch_size,
-            "layer_scale": self.layer_scale or "none",
             "fixed_groups": self.fixed_groups,
         }

@@ -20,10 +20,14 @@ class NoiseSource:
         secure: noise comes from the operating system's randomness, and each number is the mean of
             four (Holohan and Braghin 2021), so that neither a seed nor the holes of floating point
             numbers give it away. Such a run cannot be repeated bit by bit.
+
+    Attributes:
+        generator: where noise comes from if not secure; torch's own where it is None.
     """
 
     def __init__(self, secure: bool = False) -> None:
         self.secure = secure
+        self.generator: torch.Generator | None = None
 
     def add(
         self,
@@ -44,13 +48,14 @@ class NoiseSource:
                 noise = torch.from_numpy(_secure_normal(total.numel()) * deviation)
                 total += noise.view(total.shape).to(device, total.dtype)
             else:
-                total += torch.empty_like(total).normal_(0, deviation)
+                total += torch.empty_like(total).normal_(0, deviation, generator=self.generator)
 
     def normal(self, deviation: float, device: torch.device) -> float:
         """One number."""
         if self.secure:
             return float(_secure_normal(1)[0] * deviation)
-        return float(torch.empty((), device=device).normal_(0, deviation))
+        number = torch.empty((), device=device)
+        return float(number.normal_(0, deviation, generator=self.generator))
 
 
 def _secure_normal(count: int) -> NDArray[np.float64]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import secrets
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,12 @@ from foretell.training.private.accounting import (
 )
 from foretell.training.private.bounds import Bound, MaxGradNorm
 from foretell.training.private.clipping import Clipping, ExactClipper
+from foretell.training.private.layers import (
+    Layers,
+    LayerScale,
+    NoiseAllocation,
+    check_layers,
+)
 from foretell.training.private.noise import NoiseSource
 from foretell.training.private.statement import PrivacyStatement
 from foretell.training.sampling import STEP, generator
@@ -53,6 +59,10 @@ class PrivateTraining(Strategy):
         clipping: see :class:`~foretell.training.private.clipping.ExactClipper`.
         noise_decay: factor on the noise after each pass over the data; at most 1.
         smallest_noise: the decay stops here.
+        layer_scale: how C is shared among layers, each clipped by itself; see
+            :class:`~foretell.training.private.layers.Layers`. ``None`` clips all together.
+        noise_allocation: whether layers get noise in proportion to their bounds (``"equal"``
+            shares of the budget) or the same on every number (``"flat"``).
         accountant: ``"pld"`` (tight) or ``"rdp"`` (quick).
         secure_mode: noise and draws from the operating system's randomness; such a run cannot be
             repeated.
@@ -61,6 +71,7 @@ class PrivateTraining(Strategy):
         sensitivity: how far one record can move the sum, in units of C.
         adjacency: which data sets the guarantee speaks of.
         unit: what one record is.
+        poisson: whether steps are Poisson draws, which a loop of one's own may not make.
 
     Raises:
         ParameterError: values out of range.
@@ -69,6 +80,7 @@ class PrivateTraining(Strategy):
     sensitivity: float = 1.0
     adjacency: str = "add_remove_example"
     unit: str = "example"
+    poisson: bool = True
 
     def __init__(
         self,
@@ -80,6 +92,8 @@ class PrivateTraining(Strategy):
         clipping: Clipping = "auto",
         noise_decay: float = 1.0,
         smallest_noise: float = 0.2,
+        layer_scale: LayerScale | None = None,
+        noise_allocation: NoiseAllocation = "equal",
         accountant: Accountant = "pld",
         secure_mode: bool = False,
     ) -> None:
@@ -91,6 +105,13 @@ class PrivateTraining(Strategy):
             raise ParameterError(f"target_delta must lie in (0, 1), not {target_delta}")
         if not 0 < noise_decay <= 1:
             raise ParameterError(f"noise_decay must lie in (0, 1], not {noise_decay}")
+        check_layers(layer_scale, noise_allocation, max_grad_norm)
+        if layer_scale is not None and clipping == "ghost":
+            raise ParameterError(
+                "clipping='ghost' weighs each loss once, and layer_scale needs a weight for each "
+                "layer: use clipping='book_keeping'"
+            )
+        self.layer_scale, self.noise_allocation = layer_scale, noise_allocation
         self.noise_multiplier, self.target_epsilon = noise_multiplier, target_epsilon
         self.target_delta, self.max_grad_norm = target_delta, max_grad_norm
         self.clipping, self.accountant = clipping, accountant
@@ -121,19 +142,43 @@ class PrivateTraining(Strategy):
                 examples, or an object that made steps under other circumstances.
             ParameterError: an epsilon that cannot be reached.
         """
-        examples, size = len(context.examples), context.batch_size
         if getattr(context.examples, "sampling_weights", None) is not None:
             raise TrainingError(
                 "private training draws every example with the same chance: drop the examples' "
                 "sampling weights, under which no epsilon would be true"
             )
+        self.plan(len(context.examples), context.batch_size, context.max_steps)
+        self.arrange(context.parameters)
+        self.clipper = ExactClipper(context.learner, self.clipping)
+
+    def arrange(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        """Shares the bound among the layers of trained parameters, after :meth:`plan`."""
+        adaptive = self.layer_scale is None and self.max_grad_norm == "quantile"
+        self.layers = Layers(
+            self.layer_scale, self.noise_allocation, self.bound, parameters, self.terms,
+            adaptive=adaptive,
+        )  # fmt: skip
+        self.layers.gradient_multiplier(self._noise(0))
+
+    def plan(self, examples: int, size: int, steps: int) -> None:
+        """Fixes sample rate and noise for a number of steps.
+
+        Args:
+            examples: N.
+            size: expected batch size L.
+            steps: for which a target is to hold.
+
+        Raises:
+            TrainingError: a batch larger than the data, or other circumstances than before.
+            ParameterError: an epsilon that cannot be reached.
+        """
         if size > examples:
             raise TrainingError(
                 f"a step of {size} examples of {examples} is no sample: lower batch_size or "
                 "accumulate"
             )
         # What the noise of the steps follows from: the statement reads it off the last run's.
-        run = (examples, size, context.max_steps if self.target_epsilon is not None else None)
+        run = (examples, size, steps if self.target_epsilon is not None else None)
         if self._made and run != self._run:
             raise TrainingError(
                 "this object has made steps with another number of examples, batch size or length "
@@ -152,31 +197,43 @@ class PrivateTraining(Strategy):
                 f"delta {self.delta:g} is not below one over the number of examples ({examples})",
                 stacklevel=3,
             )
-        self.clipper = ExactClipper(context.learner, self.clipping)
         if self.noise_multiplier is not None:
             self.first_noise = self.noise_multiplier
         else:
             assert self.target_epsilon is not None
             plan = [
-                NoisySteps(self.sample_rate, self.noise_decay**epoch, steps)
-                for epoch, steps in self._epochs(context.max_steps).items()
+                NoisySteps(self.rate_accounted, self.noise_decay**epoch, made)
+                for epoch, made in self._epochs(steps).items()
             ]
             self.first_noise = self.sensitivity * noise_for(
                 self.target_epsilon, self.delta, plan, accountant=self.accountant
             )
-        self.bound.gradient_multiplier(self._noise(0))
 
     def _fix(self, examples: int, size: int) -> None:
         """What follows from the number of examples and the expected size of a step."""
         self.examples, self.expected_batch_size = examples, size
         self.sample_rate = size / examples
         self.delta = self.target_delta or examples**-1.1
-        self.bound = Bound(self.max_grad_norm, size)
+        self.bound = Bound(self.max_grad_norm)
         self._steps_of_epoch = max(1, round(1 / self.sample_rate))
+
+    @property
+    def terms(self) -> int:
+        """Public number of terms that a step's sum is divided by."""
+        return self.expected_batch_size
+
+    @property
+    def rate_accounted(self) -> float:
+        """The chance of an example to be in a step that the statement may count on."""
+        return self.sample_rate if self.poisson else 1.0
 
     def draw(self, context: Context) -> np.ndarray:
         """Every example with chance q by itself."""
-        return np.flatnonzero(self._rng(context).random(self.examples) < self.sample_rate)
+        return self.rows(self._rng(context))
+
+    def rows(self, rng: np.random.Generator) -> np.ndarray:
+        """Indices of a step's examples."""
+        return np.flatnonzero(rng.random(self.examples) < self.sample_rate)
 
     def _rng(self, context: Context) -> np.random.Generator:
         """The same random numbers in every process: drawn twice, an example would count twice."""
@@ -196,29 +253,47 @@ class PrivateTraining(Strategy):
             return scores, weights
 
         for batch in batches:
-            found = self.clipper(batch, evaluate, self.bound.factors)
+            found = self.clipper(batch, evaluate, self.layers)
             self.dropped += found.dropped
             loss += float(torch.nan_to_num(found.losses, 0, 0, 0).sum())
             for parameter, total in found.gradients.items():
                 sums[parameter] = sums[parameter] + total if parameter in sums else total
-        multiplier = self.bound.gradient_multiplier(self._noise(context.step))
         for parameter in context.parameters.values():
             sums.setdefault(parameter, torch.zeros_like(parameter))
         noise = self.noise if context.fabric.global_rank == 0 else None
         if noise is not None:
-            deviation = multiplier * self.bound.value
-            noise.add(sums, dict.fromkeys(sums, deviation), context.device)
+            self.perturb(sums, context.step, context.device)
         for parameter in context.parameters.values():
-            parameter.grad = sums[parameter] / self.expected_batch_size
-        loss, below = context.sum_gradients(loss, self.bound.count(noise, context.device))
+            parameter.grad = sums[parameter] / self.terms
+        counts = self.layers.counts(noise, self._noise(context.step), context.device)
+        loss, *counts = context.sum_gradients(loss, *counts)
         add_penalties(context)
-        self.bound.follow(below)
-        self._count(context)
+        self.layers.follow(counts)
+        self.count(context.step)
         return Gradient(loss / self.expected_batch_size, float(self.expected_batch_size))
 
-    def _count(self, context: Context) -> None:
+    def perturb(self, sums: dict[nn.Parameter, Tensor], step: int, device: torch.device) -> None:
+        """Adds a step's noise to clipped sums, in place."""
+        self.noise.add(sums, self.layers.deviations(self._noise(step)), device)
+
+    def release(self, sums: dict[nn.Parameter, Tensor], step: int, device: torch.device) -> None:
+        """Makes the clipped sums of a whole step private, in place: noise, over the public size.
+
+        Args:
+            sums: of every trained parameter, 0 for those that no example moved.
+            step: its number, from 0.
+            device: of the sums.
+        """
+        self.perturb(sums, step, device)
+        counts = self.layers.counts(self.noise, self._noise(step), device)
+        for total in sums.values():
+            total /= self.terms
+        self.layers.follow(counts)
+        self.count(step)
+
+    def count(self, step: int) -> None:
         """Enters a step into the books."""
-        epoch = context.step // self._steps_of_epoch
+        epoch = step // self._steps_of_epoch
         self._made[epoch] = self._made.get(epoch, 0) + 1
 
     def _epochs(self, steps: int) -> dict[int, int]:
@@ -239,7 +314,7 @@ class PrivateTraining(Strategy):
         for epoch, steps in sorted(self._made.items()):
             noise = self._noise(epoch * self._steps_of_epoch) / self.sensitivity
             kinds[noise] = kinds.get(noise, 0) + steps
-        return [NoisySteps(self.sample_rate, noise, steps) for noise, steps in kinds.items()]
+        return [NoisySteps(self.rate_accounted, noise, steps) for noise, steps in kinds.items()]
 
     def statement(self, delta: float | None = None) -> PrivacyStatement:
         """The guarantee of the steps that were made so far.
@@ -267,7 +342,7 @@ class PrivateTraining(Strategy):
             delta=delta,
             adjacency=self.adjacency,
             unit=self.unit,
-            sampling=f"poisson({self.sample_rate:.6g})",
+            sampling=f"poisson({self.sample_rate:.6g})" if self.poisson else "none",
             accountant=self.accountant,
             clipping=f"{self._way()}, bound {self.max_grad_norm}",
             sensitivity_factor=self.sensitivity,
@@ -279,13 +354,14 @@ class PrivateTraining(Strategy):
 
     def _way(self) -> str:
         """How statements call the clipping."""
-        return "book_keeping" if self.clipping == "auto" else self.clipping
+        way = "book_keeping" if self.clipping == "auto" else self.clipping
+        return way if self.layer_scale is None else f"{way} by layer ({self.layer_scale})"
 
     def state_dict(self) -> dict[str, Any]:
         """Steps made, the bound and the noise, for an exact resume."""
         return {
             "made": {str(epoch): steps for epoch, steps in self._made.items()},
-            "bound": self.bound.state_dict(),
+            "layers": self.layers.state_dict(),
             "first_noise": self.first_noise,
             "dropped": self.dropped,
             "examples": self.examples,
@@ -297,7 +373,8 @@ class PrivateTraining(Strategy):
         if not hasattr(self, "bound"):
             self._fix(int(state["examples"]), int(state["expected_batch_size"]))
         self._made = {int(epoch): int(steps) for epoch, steps in state["made"].items()}
-        self.bound.load_state_dict(state["bound"])
+        if hasattr(self, "layers"):
+            self.layers.load_state_dict(state["layers"])
         self.first_noise, self.dropped = float(state["first_noise"]), int(state["dropped"])
 
     def settings(self) -> dict[str, Any]:
@@ -312,6 +389,8 @@ class PrivateTraining(Strategy):
             "clipping": self.clipping,
             "noise_decay": self.noise_decay,
             "smallest_noise": self.smallest_noise,
+            "layer_scale": self.layer_scale or "none",
+            "noise_allocation": self.noise_allocation,
             "secure_mode": self.noise.secure,
         }
 

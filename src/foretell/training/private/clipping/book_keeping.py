@@ -9,7 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from foretell.errors import TrainingError
-from foretell.training.private.clipping.rules import EmbeddingUse, LinearUse, Use, cross, joined
+from foretell.training.private.clipping.rules import (
+    EmbeddingUse,
+    LinearUse,
+    Use,
+    cross,
+    joined,
+    wide,
+)
 
 
 class Ledger:
@@ -47,11 +54,12 @@ class Ledger:
         """Squared norms ``(B,)`` of the examples' gradients, all parameters together."""
         parts = []
         for found in self.entries.values():
-            parts += [wide(use.squared_norms(role)) for use, role in found]
+            found = [(use.widened(), role) for use, role in found]
+            parts += [use.squared_norms(role) for use, role in found]
             if len(found) == 2:
                 (table, _), (layer, role) = found
                 assert isinstance(table, EmbeddingUse) and isinstance(layer, LinearUse)
-                parts.append(2 * wide(cross(table, layer, role)))
+                parts.append(2 * cross(table, layer, role))
         if not parts:
             return torch.zeros(self.examples)
         return torch.stack(parts).sum(0).clamp(min=0)
@@ -68,14 +76,10 @@ class Ledger:
         for parameter, found in self.entries.items():
             for use, role in found:
                 kept = use if everyone else use.select(keep)
-                part = kept.weighted_sum(role, kept_coefficients.to(parameter.dtype))
+                weights = wide(kept_coefficients.to(parameter.dtype))
+                part = kept.widened().weighted_sum(role, weights).to(parameter.dtype)
                 sums[parameter] = sums[parameter] + part if parameter in sums else part
         return sums
-
-
-def wide(values: Tensor) -> Tensor:
-    """Half precision as single: norms are sums of many small squares."""
-    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
 def _merged(found: list[tuple[Use, str]]) -> list[tuple[Use, str]]:

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
+from foretell.errors import TrainingError
+
 Listener = Callable[[int, Tensor, Tensor], None]
 """Told a direction, its ``[x, h_prev]`` ``(B, T, p + H)`` and its ``delta`` ``(B, T, 4 H)``."""
 
@@ -99,10 +101,8 @@ def run_lstm(
         listener: gives the listener of a layer, counted from 0.
 
     Raises:
-        NotImplementedError: projections, or a sequence without examples.
+        TrainingError: a sequence without examples.
     """
-    if module.proj_size:
-        raise NotImplementedError("an LSTM with projections")
     packed = inputs if isinstance(inputs, PackedSequence) else None
     lengths = None
     if packed is not None:
@@ -110,7 +110,10 @@ def run_lstm(
     elif isinstance(inputs, Tensor) and inputs.dim() == 3:
         x = inputs.transpose(0, 1) if module.batch_first else inputs
     else:
-        raise NotImplementedError("an LSTM that reads one sequence without a batch axis")
+        raise TrainingError(
+            "an LSTM reads one sequence without a batch axis: call it with the examples as an "
+            "axis, (B, T, p) or (T, B, p)"
+        )
     steps, batch = x.shape[:2]
     if not x.requires_grad:  # the first layer of a network whose parameters are held
         x = x.detach().requires_grad_()

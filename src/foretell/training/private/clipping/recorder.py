@@ -49,6 +49,7 @@ class Recorder:
                     f"{name or type(child).__name__} is a {type(child).__name__} that keeps means "
                     "of the examples, which no noise protects: set track_running_stats=False"
                 )
+            _check_kind(name, child, by_autograd)
         self._all = [p for p in module.parameters() if p.requires_grad]
         self._trained = {p for p in self._all if p not in by_autograd}
 
@@ -68,13 +69,15 @@ class Recorder:
         return {p for lstm in lstms for p in lstm.parameters() if p in self._trained}
 
     @contextmanager
-    def watching(self, *, hold: bool = True) -> Iterator[list[Use]]:
-        """Records forward passes in the block; backward passes may follow within it.
+    def watching(self, *, hold: bool = True, fresh: bool = True) -> Iterator[list[Use]]:
+        """Records forward passes in the block; backward passes may follow within or after it.
 
         Args:
             hold: whether parameters ask for no gradient in the block.
+            fresh: whether what was seen before is forgotten.
         """
-        self.uses = []
+        if fresh:
+            self.uses = []
         known = self.known
         handles: list[Any] = []
         replaced: list[nn.LSTM] = []
@@ -138,6 +141,41 @@ class Recorder:
             return came_back
 
         return run_lstm(module, inputs, state, listener)
+
+
+def _check_kind(name: str, module: nn.Module, by_autograd: frozenset[nn.Parameter]) -> None:
+    """Refuses settings of layers that no guarantee, or no rule, covers.
+
+    Raises:
+        TrainingError: says what to set instead.
+    """
+    where = name or type(module).__name__
+    own = [p for p in module.parameters(recurse=False) if p.requires_grad]
+    if isinstance(module, nn.Embedding | nn.EmbeddingBag) and own:
+        if module.max_norm is not None:
+            raise TrainingError(
+                f"{where} has max_norm={module.max_norm}, which shortens the rows that a batch "
+                "reads, without noise: set max_norm=None"
+            )
+        if module.scale_grad_by_freq:
+            raise TrainingError(
+                f"{where} has scale_grad_by_freq, by which examples that share a word share a "
+                "gradient: set it to False"
+            )
+    if not own or all(p in by_autograd for p in own):
+        return
+    if isinstance(module, nn.Conv1d) and module.padding_mode != "zeros":
+        raise TrainingError(
+            f"{where} has padding_mode={module.padding_mode!r}, for which exact clipping has no "
+            "rule: pad by torch.nn.functional.pad before a convolution without padding, or use "
+            "clipping='per_sample'"
+        )
+    if isinstance(module, nn.LSTM) and module.proj_size:
+        raise TrainingError(
+            f"{where} is an LSTM with projections (proj_size={module.proj_size}), for which exact "
+            "clipping has no rule: set proj_size=0 and add a torch.nn.Linear, or use "
+            "clipping='per_sample'"
+        )
 
 
 def _rule(module: nn.Module) -> Rule | None:

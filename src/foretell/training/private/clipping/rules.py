@@ -48,6 +48,20 @@ class Use:
         """``sum_i c_i grad_i`` of one parameter, for coefficients ``(B,)``."""
         raise NotImplementedError
 
+    @property
+    def half(self) -> bool:
+        """Whether what came back is in half precision."""
+        return False
+
+    def widened(self) -> Use:
+        """The same in single precision where it is less: norms are sums of many small squares."""
+        raise NotImplementedError
+
+
+def wide(values: Tensor) -> Tensor:
+    """Half precision as single."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+
 
 class Rule(ABC):
     """Makes uses of one kind of module."""
@@ -95,6 +109,15 @@ class RowsUse(Use):
     def select(self, rows: Tensor) -> Use:
         """The same of some examples."""
         return replace(self, read=self.read[rows], gradient=self.gradient[rows])
+
+    @property
+    def half(self) -> bool:
+        """Whether what came back is in half precision."""
+        return wide(self.gradient) is not self.gradient
+
+    def widened(self) -> Use:
+        """The same in single precision."""
+        return replace(self, read=wide(self.read), gradient=wide(self.gradient))
 
 
 @dataclass(frozen=True)
@@ -167,6 +190,10 @@ class FormedUse(Use):
         """The same of some examples."""
         return replace(self, gradients={role: g[rows] for role, g in self.gradients.items()})
 
+    def widened(self) -> Use:
+        """The same in single precision."""
+        return replace(self, gradients={role: wide(g) for role, g in self.gradients.items()})
+
     def squared_norms(self, role: str) -> Tensor:
         """By definition."""
         return self.gradients[role].flatten(1).square().sum(1)
@@ -230,8 +257,6 @@ class EmbeddingRule(Rule):
     ) -> Use:
         """Gradients at padding are set to 0, as the layer's own backward pass does."""
         assert isinstance(module, nn.Embedding)
-        if module.max_norm is not None or module.scale_grad_by_freq:
-            raise NotImplementedError("an embedding with max_norm or scale_grad_by_freq")
         tokens = inputs[0].reshape(len(inputs[0]), -1)
         gradient = gradient.reshape(*tokens.shape, -1)
         if module.padding_idx is not None:
@@ -251,8 +276,6 @@ class ConvolutionRule(Rule):
     ) -> Use:
         """Windows ``(B, L, C k)`` are read, gradients ``(B, L, d)`` come back."""
         assert isinstance(module, nn.Conv1d)
-        if module.padding_mode != "zeros":
-            raise NotImplementedError(f"a convolution with padding_mode={module.padding_mode!r}")
         (kernel,), (stride,), (dilation,) = module.kernel_size, module.stride, module.dilation
         values = inputs[0]
         if module.padding == "same":
