@@ -7,13 +7,16 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtri
 from scipy.stats import beta
 
-from foretell.audits.dp.result import LowerBound, Try, binomial_high, binomial_low
+from foretell.audits.dp.gaussian import epsilon_of
+from foretell.audits.dp.result import GAUSSIAN_CLAIM, LowerBound, Try, binomial_high, binomial_low
 from foretell.audits.membership.result import ThreatModel
 from foretell.errors import DataError, ParameterError
 
 _RANKS = 24
+Curve = Literal["any", "gaussian"]
 
 
 class _Rule(NamedTuple):
@@ -30,6 +33,7 @@ def audit_clopper_pearson(
     *,
     confidence: float = 0.95,
     threshold: Literal["split", "bonferroni"] | float = "split",
+    curve: Curve = "any",
     threat_model: ThreatModel = "white_box_final",
     unit: str = "example",
     seed: int = 0,
@@ -48,6 +52,10 @@ def audit_clopper_pearson(
         threshold: ``"split"`` chooses it on one half and bounds on the other; ``"bonferroni"``
             bounds at fixed ranks of the scores and pays for all; a number is used as it is, and
             must come from other scores than these.
+        curve: ``"any"`` refutes (epsilon, delta) for whatever mechanism, but n runs cannot prove
+            more than about log n; ``"gaussian"`` refutes the whole trade-off curve of the Gaussian
+            mechanism that has (epsilon, delta), of which some hundred runs tell much more (Nasr et
+            al. 2023).
         threat_model: what the attacker saw.
         unit: what a canary is.
         seed: of the halves.
@@ -59,6 +67,10 @@ def audit_clopper_pearson(
     inside, outside = _checked(in_scores, "in_scores"), _checked(out_scores, "out_scores")
     if not 0 <= delta < 1:
         raise ParameterError(f"delta must lie in [0, 1), not {delta}")
+    if curve not in ("any", "gaussian") or (curve == "gaussian" and delta == 0):
+        raise ParameterError(
+            f"curve must be 'any', or 'gaussian' with a delta above 0, not {curve!r} with {delta}"
+        )
     if not 0 < confidence < 1:
         raise ParameterError(f"confidence must lie in (0, 1), not {confidence}")
     miss = 1 - confidence
@@ -67,25 +79,28 @@ def audit_clopper_pearson(
         rng = np.random.default_rng(seed)
         first_in, inside = _halves(inside, rng)
         first_out, outside = _halves(outside, rng)
-        rules, misses = [_choose(first_in, first_out, delta, miss)], miss / 2
-        tries = [_try(rule, inside, outside, delta, misses) for rule in rules]
+        rule = _choose(first_in, first_out, delta, miss, curve)
+        tries = [_try(rule, inside, outside, delta, miss / 2, curve)]
     elif threshold == "bonferroni":
-        tries = _at_ranks(inside, outside, delta, miss)
+        tries = _at_ranks(inside, outside, delta, miss, curve)
     elif isinstance(threshold, str):
         raise ParameterError(
             f"threshold must be 'split', 'bonferroni' or a number, not {threshold!r}"
         )
     else:
-        tries = [_try(_Rule(float(threshold), False), inside, outside, delta, miss / 2)]
+        tries = [_try(_Rule(float(threshold), False), inside, outside, delta, miss / 2, curve)]
     best = max(tries, key=lambda t: t.epsilon)
+    assumptions = [
+        "scores of one world are independent of each other: one a run, or canaries that do not "
+        "touch each other",
+        "runs differ in the canary alone",
+    ]
+    if curve == "gaussian":
+        assumptions.append(GAUSSIAN_CLAIM)
+    name = "clopper_pearson" + ("_gaussian" if curve == "gaussian" else "")
     return LowerBound(
-        best.epsilon, delta, confidence, "clopper_pearson", threat_model, canaries, unit,
-        tuple(tries),
-        (
-            "scores of one world are independent of each other: one a run, or canaries that do not "
-            "touch each other",
-            "runs differ in the canary alone",
-        ),
+        best.epsilon, delta, confidence, name, threat_model, canaries, unit,
+        tuple(tries), tuple(assumptions),
         {"true_positive_rate": best.share, "false_positive_rate": best.false_share or 0.0,
          "threshold": best.rule},
     )  # fmt: skip
@@ -116,8 +131,9 @@ def _ranks(size: int) -> NDArray[np.int64]:
 
 
 def _choose(
-    inside: NDArray[np.float64], outside: NDArray[np.float64], delta: float, miss: float
-) -> _Rule:
+    inside: NDArray[np.float64], outside: NDArray[np.float64], delta: float, miss: float,
+    curve: Curve,
+) -> _Rule:  # fmt: skip
     """The rule that would prove most of these scores."""
     best, most = _Rule(float(np.median(outside)), False), -math.inf
     for reverse in (False, True):
@@ -129,11 +145,14 @@ def _choose(
         low = np.where(hits > 0, beta.ppf(miss / 2, hits, len(yes) - hits + 1), 0.0)
         high = beta.ppf(1 - miss / 2, false + 1, np.maximum(len(no) - false, 1e-12))
         with np.errstate(divide="ignore"):
-            epsilon = np.log(np.maximum(low - delta, 0.0)) - np.log(high)
-        at = int(epsilon.argmax())
-        if epsilon[at] > most:
+            if curve == "gaussian":
+                proven = ndtri(low) - ndtri(high)
+            else:
+                proven = np.log(np.maximum(low - delta, 0.0)) - np.log(high)
+        at = int(proven.argmax())
+        if proven[at] > most:
             cut = float(cuts[at])
-            most, best = float(epsilon[at]), _Rule(-cut if reverse else cut, reverse)
+            most, best = float(proven[at]), _Rule(-cut if reverse else cut, reverse)
     return best
 
 
@@ -143,7 +162,7 @@ def _fine(size: int) -> NDArray[np.int64]:
 
 def _try(
     rule: _Rule, inside: NDArray[np.float64], outside: NDArray[np.float64], delta: float,
-    miss: float,
+    miss: float, curve: Curve,
 ) -> Try:  # fmt: skip
     """What a rule proves of scores that it was not chosen on; ``miss`` for each rate."""
     if rule.reverse:
@@ -152,14 +171,19 @@ def _try(
     else:
         hits, false = int((inside > rule.threshold).sum()), int((outside > rule.threshold).sum())
         positives, negatives = len(inside), len(outside)
-    return _proof(rule.threshold, hits, positives, false, negatives, delta, miss)
+    return _proof(rule.threshold, hits, positives, false, negatives, delta, miss, curve)
 
 
 def _proof(
-    rule: float, hits: int, positives: int, false: int, negatives: int, delta: float, miss: float
-) -> Try:
+    rule: float, hits: int, positives: int, false: int, negatives: int, delta: float, miss: float,
+    curve: Curve,
+) -> Try:  # fmt: skip
     low, high = binomial_low(hits, positives, miss), binomial_high(false, negatives, miss)
-    epsilon = max(0.0, math.log((low - delta) / high)) if low > delta else 0.0
+    if curve == "gaussian":
+        distance = float(ndtri(low) - ndtri(high)) if low > high else 0.0
+        epsilon = epsilon_of(distance, delta)
+    else:
+        epsilon = max(0.0, math.log((low - delta) / high)) if low > delta else 0.0
     return Try(
         rule, epsilon, hits / positives, binomial_low(hits, positives, 0.025),
         binomial_high(hits, positives, 0.025), false / negatives,
@@ -167,8 +191,9 @@ def _proof(
 
 
 def _at_ranks(
-    inside: NDArray[np.float64], outside: NDArray[np.float64], delta: float, miss: float
-) -> list[Try]:
+    inside: NDArray[np.float64], outside: NDArray[np.float64], delta: float, miss: float,
+    curve: Curve,
+) -> list[Try]:  # fmt: skip
     """Rules at fixed ranks of one world's scores, both ways round.
 
     A threshold at the j-th largest score of one world is independent of the other world's scores,
@@ -192,6 +217,7 @@ def _at_ranks(
                     len(no),
                     delta,
                     miss / (2 * number),
+                    curve,
                 )
             )
     return found

@@ -11,7 +11,7 @@ import scipy.stats
 from numpy.typing import ArrayLike, NDArray
 
 from foretell.audits.dp.gaussian import least_other, mu_of
-from foretell.audits.dp.result import LowerBound, Try, binomial_high, binomial_low
+from foretell.audits.dp.result import GAUSSIAN_CLAIM, LowerBound, Try, binomial_high, binomial_low
 from foretell.audits.membership.result import ThreatModel
 from foretell.errors import DataError, ParameterError
 
@@ -95,9 +95,7 @@ def audit_one_run(
     best = max(found, key=lambda t: t.epsilon)
     assumptions = ["each canary was in by a fair coin of its own, which the scores did not see"]
     if method == "fdp":
-        assumptions.append(
-            "the claim is that of the Gaussian mechanism with this epsilon at this delta"
-        )
+        assumptions.append(GAUSSIAN_CLAIM)
     return LowerBound(
         best.epsilon, delta, confidence, method, threat_model, count, unit, tuple(found),
         tuple(assumptions),

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 
+GAUSSIAN_CLAIM = "the claim is the whole trade-off curve of the Gaussian mechanism at this delta"
+
+
 class Try(NamedTuple):
     """One of the rules that were tried.
 
@@ -48,7 +51,7 @@ class LowerBound:
         epsilon: what was proven.
         delta: at which.
         confidence: chance that the proof holds.
-        method: ``clopper_pearson``, ``steinke`` or ``fdp``.
+        method: ``clopper_pearson``, ``clopper_pearson_gaussian``, ``steinke`` or ``fdp``.
         threat_model: what the attacker saw; a key of
             :data:`~foretell.audits.membership.result.THREAT_MODELS`.
         canaries: scores that went in.
@@ -147,7 +150,7 @@ class LowerBound:
             figure.add_hline(
                 y=value, line={"dash": "dash", "color": "#b45309"}, annotation_text="claimed"
             )
-        counted = self.method != "clopper_pearson"
+        counted = not self.method.startswith("clopper_pearson")
         figure.update_layout(
             xaxis={"title": {"text": "guesses" if counted else "threshold on the score"}},
             yaxis={"title": {"text": "lower bound on epsilon"}, "rangemode": "tozero"},
