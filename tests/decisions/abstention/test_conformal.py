@@ -93,7 +93,7 @@ def test_recalibration_follows_the_ward():
     reference, _ = patients(0)
     found = MondrianConformal(alpha=0.1).fit(reference, *patients(1))
     shifted, labels = patients(2)
-    shifted = shifted - 4
+    shifted = shifted - 12
     before = found.test(shifted).rejected[labels == 0].mean()
     after = found.recalibrate(shifted, labels).test(shifted).rejected[labels == 0].mean()
     assert before > 0.1 and after <= 0.101
