@@ -130,6 +130,26 @@ class ClientLedger:
         """Clients that could have been chosen."""
         return sorted(self._chances)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Chances so far, as plain numbers."""
+        return {
+            "rounds": self.rounds,
+            "chances": {
+                str(client): [[q, n] for q, n in known.items()]
+                for client, known in self._chances.items()
+            },
+            "activity": {str(client): n for client, n in self._activity.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes back what :meth:`state_dict` gave."""
+        self.rounds = int(state["rounds"])
+        self._chances = {
+            int(client): {float(q): int(n) for q, n in known}
+            for client, known in state["chances"].items()
+        }
+        self._activity = {int(client): float(n) for client, n in state["activity"].items()}
+
     def table(self) -> pl.DataFrame:
         """A row a client: ``client, activity, expected_rounds, largest_chance, epsilon``."""
         clients = self.clients

@@ -27,6 +27,7 @@ from foretell.training.federated.weights import (
     aggregation_weights,
     pairing_warning,
 )
+from foretell.training.private.statement import PrivacyStatement
 
 _log = logging.getLogger(__name__)
 _WEIGHT = "aggregation-weight"
@@ -173,11 +174,17 @@ class SelectionMixin:
             },
         )  # fmt: skip
 
+    def statements(self) -> list[PrivacyStatement]:
+        """The guarantee of the client whose privacy costs most; none without privacy."""
+        return [] if self.ledger is None or not self.ledger.rounds else [self.ledger.statement()]
+
     def state_dict(self) -> dict[str, Any]:
-        """What to resume with: activities as last reported."""
+        """What to resume with: activities as reported, clients drawn, chances so far."""
         return {
             "activity": {str(client): n for client, n in self.activity.reported.items()},
             "asked": sorted(self._asked),
+            "rows": [dict(row) for row in self.selection_rows],
+            "ledger": None if self.ledger is None else self.ledger.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -185,6 +192,9 @@ class SelectionMixin:
         for client, n in state["activity"].items():
             self.activity.report(int(client), n)
         self._asked = set(state["asked"])
+        self.selection_rows = [dict(row) for row in state["rows"]]
+        if self.ledger is not None and state["ledger"] is not None:
+            self.ledger.load_state_dict(state["ledger"])
 
     def forget_activity(self) -> None:
         """Asks all clients anew in the next round, as when their buffers have changed."""
