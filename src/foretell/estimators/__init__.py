@@ -7,16 +7,17 @@ from foretell.estimators.mq_rnn import MQRNN
 from foretell.estimators.neural import NeuralForecaster
 from foretell.estimators.nlu import NLU
 from foretell.estimators.risk import FeedForwardRisk
-from foretell.estimators.risk_stream import RiskStream
+from foretell.estimators.risk_survival import DeepAISE, WeibullCox
 
 __all__ = [
     "MQCNN",
     "MQDNN",
     "MQRNN",
     "NLU",
+    "DeepAISE",
     "FeedForwardRisk",
     "NeuralForecaster",
     "QuantileEnsemble",
-    "RiskStream",
+    "WeibullCox",
     "combine",
 ]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
+import polars as pl
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
@@ -25,11 +26,19 @@ from foretell.errors import (
     NotFittedError,
     ParameterError,
 )
-from foretell.estimators.risk_stream import Memory, RiskStream
 from foretell.learners.artefact import load_artefact, save_artefact
+from foretell.learners.risk.attributions import (
+    Method,
+    by_feature,
+    contribution_table,
+    gradient_contributions,
+    last_rows,
+    row_numbers,
+)
 from foretell.learners.risk.examples import HourExamples, StayExamples, checked_rows, encoded
 from foretell.learners.risk.feed_forward import FeedForwardRiskLearner, FeedForwardShape
 from foretell.learners.risk.ranking import auroc
+from foretell.learners.risk.stream import Memory, RiskStream
 from foretell.training import FitResult, Strategy, fit, use_threads
 from foretell.training.private import PrivacyStatement, PrivateTraining
 
@@ -165,7 +174,7 @@ class FeedForwardRisk(BaseEstimator):
         if isinstance(X, Stays):
             stays = X
             if validation is None and self.validation_size > 0 and not private and rows is None:
-                stays, validation = _held_out(stays, self.validation_size)
+                stays, validation = held_out(stays, self.validation_size)
             wanted = target(stays, self.horizon)
             kept = wanted.at_risk if rows is None else wanted.at_risk & np.asarray(rows, bool)
             builder = CausalFeatureBuilder(self.features, schema=stays.schema)
@@ -235,19 +244,9 @@ class FeedForwardRisk(BaseEstimator):
         )  # fmt: skip
         self.privacy_: PrivacyStatement | None = None
         if private:
-            self.privacy_ = self._statement(private[0].statement())
+            self.privacy_ = stated(private[0].statement(), self.unit)
         self.is_fitted_ = True
         return self
-
-    def _statement(self, told: PrivacyStatement) -> PrivacyStatement:
-        """The guarantee, with what one record is here."""
-        unit = {"row": "hour of a stay", "stay": "stay"}[self.unit]
-        plain = {
-            "row": "a stay of k hours has k records: its own guarantee is k times weaker or worse",
-            "stay": "a patient with k stays has k records",
-        }[self.unit]
-        kept = tuple(a for a in told.assumptions if not a.startswith("one person's data"))
-        return replace(told, unit=unit, assumptions=(*kept, plain, _STATISTICS))
 
     def _validation(self, given: Stays | tuple[ArrayLike, ArrayLike]) -> Any:
         """Minus the AUROC on given hours, as a function of the learner."""
@@ -322,6 +321,73 @@ class FeedForwardRisk(BaseEstimator):
     def advance(self, memory: Memory, features: NDArray[np.float32]) -> tuple[float, Memory]:
         """The risk of an hour with scaled features (F,)."""
         return float(self.predict_proba(features[None])[0, 1]), memory
+
+    def contributions(
+        self,
+        stays: Stays,
+        rows: ArrayLike | None = None,
+        *,
+        method: Method = "integrated_gradients",
+    ) -> NDArray[np.float64]:
+        """(R, F) by how much each feature moves the log-odds, away from the mean hour.
+
+        Args:
+            stays: any.
+            rows: (R,) mask or ascending numbers of the hours that are explained.
+            method: see :func:`~foretell.learners.risk.attributions.gradient_contributions`.
+        """
+        self._require_fit()
+        features = self._builder().transform(stays, rows)
+        size = features.shape[1]
+        owners = np.arange(size)
+        baseline = encoded(np.zeros((1, size), np.float32), self.encoder_)
+        if self.encoder_ is not None:
+            owners = self.encoder_owners()
+        device = next(self.learner_.parameters()).device
+        parts = [np.zeros((0, size))]
+        with use_threads(self.threads):
+            for at in range(0, len(features), 512):
+                x = encoded(features[at : at + 512], self.encoder_).to(device)
+                found = gradient_contributions(
+                    lambda x: self.learner_({"x": x}).logit, x, baseline.to(device), method=method
+                )
+                parts.append(by_feature(found.cpu().numpy(), owners, size))
+        return np.concatenate(parts)
+
+    def encoder_owners(self) -> NDArray[np.int64]:
+        """(E,) the feature that each input of the net is made of."""
+        knots = [] if self.encoder_ is None or self.encoder_.knots is None else self.encoder_.knots
+        bins = [max(len(k) - 1, 0) for k in knots]
+        return np.concatenate(
+            [np.arange(self.n_features_in_), np.repeat(np.arange(len(bins)), bins)]
+        )
+
+    def explain(
+        self,
+        stays: Stays,
+        rows: ArrayLike | None = None,
+        *,
+        top: int = 10,
+        method: Method = "integrated_gradients",
+    ) -> pl.DataFrame:
+        """The features that moved the risk of hours most, in words.
+
+        Args:
+            stays: any.
+            rows: see :meth:`contributions`; the last hour of each stay by default.
+            top: features of an hour that are listed.
+            method: see :meth:`contributions`.
+
+        Returns:
+            See :func:`~foretell.learners.risk.attributions.contribution_table`.
+        """
+        self._require_fit()
+        chosen = last_rows(stays) if rows is None else row_numbers(rows)
+        builder = self._builder()
+        return contribution_table(
+            self.contributions(stays, chosen, method=method), builder.raw(stays, chosen),
+            builder.names, builder.schema, top=top, rows=chosen,
+        )  # fmt: skip
 
     def save(self, folder: str | Path) -> None:
         """Writes JSON and safetensors; see :mod:`foretell.learners.artefact`."""
@@ -420,7 +486,18 @@ class FeedForwardRisk(BaseEstimator):
             raise NotFittedError(f"{type(self).__name__} is not fitted: call fit(stays) first")
 
 
-def _held_out(stays: Stays, share: float) -> tuple[Stays, Stays | None]:
+def stated(told: PrivacyStatement, unit: Literal["row", "stay"]) -> PrivacyStatement:
+    """A guarantee, with what one record is in the training of risk models."""
+    record = {"row": "hour of a stay", "stay": "stay"}[unit]
+    plain = {
+        "row": "a stay of k hours has k records: its own guarantee is k times weaker or worse",
+        "stay": "a patient with k stays has k records",
+    }[unit]
+    kept = tuple(a for a in told.assumptions if not a.startswith("one person's data"))
+    return replace(told, unit=record, assumptions=(*kept, plain, _STATISTICS))
+
+
+def held_out(stays: Stays, share: float) -> tuple[Stays, Stays | None]:
     """The stays to train on and those to stop by; none where they would hold one class only."""
     split = split_by_patient(stays, test_size=0.0, validation_size=share)
     has = np.isfinite(split.validation.onset)

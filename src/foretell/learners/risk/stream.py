@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from foretell.data.clinical.binning import Observation
-from foretell.data.clinical.feature_stream import FeatureStream
 from foretell.errors import ParameterError
 
 Memory = Mapping[str, NDArray]
@@ -28,6 +27,35 @@ class HourlyModel(Protocol):
         ...
 
 
+class HourlyFeatures(Protocol):
+    """Features of one stay hour by hour: :class:`~foretell.data.clinical.FeatureStream` and kin."""
+
+    @property
+    def hour(self) -> int:
+        """The last hour that was closed."""
+        ...
+
+    def add(self, observation: Observation) -> bool:
+        """Takes an observation of the open hour."""
+        ...
+
+    def close(self) -> NDArray[np.float32]:
+        """(F,) features of the next hour from its observations."""
+        ...
+
+    def step(self, row: ArrayLike) -> NDArray[np.float32]:
+        """(F,) features of the next hour from its row (C,)."""
+        ...
+
+    def snapshot(self) -> dict[str, NDArray]:
+        """The state of closed hours."""
+        ...
+
+    def restore(self, snapshot: Mapping[str, NDArray]) -> Any:
+        """Goes on from a snapshot."""
+        ...
+
+
 class RiskStream:
     """Risks of one stay, hour by hour; equal to the batch prediction of the same rows.
 
@@ -35,7 +63,7 @@ class RiskStream:
     rows with :meth:`step`. Made by ``stream`` of a fitted model.
     """
 
-    def __init__(self, model: HourlyModel, features: FeatureStream) -> None:
+    def __init__(self, model: HourlyModel, features: HourlyFeatures) -> None:
         self._model, self._features = model, features
         self._memory = dict(model.memory())
         self.last: NDArray[np.float32] | None = None
@@ -51,7 +79,7 @@ class RiskStream:
         return self.last
 
     def add(self, observation: Observation) -> bool:
-        """Takes an observation of the open hour; see :class:`FeatureStream`."""
+        """Takes an observation of the open hour; see :class:`HourlyBinner`."""
         return self._features.add(observation)
 
     def close(self) -> float:
