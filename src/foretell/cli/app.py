@@ -16,6 +16,7 @@ from rich.table import Column, Table
 from foretell import __version__
 from foretell.cli import data as data_commands
 from foretell.cli import feedback as feedback_commands
+from foretell.cli import serve as serve_command
 from foretell.cli.console import cell, number, reporting, stderr, stdout, stop, tell
 from foretell.errors import ForetellError
 
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 app.add_typer(data_commands.app, name="data")
 app.add_typer(feedback_commands.app, name="feedback")
+app.command("serve")(serve_command.serve)
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="folder of a run")]
 

@@ -137,8 +137,8 @@ def events_of(
             owner = (record.site, record.patient, record.visit)
             event = measured.get(owner)
             if event is None:
-                body = {"visit": record.visit}
-                event = NewEvent(record.site, record.patient, MEASURED, record.issued, body, [])
+                told = {"visit": record.visit}
+                event = NewEvent(record.site, record.patient, MEASURED, record.issued, told, [])
                 measured[owner] = event
                 events.append(event)
             event.time = max(event.time, record.issued)
@@ -146,7 +146,7 @@ def events_of(
         elif isinstance(record, VisitChange):
             events.append(_visit(record))
         elif isinstance(record, OrderChange):
-            body = {
+            body: dict[str, Any] = {
                 "visit": record.visit, "codes": [list(c) for c in record.codes],
                 "number": record.number, "status": record.status, "kind": record.kind,
             }  # fmt: skip

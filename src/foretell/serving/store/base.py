@@ -244,6 +244,14 @@ class Store(ABC):
         """Rows of the record in order."""
 
     @abstractmethod
+    def mark(self, name: str) -> str | None:
+        """A named text, such as how far a poller has read."""
+
+    @abstractmethod
+    def set_mark(self, name: str, value: str) -> None:
+        """Keeps a named text."""
+
+    @abstractmethod
     def beat(self) -> None:
         """Says that the clock of the service runs: its absence must page somebody."""
 

@@ -21,6 +21,8 @@ class PostgresStore(SqlStore):
 
     _lock_rows = " FOR UPDATE SKIP LOCKED"
 
+    _db: Any
+
     def __init__(self, address: str, partitions: int) -> None:
         super().__init__(partitions)
         try:
@@ -31,7 +33,7 @@ class PostgresStore(SqlStore):
             ) from error
         self._psycopg = psycopg
         self._address = address
-        self._db: Any = None
+        self._db = None
         self._depth = 0
         with self._transaction(append=True):
             for sql in statements(
@@ -43,9 +45,11 @@ class PostgresStore(SqlStore):
             self._prepare()
 
     def another(self) -> PostgresStore:
+        """See :class:`Store`."""
         return PostgresStore(self._address, self.partitions)
 
     def close(self) -> None:
+        """See :class:`Store`."""
         if self._db is not None:
             self._db.close()
             self._db = None

@@ -82,6 +82,7 @@ class SqlStore(Store):
     # -------------------------------------------------- the log
 
     def append(self, deliveries: Sequence[Delivery]) -> list[Appended]:
+        """See :class:`Store`."""
         with self._transaction(append=True):
             return self._append(deliveries)
 
@@ -91,11 +92,11 @@ class SqlStore(Store):
         known: set[tuple[str, str, bytes]] = set()
         for d in deliveries:
             identity = (d.source, d.control, d.content)
-            new = identity not in known and not self._run(
+            unknown = identity not in known and not self._run(
                 "SELECT 1 FROM message WHERE source = ? AND control = ? AND content = ?", identity
             )
             known.add(identity)
-            fresh.append(d if new else None)
+            fresh.append(d if unknown else None)
         kept = [d for d in fresh if d is not None]
         self._many(
             "INSERT INTO message VALUES (?, ?, ?, ?, ?)",
@@ -126,6 +127,7 @@ class SqlStore(Store):
         return out
 
     def append_events(self, events: Sequence[NewEvent]) -> int:
+        """See :class:`Store`."""
         with self._transaction(append=True):
             renamed = self._renamed(events)
             unseen = self._new_keys([key for e in events for key, _ in e.items])
@@ -221,24 +223,29 @@ class SqlStore(Store):
         )
 
     def head(self) -> int:
+        """See :class:`Store`."""
         return int(self._run("SELECT COALESCE(MAX(seq), 0) FROM event")[0][0])
 
     def events(self, partition: int, after: int, limit: int) -> list[Event]:
+        """See :class:`Store`."""
         sql = f"SELECT {_EVENT} FROM event WHERE part = ? AND seq > ? ORDER BY seq LIMIT ?"
         return [_event(r) for r in self._run(sql, (partition, after, limit))]
 
     def patient_events(self, site: str, patient: str, until: int | None = None) -> list[Event]:
+        """See :class:`Store`."""
         sql = f"SELECT {_EVENT} FROM event WHERE site = ? AND patient = ? AND seq <= ? ORDER BY seq"
         last = 2**62 if until is None else until
         return [_event(r) for r in self._run(sql, (site, patient, last))]
 
     def all_events(self, after: int, limit: int) -> list[Event]:
+        """See :class:`Store`."""
         sql = f"SELECT {_EVENT} FROM event WHERE seq > ? ORDER BY seq LIMIT ?"
         return [_event(r) for r in self._run(sql, (after, limit))]
 
     # -------------------------------------------------- leases
 
     def acquire(self, kind: str, owner: str, ttl: float, most: int) -> list[Lease]:
+        """See :class:`Store`."""
         with self._transaction():
             now = self._now()
             self._run(
@@ -270,6 +277,7 @@ class SqlStore(Store):
         return [Lease(k, int(p), int(token), int(applied)) for k, p, token, applied in held]
 
     def release(self, kind: str, owner: str, partitions: Sequence[int] | None = None) -> None:
+        """See :class:`Store`."""
         with self._transaction():
             if partitions is None:
                 self._run(
@@ -284,6 +292,7 @@ class SqlStore(Store):
                 )
 
     def join(self, kind: str, owner: str, ttl: float) -> int:
+        """See :class:`Store`."""
         with self._transaction():
             now = self._now()
             self._run("DELETE FROM worker WHERE kind = ? AND expires < ?", (kind, now))
@@ -295,6 +304,7 @@ class SqlStore(Store):
             return int(self._run("SELECT COUNT(*) FROM worker WHERE kind = ?", (kind,))[0][0])
 
     def leave(self, kind: str, owner: str) -> None:
+        """See :class:`Store`."""
         with self._transaction():
             self._run("DELETE FROM worker WHERE kind = ? AND name = ?", (kind, owner))
 
@@ -310,6 +320,7 @@ class SqlStore(Store):
     # -------------------------------------------------- effects
 
     def commit(self, effects: Effects) -> None:
+        """See :class:`Store`."""
         with self._transaction():
             for part in sorted(effects.leases):
                 self._fence(effects.leases[part])
@@ -355,6 +366,7 @@ class SqlStore(Store):
             )
 
     def state(self, site: str, patient: str) -> StateRow | None:
+        """See :class:`Store`."""
         sql = (
             "SELECT site, patient, part, body, due, shown FROM state WHERE site = ? AND patient = ?"
         )
@@ -362,22 +374,26 @@ class SqlStore(Store):
         return _state(found[0]) if found else None
 
     def cells(self, site: str, patient: str, stay: str) -> dict[int, bytes]:
+        """See :class:`Store`."""
         sql = "SELECT hour, body FROM cell WHERE site = ? AND patient = ? AND stay = ?"
         return {int(h): bytes(body) for h, body in self._run(sql, (site, patient, stay))}
 
     def due(self, partition: int, time: float) -> list[StateRow]:
+        """See :class:`Store`."""
         sql = "SELECT site, patient, part, body, due, shown FROM state WHERE part = ? AND due <= ?"
         # Sorted here: engines collate text in different ways.
         rows = [_state(r) for r in self._run(sql, (partition, time))]
         return sorted(rows, key=lambda s: (s.site, s.patient))
 
     def anything_due(self, time: float) -> list[int]:
+        """See :class:`Store`."""
         found = self._run("SELECT DISTINCT part FROM state WHERE due <= ?", (time,))
         return sorted(int(r[0]) for r in found)
 
     # -------------------------------------------------- what is read
 
     def views(self, site: str | None = None) -> list[dict[str, Any]]:
+        """See :class:`Store`."""
         sql = "SELECT shown FROM state WHERE due IS NOT NULL AND shown IS NOT NULL"
         rows = self._run(sql + (" AND site = ?" if site else ""), (site,) if site else ())
         shown = [json.loads(r[0]) for r in rows]
@@ -386,6 +402,7 @@ class SqlStore(Store):
         )
 
     def scores(self, site: str, patient: str, stay: str | None = None) -> list[ScoreRow]:
+        """See :class:`Store`."""
         sql = (
             "SELECT site, patient, stay, hour, time, risk, issued, status, model, reason, drivers "
             "FROM score WHERE site = ? AND patient = ?"
@@ -395,9 +412,14 @@ class SqlStore(Store):
             sql += " AND stay = ?"
             values.append(stay)
         rows = self._run(sql + " ORDER BY stay, hour", values)
-        return [ScoreRow(*r[:10], tuple((n, v) for n, v in json.loads(r[10]))) for r in rows]
+        out = []
+        for r in rows:
+            drivers = tuple((str(n), float(v)) for n, v in json.loads(r[10]))
+            out.append(ScoreRow(*(*r[:10], drivers)))
+        return out
 
     def outbox(self, partition: int, now: float, limit: int) -> list[OutboxRow]:
+        """See :class:`Store`."""
         sql = (
             f"SELECT {_OUTBOX} FROM outbox o WHERE part = ? AND status = 'waiting' AND due <= ? "
             "AND NOT EXISTS (SELECT 1 FROM outbox b WHERE b.status = 'waiting' "
@@ -408,6 +430,7 @@ class SqlStore(Store):
     def sent(
         self, lease: Lease, row: int, *, error: str | None = None, retry: float | None = None
     ) -> None:
+        """See :class:`Store`."""
         status = "sent" if error is None else ("dead" if retry is None else "waiting")
         with self._transaction():
             self._fence(lease)
@@ -418,15 +441,18 @@ class SqlStore(Store):
             )
 
     def notes(self, after: int, limit: int) -> list[OutboxRow]:
+        """See :class:`Store`."""
         sql = f"SELECT {_OUTBOX} FROM outbox WHERE id > ? ORDER BY id LIMIT ?"
         return [_outbox(r) for r in self._run(sql, (after, limit))]
 
     def dead(self, limit: int = 100) -> list[dict[str, Any]]:
+        """See :class:`Store`."""
         names = ("id", "site", "kind", "time", "attempts", "error")
         sql = f"SELECT {', '.join(names)} FROM outbox WHERE status = 'dead' ORDER BY id LIMIT ?"
         return [dict(zip(names, r, strict=True)) for r in self._run(sql, (limit,))]
 
     def revive(self, row: int) -> bool:
+        """See :class:`Store`."""
         with self._transaction():
             sql = "SELECT 1 FROM outbox WHERE id = ? AND status = 'dead'"
             if not self._run(sql, (row,)):
@@ -437,6 +463,7 @@ class SqlStore(Store):
             return True
 
     def quarantine(self, limit: int = 100) -> list[dict[str, Any]]:
+        """See :class:`Store`."""
         names = ("site", "reason", "system", "code", "unit")
         columns = ", ".join(names)
         sql = (
@@ -449,6 +476,7 @@ class SqlStore(Store):
         return out
 
     def take_quarantined(self, system: str, code: str) -> list[dict[str, Any]]:
+        """See :class:`Store`."""
         sql = (
             "SELECT body FROM quarantine WHERE system = ? AND code = ? AND body IS NOT NULL "
             "ORDER BY received"
@@ -456,6 +484,7 @@ class SqlStore(Store):
         return [json.loads(r[0]) for r in self._run(sql, (system, code))]
 
     def drop_quarantined(self, system: str, code: str) -> int:
+        """See :class:`Store`."""
         with self._transaction():
             where = "FROM quarantine WHERE system = ? AND code = ? AND body IS NOT NULL"
             count = int(self._run(f"SELECT COUNT(*) {where}", (system, code))[0][0])
@@ -465,6 +494,7 @@ class SqlStore(Store):
     # -------------------------------------------------- audit and counts
 
     def audit(self, row: Mapping[str, Any]) -> str:
+        """See :class:`Store`."""
         with self._transaction(append=True):
             last = self._run("SELECT hash FROM audit ORDER BY id DESC LIMIT 1")
             record = chained(row, str(last[0][0]) if last else "")
@@ -478,12 +508,14 @@ class SqlStore(Store):
             return str(record["hash"])
 
     def audit_rows(self, after: int = 0, limit: int = 1000) -> list[dict[str, Any]]:
+        """See :class:`Store`."""
         names = ("id", "time", "actor", "action", "subject", "purpose", "outcome", "detail",
                  "previous", "hash")  # fmt: skip
         sql = f"SELECT {', '.join(names)} FROM audit WHERE id > ? ORDER BY id LIMIT ?"
         return [dict(zip(names, r, strict=True)) for r in self._run(sql, (after, limit))]
 
     def counts(self) -> dict[str, float]:
+        """See :class:`Store`."""
         now = self._now()
         found = {
             "events": self.head(),
@@ -509,15 +541,26 @@ class SqlStore(Store):
         found["heartbeat_age"] = now - float(heart[0][0]) if heart else float("inf")
         return {name: float(value) for name, value in found.items()}
 
-    def beat(self) -> None:
+    def mark(self, name: str) -> str | None:
+        """See :class:`Store`."""
+        found = self._run("SELECT value FROM meta WHERE name = ?", (name,))
+        return str(found[0][0]) if found else None
+
+    def set_mark(self, name: str, value: str) -> None:
+        """See :class:`Store`."""
         with self._transaction():
             self._many(
-                "INSERT INTO meta VALUES ('heartbeat', ?) ON CONFLICT (name) "
+                "INSERT INTO meta VALUES (?, ?) ON CONFLICT (name) "
                 "DO UPDATE SET value = excluded.value",
-                [(repr(self._now()),)],
+                [(name, value)],
             )
 
+    def beat(self) -> None:
+        """See :class:`Store`."""
+        self.set_mark("heartbeat", repr(self._now()))
+
     def fingerprint(self) -> dict[str, str]:
+        """See :class:`Store`."""
         queries = {
             "scores": "SELECT site, patient, stay, hour, time, risk, issued, status, model, "
             "reason, drivers FROM score",

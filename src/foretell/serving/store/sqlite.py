@@ -39,9 +39,11 @@ class SqliteStore(SqlStore):
             raise StoreUnavailableError(f"the store cannot be opened: {_told(error)}") from error
 
     def another(self) -> SqliteStore:
+        """See :class:`Store`."""
         return SqliteStore(self._file, self.partitions, wait=self._wait)
 
     def close(self) -> None:
+        """See :class:`Store`."""
         self._db.close()
 
     @contextmanager

@@ -132,8 +132,7 @@ class FhirReader:
             self.identities[patient["id"]] = best[1][:200]
 
     def _subject(self, resource: dict, element: str = "subject") -> str:
-        told = resource.get(element)
-        told = told if isinstance(told, dict) else {}
+        told = _dict(resource.get(element))
         reference = told.get("reference")
         if isinstance(reference, str) and reference:
             identity = reference.split("/_history", 1)[0].rpartition("/")[2]
@@ -147,7 +146,7 @@ class FhirReader:
 
     def _observation(self, one: dict) -> Iterator[Record]:
         status = one.get("status")
-        if status not in _STATUS:
+        if not isinstance(status, str) or status not in _STATUS:
             yield Refusal("unknown_status", "Observation.status")
             return
         state = _STATUS[status]
@@ -160,7 +159,7 @@ class FhirReader:
         if isinstance(period, dict):
             times += [period.get("end"), period.get("start")]
         time = next((t for t in (read_instant(x, self.zone) for x in times) if t is not None), None)
-        meta = one.get("meta") if isinstance(one.get("meta"), dict) else {}
+        meta = _dict(one.get("meta"))
         issued = read_instant(one.get("issued"), self.zone)
         if issued is None:
             issued = read_instant(meta.get("lastUpdated"), self.zone) if time is None else time
@@ -203,19 +202,18 @@ class FhirReader:
             yield Refusal("unknown_status", "Encounter.status")
             return
         patient = self._subject(one)
-        period = one.get("period") if isinstance(one.get("period"), dict) else {}
+        period = _dict(one.get("period"))
         start = read_instant(period.get("start"), self.zone)
         end = read_instant(period.get("end"), self.zone)
-        meta = one.get("meta") if isinstance(one.get("meta"), dict) else {}
+        meta = _dict(one.get("meta"))
         updated = read_instant(meta.get("lastUpdated"), self.zone)
         unit = None
         for place in _dicts(one.get("location")):
             if place.get("status", "active") == "active":
-                told = place.get("location")
-                told = told if isinstance(told, dict) else {}
+                told = _dict(place.get("location"))
                 unit = told.get("display") or _reference(told)
         identity = one.get("id") if isinstance(one.get("id"), str) else None
-        reference = one.get("subject", {}).get("reference", "")
+        reference = _dict(one.get("subject")).get("reference", "")
         person = people.get(str(reference).rpartition("/")[2], {})
         age, sex = self._person(person, start if start is not None else updated)
         shared = (self.site, patient, identity)
@@ -245,7 +243,7 @@ class FhirReader:
         return (float(min(math.floor(years), 90)) if 0 <= years < 140 else None), sex
 
     def _patient(self, one: dict) -> Iterator[Record]:
-        meta = one.get("meta") if isinstance(one.get("meta"), dict) else {}
+        meta = _dict(one.get("meta"))
         updated = read_instant(meta.get("lastUpdated"), self.zone)
         if updated is None or not isinstance(one.get("id"), str):
             return
@@ -265,7 +263,7 @@ class FhirReader:
         codes = _codes(one.get("code") or one.get("medicationCodeableConcept"))
         identity = one.get("id") if isinstance(one.get("id"), str) else ""
         visit = _reference(one.get("encounter") or one.get("context"))
-        period = one.get("effectivePeriod") if isinstance(one.get("effectivePeriod"), dict) else {}
+        period = _dict(one.get("effectivePeriod"))
         texts = (one.get("authoredOn"), one.get("effectiveDateTime"), period.get("start"),
                  one.get("recordedDate"), one.get("onsetDateTime"))  # fmt: skip
         times = (read_instant(x, self.zone, precise=False) for x in texts)
@@ -311,6 +309,10 @@ def flatten(resource: Any, depth: int = 0) -> Iterator[dict]:
                 yield from flatten(inner, depth + 1)
             except FhirError:
                 yield {"resourceType": None}
+
+
+def _dict(value: Any) -> dict:
+    return value if isinstance(value, dict) else {}
 
 
 def _dicts(value: Any) -> list[dict]:

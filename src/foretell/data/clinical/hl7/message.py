@@ -71,7 +71,10 @@ class Message:
         self.field = text[3]
         marks = text[4:].partition(self.field)[0]
         marks = (_BREAKS.split(marks, maxsplit=1)[0] + "^~\\&"[len(marks) :])[:5]
-        self.component, self.repetition, self._escape, self.sub = marks[:4]
+        self.component: str = marks[0]
+        self.repetition: str = marks[1]
+        self._escape: str = marks[2]
+        self.sub: str = marks[3]
         delimiters = self.field + marks[:4]
         if len(set(delimiters)) != 5 or any(c.isalnum() or c in "\r\n" for c in delimiters):
             raise Hl7Error("the delimiters of MSH-1 and MSH-2 are not usable", where="MSH-2")
@@ -168,7 +171,8 @@ class Message:
                 out.append(known[piece])
             elif piece[:1] == "X":
                 try:
-                    out.append(bytes.fromhex(piece[1:]).decode("utf-8", "replace"))
+                    raw = bytes.fromhex(piece[1:]).decode("utf-8", "replace")
+                    out.append("".join(c for c in raw if c >= " "))
                 except ValueError:
                     continue
         return "".join(out)

@@ -1,0 +1,63 @@
+"""``foretell serve``: the service, until it is told to stop."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from foretell.cli.console import reporting, stderr, stdout
+
+
+def serve(
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file of the service", show_default="all defaults")
+    ] = None,
+    roles: Annotated[
+        str, typer.Option(help="parts of this process, with commas")
+    ] = "ingest,worker,dispatcher",
+    store: Annotated[
+        str | None, typer.Option(help="SQLite file or postgresql://..., instead of the file's")
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="only read the configuration")] = False,
+) -> None:
+    """Serves HL7 v2 over MLLP, FHIR and REST; scores stays and raises alarms around the clock.
+
+    foretell serve
+
+    foretell serve --config service.toml --roles worker
+    """
+    with reporting():
+        import asyncio
+
+        from foretell.serving.api.auth import new_token
+        from foretell.serving.config import Config, read_config
+        from foretell.serving.service import Service
+
+        settings = Config() if config is None else read_config(config)
+        if store is not None:
+            told = settings.service.model_copy(update={"store": store})
+            settings = settings.model_copy(update={"service": told})
+        if check:
+            stdout.print("the configuration is right")
+            return
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+        logging.getLogger("httpx").setLevel(logging.WARNING)
+        if not settings.tokens and settings.http is not None:
+            if settings.http.host not in ("127.0.0.1", "::1", "localhost"):
+                from foretell.errors import ParameterError
+
+                raise ParameterError("tokens are needed where others can reach the service")
+            token, known = new_token("console")
+            settings = settings.model_copy(update={"tokens": (known,)})
+            stderr.print(f"token of this run: {token}", markup=False, highlight=False)
+
+        def ready(ports: dict[str, int]) -> None:
+            doors = " ".join(f"{name}={port}" for name, port in ports.items())
+            # Written at once: whoever started the service waits for this line.
+            print(f"ready {doors}", flush=True)
+
+        service = Service(settings, roles=[r.strip() for r in roles.split(",") if r.strip()])
+        asyncio.run(service.run(ready))

@@ -1,0 +1,362 @@
+"""The HTTP application: health, metrics, FHIR in, and the REST interface of version 1.
+
+Every read of a patient and every change is written to the audit record, patients under their
+pseudonyms. Errors say what was wrong, never what was sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import math
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import Body, Depends, FastAPI, Header, HTTPException, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException as StarletteHTTPException
+
+from foretell import __version__
+from foretell.errors import ParameterError
+from foretell.serving.api.auth import Caller
+from foretell.serving.api.fhir import fhir_routes
+from foretell.serving.audit import first_break
+from foretell.serving.errors import StoreUnavailableError
+from foretell.serving.events import action as action_event
+from foretell.serving.events import digest
+from foretell.serving.worker.policy import check_action
+from foretell.serving.worker.ticks import send_ticks
+
+if TYPE_CHECKING:
+    from foretell.serving.service import Service
+
+log = logging.getLogger("foretell.serving.api")
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class ActionBody(BaseModel):
+    """What a clinician decides about a stay's alarms."""
+
+    model_config = ConfigDict(extra="forbid")
+    action: Annotated[str, Field(pattern="^(acknowledge|snooze|suppress|resume)$")]
+    stay: Name | None = None
+    hours: Annotated[int, Field(ge=1, le=72)] | None = None
+    reason: Annotated[str, Field(max_length=500)] | None = None
+    key: Annotated[str, Field(min_length=8, max_length=100)]
+
+
+class ClockBody(BaseModel):
+    """What time it is, where time comes from outside."""
+
+    model_config = ConfigDict(extra="forbid")
+    time: Annotated[float, Field(ge=0, le=4e9, allow_inf_nan=False)]
+
+
+class CodeBody(BaseModel):
+    """A code that was set aside and is known by now."""
+
+    model_config = ConfigDict(extra="forbid")
+    system: Annotated[str, Field(max_length=80)] = ""
+    code: Annotated[str, Field(min_length=1, max_length=40)]
+
+
+def needs(scope: str) -> Callable[..., Caller]:
+    """A dependency: the caller, if they may."""
+
+    def checked(request: Request, authorization: Annotated[str | None, Header()] = None) -> Caller:
+        service: Service = request.app.state.service
+        caller = service.tokens.caller(authorization)
+        if caller is None:
+            raise HTTPException(
+                401, "a bearer token is needed", headers={"WWW-Authenticate": "Bearer"}
+            )
+        wait = service.tokens.wait(caller)
+        if wait > 0:
+            headers = {"Retry-After": str(math.ceil(wait))}
+            raise HTTPException(429, "too many requests", headers=headers)
+        if scope not in caller.scopes:
+            raise HTTPException(403, f"the scope {scope!r} is needed")
+        return caller
+
+    return checked
+
+
+def _visible(caller: Caller, site: str) -> None:
+    if not caller.may("read", site) and not caller.may("act", site):
+        # Whether there is such a site is not told, either.
+        raise HTTPException(404, "there is no such patient")
+
+
+def build_app(service: Service) -> FastAPI:
+    """The application of a service."""
+    app = FastAPI(
+        title="foretell",
+        version=__version__,
+        description="Early warning: scores, alarms and their handling. Decision support, "
+        "not a diagnostic device.",
+    )
+    app.state.service = service
+    _errors(app)
+    _health(app, service)
+    _patients(app, service)
+    _operations(app, service)
+    fhir_routes(app, service, needs("ingest"))
+    return app
+
+
+def _errors(app: FastAPI) -> None:
+    @app.exception_handler(StarletteHTTPException)
+    async def refused(request: Request, error: StarletteHTTPException) -> JSONResponse:
+        return JSONResponse({"detail": error.detail}, error.status_code, error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        # Without the input: it may be anything.
+        told = [
+            {"where": ".".join(str(p) for p in e["loc"]), "problem": e["type"]}
+            for e in error.errors()[:10]
+        ]
+        return JSONResponse({"detail": told}, 422)
+
+    @app.exception_handler(StoreUnavailableError)
+    async def unavailable(request: Request, error: StoreUnavailableError) -> JSONResponse:
+        return JSONResponse({"detail": "the store is not available"}, 503, {"Retry-After": "2"})
+
+    @app.exception_handler(ParameterError)
+    async def wrong(request: Request, error: ParameterError) -> JSONResponse:
+        return JSONResponse({"detail": str(error)}, 422)
+
+    @app.exception_handler(Exception)
+    async def failed(request: Request, error: Exception) -> JSONResponse:
+        log.error("a request failed: %s", type(error).__name__)
+        return JSONResponse({"detail": "an internal error"}, 500)
+
+    @app.middleware("http")
+    async def counted(request: Request, call_next: Callable) -> Response:
+        response = await call_next(request)
+        route = getattr(request.scope.get("route"), "path", "none")
+        service = request.app.state.service
+        service.metrics.requests.labels(route, str(response.status_code)).inc()
+        response.headers["Cache-Control"] = "no-store"
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        return response
+
+
+def _health(app: FastAPI, service: Service) -> None:
+    @app.get("/healthz", tags=["health"])
+    def healthz() -> dict[str, str]:
+        """Whether the process lives."""
+        return {"status": "ok"}
+
+    @app.get("/readyz", tags=["health"], responses={503: {"description": "not ready"}})
+    def readyz() -> JSONResponse:
+        """Whether the service works: store, clock and workers."""
+        problems = service.problems()
+        body = {"status": "not ready" if problems else "ok", "problems": problems}
+        return JSONResponse(body, 503 if problems else 200)
+
+    @app.get("/metrics", tags=["health"], response_class=PlainTextResponse)
+    def metrics() -> Response:
+        """For Prometheus."""
+        with service.stores.use() as store:
+            text = service.metrics.text(store)
+        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _patients(app: FastAPI, service: Service) -> None:
+    Reader = Annotated[Caller, Depends(needs("read"))]
+    missing: dict[int | str, dict[str, Any]] = {404: {"description": "there is no such patient"}}
+
+    @app.get("/v1/patients", tags=["patients"])
+    def patients(
+        caller: Reader,
+        site: Annotated[str | None, Query(max_length=200)] = None,
+        unit: Annotated[str | None, Query(max_length=200)] = None,
+        limit: Annotated[int, Query(ge=1, le=10_000)] = 500,
+    ) -> dict[str, Any]:
+        """Patients with an open stay, the highest risk first."""
+        with service.stores.use() as store:
+            found = [v for v in store.views(site) if caller.may("read", v["site"])]
+            if unit is not None:
+                found = [v for v in found if v["unit"] == unit]
+            service.audit(store, caller, "list", f"{site or '*'}", detail=f"{len(found)} stays")
+        return {"patients": found[:limit], "total": len(found)}
+
+    @app.get("/v1/patients/{site}/{patient}/risk", tags=["patients"], responses=missing)
+    def risk(caller: Reader, site: str, patient: str) -> dict[str, Any]:
+        """A patient's present risk and its course, with what drove it."""
+        _visible(caller, site)
+        with service.stores.use() as store:
+            row = store.state(site, patient)
+            if row is None or row.view is None:
+                raise HTTPException(404, "there is no such patient")
+            scores = store.scores(site, patient, str(row.view["stay"]))
+            service.audit(store, caller, "read", service.pseudonyms(site, patient))
+        course = [
+            {
+                "hour": s.hour, "time": s.time, "risk": s.risk, "issued": s.issued,
+                "status": s.status, "model": s.model, "reason": s.reason, "drivers": s.drivers,
+            }
+            for s in scores
+        ]  # fmt: skip
+        return {"patient": dict(row.view), "course": course}
+
+    @app.post("/v1/patients/{site}/{patient}/actions", tags=["patients"], responses=missing,
+              status_code=202)  # fmt: skip
+    def act(
+        caller: Annotated[Caller, Depends(needs("act"))], site: str, patient: str,
+        body: ActionBody,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Acknowledges, snoozes, suppresses or resumes a stay's alarms; ``key`` makes it once."""
+        _visible(caller, site)
+        told = body.model_dump(exclude={"key"}, exclude_none=True)
+        check_action(told, service.config.alarms.longest_silence_hours)
+        with service.stores.use() as store:
+            row = store.state(site, patient)
+            if row is None or row.due is None or row.view is None:
+                raise HTTPException(404, "there is no such patient")
+            if body.stay is not None and body.stay != row.view["stay"]:
+                raise HTTPException(409, "the stay is not the present one")
+            told |= {"by": caller.name, "stay": row.view["stay"]}
+            key = digest("action", site, patient, caller.name, body.key)
+            event = action_event(site, patient, told, float(row.view["updated"]), key)
+            new = store.append_events([event])
+            service.audit(
+                store, caller, body.action, service.pseudonyms(site, patient),
+                purpose=body.reason or "", detail=f"hours={body.hours} new={bool(new)}",
+            )  # fmt: skip
+        service.wake()
+        return {"accepted": True, "repeated": not new}
+
+    @app.get("/v1/alarms", tags=["alarms"])
+    def alarms(
+        caller: Reader,
+        after: Annotated[int, Query(ge=0, le=2**62)] = 0,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    ) -> dict[str, Any]:
+        """Alarms, corrections and actions in order, for those who poll."""
+        with service.stores.use() as store:
+            rows = store.notes(after, limit)
+        found = [_told(r) for r in rows if caller.may("read", r.site)]
+        return {"notes": found, "next": rows[-1].id if rows else after}
+
+    @app.get("/v1/alarms/stream", tags=["alarms"], response_class=StreamingResponse)
+    async def stream(
+        caller: Reader,
+        after: Annotated[int | None, Query(ge=0, le=2**62)] = None,
+        last_event_id: Annotated[str | None, Header()] = None,
+    ) -> StreamingResponse:
+        """The same as server-sent events; goes on after ``Last-Event-ID``."""
+        begin = after
+        if begin is None and last_event_id and last_event_id.isdecimal():
+            begin = min(int(last_event_id), 2**62)
+
+        async def feed() -> AsyncIterator[str]:
+            at = begin or 0
+            silent = time.monotonic()
+            yield ": foretell\n\n"
+            while not service.stopping.is_set():
+                rows = await run_in_threadpool(_notes, service, at)
+                for row in rows:
+                    at = row.id
+                    if caller.may("read", row.site):
+                        data = json.dumps(_told(row), separators=(",", ":"))
+                        yield f"id: {row.id}\nevent: {row.kind}\ndata: {data}\n\n"
+                        silent = time.monotonic()
+                if not rows:
+                    await asyncio.sleep(0.25)
+                    if time.monotonic() - silent > 15:
+                        silent = time.monotonic()
+                        yield ": still here\n\n"
+
+        return StreamingResponse(feed(), media_type="text/event-stream")
+
+
+def _notes(service: Service, after: int) -> list:
+    with service.stores.use() as store:
+        return store.notes(after, 200)
+
+
+def _told(row: Any) -> dict[str, Any]:
+    return {
+        "id": row.id, "key": row.key, "kind": row.kind, "site": row.site,
+        "patient": row.patient, "time": row.time, **row.body,
+    }  # fmt: skip
+
+
+def _operations(app: FastAPI, service: Service) -> None:
+    Admin = Annotated[Caller, Depends(needs("admin"))]
+    Auditor = Annotated[Caller, Depends(needs("audit"))]
+
+    @app.get("/v1/quarantine", tags=["operations"])
+    def quarantine(caller: Admin) -> dict[str, Any]:
+        """What could not be used, by reason, code and unit."""
+        with service.stores.use() as store:
+            return {"quarantine": store.quarantine(1000)}
+
+    @app.post("/v1/quarantine/retry", tags=["operations"])
+    def retry(caller: Admin, body: CodeBody) -> dict[str, Any]:
+        """Reads again what waits for a code that the configuration knows by now."""
+        with service.stores.use() as store:
+            count = service.requeue(store, body.system, body.code)
+            service.audit(store, caller, "requeue", "", detail=f"{count} results")
+        service.wake()
+        return {"read": count}
+
+    @app.get("/v1/outbox/dead", tags=["operations"])
+    def dead(caller: Admin) -> dict[str, Any]:
+        """What no receiver would take."""
+        with service.stores.use() as store:
+            return {"dead": store.dead(1000)}
+
+    @app.post("/v1/outbox/{row}/revive", tags=["operations"],
+              responses={404: {"description": "there is none"}})  # fmt: skip
+    def revive(caller: Admin, row: int) -> dict[str, Any]:
+        """Sends a dead letter again."""
+        if not 0 < row < 2**62:
+            raise HTTPException(404, "there is no such dead letter")
+        with service.stores.use() as store:
+            if not store.revive(row):
+                raise HTTPException(404, "there is no such dead letter")
+            service.audit(store, caller, "revive", "", detail=f"row {row}")
+        return {"revived": row}
+
+    @app.get("/v1/audit", tags=["operations"])
+    def audit(
+        caller: Auditor,
+        after: Annotated[int, Query(ge=0, le=2**62)] = 0,
+        limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
+    ) -> dict[str, Any]:
+        """Who did what, in order."""
+        with service.stores.use() as store:
+            return {"rows": store.audit_rows(after, limit)}
+
+    @app.get("/v1/audit/verify", tags=["operations"])
+    def verify(
+        caller: Auditor, anchor: Annotated[str, Query(max_length=64)] = ""
+    ) -> dict[str, Any]:
+        """Whether a row was changed, moved or deleted."""
+        rows: list[dict[str, Any]] = []
+        with service.stores.use() as store:
+            while part := store.audit_rows(rows[-1]["id"] if rows else 0, 10_000):
+                rows += part
+        broken = first_break(rows, anchor)
+        last = rows[-1]["hash"] if rows else ""
+        return {"intact": broken is None, "first_break": broken, "rows": len(rows), "last": last}
+
+    @app.post("/v1/clock", tags=["operations"],
+              responses={409: {"description": "the service has its own clock"}})  # fmt: skip
+    def clock(caller: Admin, body: Annotated[ClockBody, Body()]) -> dict[str, Any]:
+        """Says what time it is, in a replay."""
+        if service.config.service.clock != "external":
+            raise HTTPException(409, "the service has a clock of its own")
+        with service.stores.use() as store, contextlib.suppress(OverflowError):
+            count = send_ticks(store, body.time)
+        service.wake()
+        return {"partitions": count}

@@ -1,0 +1,75 @@
+"""Bearer tokens with scopes: the configuration holds their hashes only."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from foretell.serving.config import SCOPES, TokenConfig
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks: ``sites`` empty means all."""
+
+    name: str
+    scopes: frozenset[str]
+    sites: frozenset[str] = frozenset()
+
+    def may(self, scope: str, site: str | None = None) -> bool:
+        """Whether a scope is granted, and a site is among theirs."""
+        return scope in self.scopes and (site is None or not self.sites or site in self.sites)
+
+
+class Tokens:
+    """Knows callers by their tokens, and how often they ask.
+
+    Args:
+        tokens: of the configuration.
+        per_minute: requests that one caller may make; bursts of a tenth of that.
+    """
+
+    def __init__(self, tokens: Sequence[TokenConfig], *, per_minute: int = 60_000) -> None:
+        self._known = [
+            (bytes.fromhex(t.sha256), Caller(t.name, frozenset(t.scopes), frozenset(t.sites)))
+            for t in tokens
+        ]
+        self._rate, self._burst = per_minute / 60, max(per_minute / 10, 1.0)
+        self._left: dict[str, tuple[float, float]] = {}
+        self._lock = threading.Lock()
+
+    def caller(self, header: str | None) -> Caller | None:
+        """The caller of an Authorization header; None where it is missing or not known."""
+        scheme, _, token = (header or "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            return None
+        given = hashlib.sha256(token.strip().encode("utf-8", "replace")).digest()
+        found = None
+        for known, caller in self._known:
+            if hmac.compare_digest(known, given):
+                found = caller
+        return found
+
+    def wait(self, caller: Caller) -> float:
+        """Seconds that the caller has to wait, 0 where the request may go on."""
+        now = time.monotonic()
+        with self._lock:
+            left, then = self._left.get(caller.name, (self._burst, now))
+            left = min(left + (now - then) * self._rate, self._burst)
+            if left < 1:
+                self._left[caller.name] = (left, now)
+                return (1 - left) / self._rate
+            self._left[caller.name] = (left - 1, now)
+            return 0.0
+
+
+def new_token(name: str, scopes: Sequence[str] = SCOPES) -> tuple[str, TokenConfig]:
+    """A fresh token and what the configuration needs to know of it."""
+    token = secrets.token_urlsafe(32)
+    hashed = hashlib.sha256(token.encode()).hexdigest()
+    return token, TokenConfig(name=name, sha256=hashed, scopes=tuple(scopes))  # type: ignore[arg-type]

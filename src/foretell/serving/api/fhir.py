@@ -1,0 +1,162 @@
+"""The door for FHIR: single resources, bundles and the notifications of subscriptions."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import Depends, FastAPI, Query, Request
+from fastapi.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
+
+from foretell.data.clinical.fhir import FhirError
+from foretell.serving.api.auth import Caller
+from foretell.serving.errors import StoreUnavailableError
+from foretell.serving.ingest.committer import BusyError
+
+if TYPE_CHECKING:
+    from foretell.serving.service import Service
+
+FHIR_JSON = "application/fhir+json"
+_TYPES = ("application/fhir+json", "application/json", "text/json", "")
+
+
+class _TooLargeError(Exception):
+    pass
+
+
+def outcome(severity: str, code: str, text: str, where: str = "") -> dict[str, Any]:
+    """An OperationOutcome."""
+    issue: dict[str, Any] = {"severity": severity, "code": code, "diagnostics": text}
+    if where:
+        issue["expression"] = [where]
+    return {"resourceType": "OperationOutcome", "issue": [issue]}
+
+
+def fhir_routes(app: FastAPI, service: Service, caller: Callable[..., Caller]) -> None:
+    """Adds ``POST /fhir`` and ``POST /fhir/{type}``, and ``PUT`` for rest-hooks with payload."""
+    Sender = Annotated[Caller, Depends(caller)]
+    Site = Annotated[str | None, Query(max_length=200)]
+    told = {
+        400: {"description": "no FHIR resource"}, 413: {"description": "too large"},
+        415: {"description": "not JSON"}, 429: {"description": "busy"},
+        503: {"description": "the store is not available"},
+    }  # fmt: skip
+    body = {
+        "requestBody": {
+            "required": True,
+            "content": {FHIR_JSON: {"schema": {"type": "object"}}},
+        }
+    }
+
+    @app.post("/fhir", tags=["fhir"], responses=told, openapi_extra=body)  # type: ignore[arg-type]
+    async def post(request: Request, sender: Sender, site: Site = None) -> JSONResponse:
+        """Takes a resource or a bundle; answered when it is durable."""
+        return await _take(service, request, sender, site)
+
+    @app.post("/fhir/{kind}", tags=["fhir"], responses=told, openapi_extra=body)  # type: ignore[arg-type]
+    async def create(
+        request: Request, sender: Sender, kind: str, site: Site = None
+    ) -> JSONResponse:
+        """Takes a resource of a type."""
+        return await _take(service, request, sender, site, kind)
+
+    @app.put("/fhir/{kind}/{identity}", tags=["fhir"], responses=told, openapi_extra=body)  # type: ignore[arg-type]
+    async def update(
+        request: Request, sender: Sender, kind: str, identity: str, site: Site = None
+    ) -> JSONResponse:
+        """Takes a new version of a resource, as rest-hooks send it."""
+        return await _take(service, request, sender, site, kind)
+
+
+def _answer(status: int, body: dict[str, Any], **headers: str) -> JSONResponse:
+    named = {k.replace("_", "-"): v for k, v in headers.items()}
+    return JSONResponse(body, status, named, media_type=FHIR_JSON)
+
+
+async def _take(
+    service: Service, request: Request, sender: Caller, site: str | None, kind: str | None = None
+) -> JSONResponse:
+    received = time.time()
+    count = service.metrics.messages
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type not in _TYPES:
+        return _answer(415, outcome("error", "not-supported", "only JSON is taken"))
+    if site is None:
+        names = sorted(sender.sites) or sorted(service.config.sites) or ["fhir"]
+        if len(names) != 1:
+            return _answer(400, outcome("error", "required", "name the site: ?site="))
+        site = names[0]
+    if not sender.may("ingest", site) or not service.intake.knows_site(site):
+        return _answer(403, outcome("error", "forbidden", "the site is not yours"))
+    http = service.config.http
+    most = http.max_bytes if http is not None else 8 << 20
+    try:
+        data = await _body(request, most)
+    except _TooLargeError:
+        count.labels("fhir", "", "too_large").inc()
+        return _answer(413, outcome("error", "too-costly", "the body is too large"))
+    try:
+        resource = await run_in_threadpool(_parsed, data)
+        if kind is not None and resource.get("resourceType") != kind:
+            raise FhirError("the resource is not of the type of the address", where="resourceType")
+        delivery = await run_in_threadpool(service.intake.fhir, resource, site, received)
+        future = service.committer.submit(delivery)
+    except FhirError as error:
+        count.labels("fhir", "", "refused").inc()
+        return _answer(400, outcome("error", "invalid", error.problem, error.where))
+    except BusyError:
+        count.labels("fhir", "", "busy").inc()
+        busy = outcome("error", "throttled", "the service is busy; send again")
+        return _answer(429, busy, Retry_After="1")
+    try:
+        result = await asyncio.wrap_future(future)
+    except StoreUnavailableError:
+        count.labels("fhir", "", "unavailable").inc()
+        down = outcome("error", "transient", "not stored; send again")
+        return _answer(503, down, Retry_After="2")
+    count.labels("fhir", delivery.kind if delivery.kind in _COUNTED else "other",
+                 "duplicate" if result.duplicate else "stored").inc()  # fmt: skip
+    items = service.metrics.items
+    items.labels("new").inc(result.items)
+    items.labels("repeated").inc(result.repeated)
+    items.labels("quarantined").inc(result.quarantined)
+    service.metrics.commit.observe(max(time.time() - received, 0.0))
+    if resource["resourceType"] == "Bundle" and resource.get("type") in ("batch", "transaction"):
+        entries = [{"response": {"status": "200 OK"}} for _ in resource.get("entry", [])]
+        told = {"resourceType": "Bundle", "type": f"{resource['type']}-response", "entry": entries}
+        return _answer(200, told)
+    text = (
+        "known already" if result.duplicate
+        else f"{result.items} new, {result.repeated} known, {result.quarantined} set aside"
+    )  # fmt: skip
+    return _answer(200, outcome("information", "informational", text))
+
+
+_COUNTED = frozenset({"Bundle", "Observation", "Encounter", "Patient", "Condition",
+                      "MedicationAdministration", "ServiceRequest"})  # fmt: skip
+
+
+async def _body(request: Request, most: int) -> bytes:
+    out = bytearray()
+    async for chunk in request.stream():
+        out += chunk
+        if len(out) > most:
+            raise _TooLargeError
+    return bytes(out)
+
+
+def _parsed(data: bytes) -> dict[str, Any]:
+    def no_number(text: str) -> None:
+        raise ValueError
+
+    try:
+        value = json.loads(data, parse_constant=no_number)
+    except (ValueError, RecursionError):
+        raise FhirError("the body is no JSON") from None
+    if not isinstance(value, dict) or not isinstance(value.get("resourceType"), str):
+        raise FhirError("this is no FHIR resource", where="resourceType")
+    return value

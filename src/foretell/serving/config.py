@@ -1,0 +1,207 @@
+"""What a service is told by its TOML file; a key that is not known is an error."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from foretell.data.clinical.schema import Schema
+from foretell.errors import ParameterError
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+SCOPES = ("read", "act", "ingest", "audit", "admin")
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TlsConfig(_Table):
+    """Certificate and key files; ``client_ca`` asks clients for a certificate of that authority."""
+
+    certificate: str
+    key: str
+    client_ca: str | None = None
+
+
+class ServiceConfig(_Table):
+    """Where things are kept and how time passes."""
+
+    store: str = "foretell.db"
+    partitions: Annotated[int, Field(ge=1, le=1024)] = 16
+    clock: Literal["wall", "external"] = "wall"
+    tick_seconds: Annotated[float, Field(gt=0, le=600)] = 5.0
+    watermark_hours: Annotated[int, Field(ge=1, le=24)] = 2
+    idle_hours: Annotated[int, Field(ge=1, le=24 * 60)] = 72
+    lease_seconds: Annotated[float, Field(ge=0.5, le=60)] = 3.0
+    pseudonym_key: str | None = None
+    queue: Annotated[int, Field(ge=16, le=1_000_000)] = 2048
+    group: Annotated[int, Field(ge=1, le=4096)] = 256
+    drain_seconds: Annotated[float, Field(ge=0, le=600)] = 20.0
+
+
+class ModelConfig(_Table):
+    """The scorers in the order of preference."""
+
+    rule: Literal["news2", "sirs", "qsofa"] = "news2"
+    fallbacks: tuple[Literal["news2", "sirs", "qsofa"], ...] = ("sirs",)
+
+
+class AlarmConfig(_Table):
+    """The policy of alarms."""
+
+    threshold: Annotated[float, Field(ge=0, le=1)] = 0.35
+    snooze_hours: Annotated[int, Field(ge=0, le=72)] = 6
+    tier: str = "urgent"
+    longest_silence_hours: Annotated[int, Field(ge=1, le=72)] = 24
+
+
+class MllpConfig(_Table):
+    """The door for HL7 v2."""
+
+    host: str = "127.0.0.1"
+    port: Port = 2575
+    max_bytes: Annotated[int, Field(ge=1024, le=64 << 20)] = 1 << 20
+    connections: Annotated[int, Field(ge=1, le=10_000)] = 200
+    frame_seconds: Annotated[float, Field(gt=0, le=3600)] = 60.0
+    processing_ids: tuple[str, ...] = ("P",)
+    tls: TlsConfig | None = None
+
+
+class HttpConfig(_Table):
+    """The door for FHIR, REST and metrics."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8080
+    max_bytes: Annotated[int, Field(ge=1024, le=256 << 20)] = 8 << 20
+    requests_per_minute: Annotated[int, Field(ge=1)] = 60_000
+    tls: TlsConfig | None = None
+
+
+class SiteConfig(_Table):
+    """A hospital: its clock, the names it sends under, and its codes."""
+
+    zone: str = "UTC"
+    facilities: tuple[str, ...] = ()
+    authorities: tuple[str, ...] = ()
+    identifier_systems: tuple[str, ...] = ()
+    codes: dict[str, str] = Field(default_factory=dict)
+
+    @field_validator("zone")
+    @classmethod
+    def _zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (OSError, ValueError, KeyError):
+            raise ValueError(f"no time zone is called {value!r}") from None
+        return value
+
+    @field_validator("codes")
+    @classmethod
+    def _codes(cls, value: dict[str, str]) -> dict[str, str]:
+        for code, name in value.items():
+            if name not in Schema.default():
+                raise ValueError(f"code {code!r} names {name!r}, which is no variable")
+        return value
+
+
+class TokenConfig(_Table):
+    """Who may ask for what: ``sha256`` is the hash of the bearer token, never the token."""
+
+    name: str
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    scopes: tuple[Literal["read", "act", "ingest", "audit", "admin"], ...]
+    sites: tuple[str, ...] = ()
+
+
+class PollConfig(_Table):
+    """A FHIR server that is asked for what changed."""
+
+    site: str
+    url: Annotated[str, Field(pattern="^https?://")]
+    resources: tuple[str, ...] = ("Observation", "Encounter", "Patient")
+    every_seconds: Annotated[float, Field(gt=0)] = 60.0
+    overlap_seconds: Annotated[float, Field(ge=0)] = 300.0
+    page: Annotated[int, Field(ge=1, le=1000)] = 200
+    token_file: str | None = None
+
+
+class SinkConfig(_Table):
+    """Where the outbox goes."""
+
+    name: str
+    kind: Literal["webhook", "mllp"]
+    url: Annotated[str, Field(pattern="^https?://")] | None = None
+    host: str | None = None
+    port: Port | None = None
+    kinds: tuple[Literal["alarm", "correction", "score", "action"], ...] = ("alarm", "correction")
+    secret_file: str | None = None
+    timeout_seconds: Annotated[float, Field(gt=0, le=300)] = 10.0
+    attempts: Annotated[int, Field(ge=1, le=1000)] = 30
+    longest_pause_seconds: Annotated[float, Field(gt=0)] = 300.0
+
+    @model_validator(mode="after")
+    def _whole(self) -> SinkConfig:
+        if self.kind == "webhook" and self.url is None:
+            raise ValueError("a webhook needs a url")
+        if self.kind == "mllp" and (self.host is None or self.port is None):
+            raise ValueError("an mllp sink needs host and port")
+        return self
+
+
+class Config(_Table):
+    """All of it."""
+
+    service: ServiceConfig = ServiceConfig()
+    model: ModelConfig = ModelConfig()
+    alarms: AlarmConfig = AlarmConfig()
+    mllp: MllpConfig | None = MllpConfig()
+    http: HttpConfig | None = HttpConfig()
+    sites: dict[str, SiteConfig] = Field(default_factory=dict)
+    tokens: tuple[TokenConfig, ...] = ()
+    polls: tuple[PollConfig, ...] = ()
+    sinks: tuple[SinkConfig, ...] = ()
+
+    @model_validator(mode="after")
+    def _fits(self) -> Config:
+        owners: dict[str, str] = {}
+        for name, site in self.sites.items():
+            for facility in site.facilities:
+                other = owners.setdefault(facility, name)
+                if other != name:
+                    raise ValueError(f"facility {facility!r} belongs to {other} and {name}")
+        for poll in self.polls:
+            if poll.site not in self.sites:
+                raise ValueError(f"polls names site {poll.site!r}, which is not among the sites")
+        for what in (self.tokens, self.sinks):
+            names = [entry.name for entry in what]
+            if len(set(names)) != len(names):
+                raise ValueError("two tokens or two sinks have the same name")
+        return self
+
+
+def read_config(source: str | Path | dict[str, Any]) -> Config:
+    """The configuration of a TOML file, or of its tables.
+
+    Raises:
+        ParameterError: it cannot be read, a key is unknown or a value is wrong.
+    """
+    table: dict[str, Any]
+    if isinstance(source, dict):
+        table, where = source, "the configuration"
+    else:
+        where = str(source)
+        try:
+            table = tomllib.loads(Path(source).read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise ParameterError(f"{where} cannot be read: {error}") from None
+    try:
+        return Config.model_validate(table)
+    except ValidationError as error:
+        # What was given is not repeated: it may be a secret in the wrong place.
+        told = [f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()[:5]]
+        raise ParameterError(f"{where} is not right: {'; '.join(told)}") from None

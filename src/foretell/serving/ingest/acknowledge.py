@@ -1,0 +1,88 @@
+"""Acknowledgements of HL7 v2 in original and enhanced mode (HL7 v2.5.1, 2.9)."""
+
+from __future__ import annotations
+
+import itertools
+
+from foretell.data.clinical.hl7 import Hl7Error, Message
+from foretell.data.clinical.hl7.times import write_time
+
+_TOLD = {
+    100: "Segment sequence error", 101: "Required field missing", 102: "Data type error",
+    103: "Table value not found", 200: "Unsupported message type", 201: "Unsupported event code",
+    202: "Unsupported processing id", 203: "Unsupported version id",
+    207: "Application internal error",
+}  # fmt: skip
+_numbers = itertools.count(1)
+
+
+def acknowledgements(message: Message, now: float, error: Hl7Error | None = None) -> list[bytes]:
+    """The answers that a message asks for, to be framed and sent in order.
+
+    In original mode that is one: AA, AE or AR. Where MSH-15 or MSH-16 are given, the mode is
+    enhanced: CA, CE or CR as MSH-15 wants it, then the application's answer as MSH-16 wants it.
+
+    Args:
+        message: that is answered.
+        now: for MSH-7.
+        error: why it was refused; None where it is durable.
+    """
+    head = message.get("MSH")
+    accept, application = message.part(head, 15).upper(), message.part(head, 16).upper()
+    letter = "A" if error is None else ("R" if error.reject else "E")
+    if not accept and not application:
+        return [_answer(message, "A" + letter, now, error)]
+    out = []
+    wanted = {"AL": True, "NE": False, "ER": error is not None, "SU": error is None}
+    if wanted.get(accept, False):
+        out.append(_answer(message, "C" + letter, now, error))
+    if wanted.get(application, False):
+        out.append(_answer(message, "A" + letter, now, error))
+    return out
+
+
+def refusal(data: bytes, now: float, error: Hl7Error) -> bytes:
+    """The answer to what could not even be parsed: AR, or AE where MSH could be read."""
+    letters = "AR" if error.reject else "AE"
+    control = b""
+    start = data.find(b"MSH")
+    if start >= 0 and len(data) > start + 8:
+        fields = data[start:].split(b"\r", 1)[0].split(data[start + 3 : start + 4])
+        control = fields[9][:199] if len(fields) > 9 else b""
+    name = control.decode("ascii", "replace").translate(_DANGEROUS)
+    return _text("^~\\&", "|", ("", "", "", ""), "", "2.5", letters, name, now, error)
+
+
+_DANGEROUS = {ord(c): "_" for c in "\r\n\x0b\x1c|^~\\&\ufffd"}
+
+
+def _answer(message: Message, letters: str, now: float, error: Hl7Error | None) -> bytes:
+    head = message.get("MSH")
+    fields = [head[n] if n < len(head) else "" for n in (3, 4, 5, 6)]
+    marks = message.component + message.repetition + message._escape + message.sub
+    event = message.part(head, 9, 2)[:3]
+    version = message.part(head, 12)[:8] or "2.5"
+    control = head[10] if len(head) > 10 else ""
+    return _text(marks, message.field, tuple(fields), event, version, letters, control, now, error)
+
+
+def _text(
+    marks: str, field: str, names: tuple[str, ...], event: str, version: str, letters: str,
+    control: str, now: float, error: Hl7Error | None,
+) -> bytes:  # fmt: skip
+    application, facility, own_application, own_facility = names
+    kind = marks[0].join(filter(None, ("ACK", event, "ACK" if event else "")))
+    number = f"FT{int(now * 1000):x}{next(_numbers):x}"
+    head = field.join(
+        ("MSH", marks, own_application, own_facility, application, facility, write_time(now), "",
+         kind, number, "P", version, "", "", "", "", "", "UNICODE UTF-8")
+    )  # fmt: skip
+    lines = [head, field.join(("MSA", letters, control))]
+    if error is not None:
+        place = ""
+        if error.where:
+            segment, _, number = error.where.partition("-")
+            place = marks[0].join(filter(None, (segment[:3], "1", number)))
+        told = marks[0].join((str(error.code), _TOLD.get(error.code, "Error"), "HL70357"))
+        lines.append(field.join(("ERR", "", place, told, "E", "", "", "", error.problem)))
+    return ("\r".join(lines) + "\r").encode("utf-8", "replace")

@@ -1,0 +1,112 @@
+"""From bytes at a door to what is to be stored: sites, codes, refusals."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from foretell.data.clinical.feed import Normaliser
+from foretell.data.clinical.fhir import FhirError, FhirReader
+from foretell.data.clinical.hl7 import Hl7Error, Hl7Reader, Message
+from foretell.data.clinical.schema import Schema
+from foretell.serving.config import Config, SiteConfig
+from foretell.serving.events import Delivery, events_of
+
+
+@dataclass
+class Intake:
+    """Reads messages of all sites of a configuration.
+
+    Where the configuration names no site, every sending facility is one, in UTC.
+    """
+
+    config: Config
+    schema: Schema = field(default_factory=Schema.default)
+
+    def __post_init__(self) -> None:
+        self._of: dict[str, tuple[Hl7Reader, Normaliser]] = {}
+        self._facilities: dict[str, str] = {}
+        for name, site in self.config.sites.items():
+            self._of[name] = (
+                Hl7Reader(name, ZoneInfo(site.zone), site.authorities),
+                Normaliser(self.schema, site.codes),
+            )
+            for facility in site.facilities or (name,):
+                self._facilities[facility] = name
+        self._any = Normaliser(self.schema)
+
+    def _reader(self, facility: str) -> tuple[Hl7Reader, Normaliser]:
+        if not self.config.sites:
+            return Hl7Reader(facility or None), self._any
+        name = self._facilities.get(facility)
+        if name is None and len(self._of) == 1 and not facility:
+            name = next(iter(self._of))
+        if name is None:
+            raise Hl7Error("the sending facility is not known", code=103, where="MSH-4")
+        return self._of[name]
+
+    def hl7(self, message: Message, data: bytes, received: float) -> Delivery:
+        """What an HL7 message says, ready to be stored.
+
+        Raises:
+            Hl7Error: it cannot be taken.
+        """
+        head = message.get("MSH")
+        if not message.control_id:
+            raise Hl7Error("the control id is missing", code=101, where="MSH-10")
+        mllp = self.config.mllp
+        if mllp is not None and message.part(head, 11) not in mllp.processing_ids:
+            raise Hl7Error("the processing id is not taken", code=202, where="MSH-11", reject=True)
+        version = message.part(head, 12)
+        if version and not version.startswith("2."):
+            raise Hl7Error("the version is not taken", code=203, where="MSH-12", reject=True)
+        application, facility = message.sender
+        reader, normaliser = self._reader(facility)
+        if any("\x00" in field for _, fields in message.segments for field in fields):
+            raise Hl7Error("the text holds NUL characters", code=102)
+        records = reader.read(message, received=received)
+        events, aside = events_of(records, normaliser)
+        kind = "^".join(message.kind)
+        content = hashlib.sha256(data).digest()[:16]
+        source = f"hl7|{application}|{facility}"
+        return Delivery(source, message.control_id, content, kind, received, events, aside)
+
+    def of_site(self, site: str) -> tuple[Hl7Reader, Normaliser]:
+        """The reader and normaliser of a site."""
+        return self._of.get(site, (Hl7Reader(site), self._any))
+
+    def knows_site(self, site: str) -> bool:
+        """Whether a site may send; any may where none is configured."""
+        return not self.config.sites or site in self.config.sites
+
+    def fhir(self, resource: Any, site: str, received: float, server: str = "") -> Delivery:
+        """What a FHIR resource or bundle says, ready to be stored.
+
+        Versions of a resource are told apart by their content.
+
+        Raises:
+            FhirError: it cannot be taken, or the site is not known.
+        """
+        if not self.knows_site(site):
+            raise FhirError("the site is not known", where="site")
+        settings = self.config.sites.get(site, SiteConfig())
+        reader = FhirReader(site, ZoneInfo(settings.zone), settings.identifier_systems)
+        text = json.dumps(resource, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        try:
+            data = text.encode()
+        except UnicodeError:
+            raise FhirError("the text holds half characters") from None
+        if "\\u0000" in text:
+            raise FhirError("the text holds NUL characters")
+        records = reader.read(resource)
+        normaliser = self._of[site][1] if site in self._of else self._any
+        events, aside = events_of(records, normaliser)
+        content = hashlib.sha256(data).digest()[:16]
+        control = resource.get("id") if isinstance(resource.get("id"), str) else content.hex()
+        kind = resource["resourceType"]
+        return Delivery(
+            f"fhir|{site}|{server}", control[:200], content, kind, received, events, aside
+        )

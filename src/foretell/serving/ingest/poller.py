@@ -1,0 +1,161 @@
+"""Asks a FHIR server for what changed: paging, overlap, back-off; repeats cost nothing."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Event as Signal
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+from foretell.data.clinical.fhir import FhirError, read_instant
+from foretell.serving.config import PollConfig
+from foretell.serving.errors import ServingError
+from foretell.serving.ingest.committer import BusyError, Committer
+from foretell.serving.ingest.intake import Intake
+from foretell.serving.metrics import Metrics
+from foretell.serving.store.base import Appended, Store
+
+log = logging.getLogger("foretell.serving.poller")
+MAX_PAGES = 10_000
+
+
+class PollError(ServingError):
+    """The server did not answer as it should; ``pause`` is what it asked for, in seconds."""
+
+    def __init__(self, problem: str, pause: float | None = None) -> None:
+        super().__init__(problem)
+        self.pause = pause
+
+
+class FhirPoller:
+    """Reads a server's resources from ``_lastUpdated`` on, again and again.
+
+    Each round begins some time before the end of the last one, as servers show resources late;
+    the log knows what it has. The mark moves only when all pages of a round are durable, and is
+    kept in the store.
+
+    Args:
+        config: of the server.
+        intake: reads resources.
+        committer: makes them durable.
+        store: of this thread, for the mark.
+        metrics: counts.
+        clock: seconds since 1970, for the first round's beginning.
+    """
+
+    def __init__(
+        self,
+        config: PollConfig,
+        intake: Intake,
+        committer: Committer,
+        store: Store,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        import httpx
+
+        self._config, self._intake, self._committer = config, intake, committer
+        self._store, self._metrics, self._clock = store, metrics, clock
+        self._client = httpx.Client(timeout=30.0, follow_redirects=False)
+        self._base = config.url.rstrip("/") + "/"
+        self._etags: dict[str, str] = {}
+
+    def run(self, stop: Signal) -> None:
+        """Polls until told to stop."""
+        delay = 1.0
+        while not stop.is_set():
+            pause = self._config.every_seconds
+            try:
+                for resource in self._config.resources:
+                    self.once(resource, stop)
+                delay = 1.0
+            except Exception as error:
+                told = getattr(error, "pause", None)
+                pause = max(delay, told or 0.0)
+                delay = min(delay * 2, 300.0)
+                log.warning("a round failed: %s", type(error).__name__)
+                self._metrics.messages.labels("poll", "", "failed").inc()
+            stop.wait(pause)
+        self._client.close()
+
+    def once(self, resource: str, stop: Signal | None = None) -> int:
+        """One round over all pages of a resource type; returns how many entries came."""
+        name = f"poll {self._config.site} {self._base}{resource}"
+        mark = self._store.mark(name)
+        since = self._clock() - 86400.0 if mark is None else float(mark)
+        begin = max(since - self._config.overlap_seconds, 0.0)
+        text = datetime.fromtimestamp(begin, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        url: str | None = urljoin(self._base, resource)
+        params: dict[str, Any] | None = {
+            "_lastUpdated": f"ge{text}", "_count": self._config.page, "_sort": "_lastUpdated",
+        }  # fmt: skip
+        latest, count = since, 0
+        seen: set[str] = set()
+        waiting: list[Future[Appended]] = []
+        for _ in range(MAX_PAGES):
+            if url is None or url in seen or (stop is not None and stop.is_set()):
+                break
+            seen.add(url)
+            page = self._page(url, params)
+            entries = [e.get("resource") for e in page.get("entry", []) if isinstance(e, dict)]
+            for one in entries:
+                if not isinstance(one, dict):
+                    continue
+                count += 1
+                meta = one.get("meta")
+                told = meta.get("lastUpdated") if isinstance(meta, dict) else None
+                updated = read_instant(told, UTC)
+                latest = max(latest, updated or latest)
+                future = self._submit(one)
+                if future is not None:
+                    waiting.append(future)
+            url, params = self._next(page, url), None
+        else:
+            raise PollError("the pages have no end")
+        for future in waiting:
+            future.result(60)
+        if stop is None or not stop.is_set():
+            self._store.set_mark(name, repr(latest))
+        return count
+
+    def _submit(self, resource: dict) -> Future[Appended] | None:
+        while True:
+            try:
+                delivery = self._intake.fhir(resource, self._config.site, self._clock(), self._base)
+                return self._committer.submit(delivery)
+            except FhirError:
+                self._metrics.messages.labels("poll", "", "refused").inc()
+                return None
+            except BusyError:
+                time.sleep(0.05)
+
+    def _page(self, url: str, params: dict[str, Any] | None) -> dict[str, Any]:
+        headers = {"Accept": "application/fhir+json"}
+        if self._config.token_file is not None:
+            token = Path(self._config.token_file).read_text("utf-8").strip()
+            headers["Authorization"] = f"Bearer {token}"
+        answer = self._client.get(url, params=params, headers=headers)
+        if answer.status_code == 429 or answer.status_code >= 500:
+            wait = answer.headers.get("Retry-After", "")
+            raise PollError("the server is busy", float(wait) if wait.isdecimal() else None)
+        if answer.status_code != 200:
+            raise PollError(f"the server answered {answer.status_code}")
+        page = answer.json()
+        if not isinstance(page, dict) or page.get("resourceType") != "Bundle":
+            raise PollError("the answer is no bundle")
+        return page
+
+    def _next(self, page: dict[str, Any], url: str) -> str | None:
+        for link in page.get("link", []):
+            if isinstance(link, dict) and link.get("relation") == "next":
+                target = urljoin(url, str(link.get("url")))
+                # The token must not follow a link to somewhere else.
+                if urlsplit(target)[:2] != urlsplit(self._base)[:2]:
+                    raise PollError("the next page is on another server")
+                return target
+        return None

@@ -1,0 +1,78 @@
+"""Counts and times for Prometheus; no label ever names a patient."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from foretell.serving.store.base import Effects, Store
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+_TIMES = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300)
+
+
+class Metrics:
+    """All metrics of one process, in a registry of their own."""
+
+    def __init__(self) -> None:
+        from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+        self.registry: CollectorRegistry = CollectorRegistry()
+        kept: dict[str, Any] = {"registry": self.registry}
+        self.messages = Counter(
+            "foretell_messages_total", "Messages by door, type and outcome",
+            ("door", "type", "outcome"), **kept,
+        )  # fmt: skip
+        self.items = Counter(
+            "foretell_items_total", "Results and visits by outcome", ("outcome",), **kept
+        )
+        self.scored = Counter(
+            "foretell_scores_total", "Scores of closed hours by status", ("status",), **kept
+        )
+        self.notes = Counter(
+            "foretell_notes_total", "Alarms, corrections and the like", ("kind",), **kept
+        )
+        self.sent = Counter(
+            "foretell_deliveries_total", "Deliveries by sink and outcome", ("sink", "outcome"),
+            **kept,
+        )  # fmt: skip
+        self.commit = Histogram(
+            "foretell_commit_seconds", "From receipt to commit", buckets=_TIMES, **kept
+        )
+        self.score = Histogram(
+            "foretell_ingest_to_score_seconds", "From receipt to score", buckets=_TIMES, **kept
+        )
+        self.requests = Counter(
+            "foretell_http_requests_total", "Requests by route and status", ("route", "status"),
+            **kept,
+        )  # fmt: skip
+        self.waiting = Gauge("foretell_ingest_queue", "Messages that wait for a commit", **kept)
+        self.connections = Gauge("foretell_mllp_connections", "Open MLLP connections", **kept)
+        self.model = Gauge("foretell_model_info", "1 for the model in use", ("version",), **kept)
+        told = {
+            "events": "Events in the log", "stays": "Open stays",
+            "quarantined": "Parts of messages set aside", "owned": "Partitions with an owner",
+            "workers": "Workers alive", "dead": "Dead letters", "outbox": "Outbox rows waiting",
+            "outbox_age": "Age of the oldest outbox row in seconds",
+            "lag": "Age of the oldest event that is not folded in seconds",
+            "heartbeat_age": "Seconds since the clock of the service last beat",
+        }  # fmt: skip
+        self._sizes = {n: Gauge(f"foretell_{n}", text, **kept) for n, text in told.items()}
+
+    def folded(self, effects: Effects, waited: list[float]) -> None:
+        """See :class:`foretell.serving.worker.worker.Watcher`."""
+        for seconds in waited:
+            self.score.observe(max(seconds, 0.0))
+        for score in effects.scores:
+            self.scored.labels(score.status).inc()
+        for row in effects.outbox:
+            self.notes.labels(row.kind).inc()
+
+    def text(self, store: Store) -> bytes:
+        """The page that Prometheus reads."""
+        from prometheus_client import generate_latest
+
+        for name, value in store.counts().items():
+            self._sizes[name].set(value)
+        return generate_latest(self.registry)

@@ -1,0 +1,314 @@
+"""The service: all parts of one process, started and stopped in order.
+
+Roles can be spread over processes that share a store: doors (``ingest``, with the HTTP face),
+``worker``, ``dispatcher``. Each may be killed at any moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from foretell.data.clinical.feed import Measurement
+from foretell.errors import ParameterError
+from foretell.serving.api.auth import Caller, Tokens
+from foretell.serving.api.stores import StorePool
+from foretell.serving.config import Config
+from foretell.serving.errors import StoreUnavailableError
+from foretell.serving.events import Delivery, digest, events_of
+from foretell.serving.ingest.committer import Committer
+from foretell.serving.ingest.intake import Intake
+from foretell.serving.ingest.mllp import MllpServer
+from foretell.serving.ingest.poller import FhirPoller
+from foretell.serving.metrics import Metrics
+from foretell.serving.outbox import Dispatcher, Sink, make_sink
+from foretell.serving.privacy import Pseudonyms
+from foretell.serving.store import Store, open_store
+from foretell.serving.worker import Fold, Ladder, RuleScorer, Scorer, ThresholdPolicy, Worker
+from foretell.serving.worker.policy import Policy
+from foretell.serving.worker.ticks import Ticker
+
+log = logging.getLogger("foretell.serving")
+ROLES = ("ingest", "worker", "dispatcher")
+_HEARTBEAT_LATE = 6.0
+
+
+def make_fold(config: Config, scorers: Sequence[Scorer] = (), policy: Policy | None = None) -> Fold:
+    """The fold of a configuration: models first, then its rules.
+
+    Args:
+        config: of the service.
+        scorers: of a trained model and the versions before it.
+        policy: of alarms; by default the threshold of the configuration.
+    """
+    names = dict.fromkeys((config.model.rule, *config.model.fallbacks))
+    schema = scorers[0].builder.schema if scorers else None
+    rules = [RuleScorer(name, schema=schema) for name in names]
+    if policy is None:
+        alarms = config.alarms
+        policy = ThresholdPolicy(
+            alarms.threshold, alarms.snooze_hours, alarms.tier, alarms.longest_silence_hours
+        )
+    wanted = {kind for sink in config.sinks for kind in sink.kinds}
+    return Fold(
+        Ladder([*scorers, *rules]),
+        policy,
+        watermark=config.service.watermark_hours,
+        idle=config.service.idle_hours,
+        scores_out="score" in wanted,
+    )
+
+
+class Service:
+    """One process of the service.
+
+    Args:
+        config: what it is told.
+        roles: which parts run in this process.
+        folds: makes the fold of a worker; that of the configuration by default.
+        sinks: receivers beside those of the configuration.
+
+    Attributes:
+        ports: door -> port, once it listens.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        roles: Sequence[str] = ROLES,
+        folds: Callable[[], Fold] | None = None,
+        sinks: Sequence[Sink] = (),
+    ) -> None:
+        unknown = set(roles) - set(ROLES)
+        if unknown or not roles:
+            raise ParameterError(f"roles are some of {ROLES}, not {sorted(unknown)}")
+        self.config, self.roles = config, tuple(roles)
+        self._folds = folds or (lambda: make_fold(config))
+        fold = self._folds()
+        self._fold: Fold | None = fold
+        self.store: Store = open_store(config.service.store, partitions=config.service.partitions)
+        self.stores = StorePool(self.store)
+        self.metrics = Metrics()
+        self.metrics.model.labels(fold.ladder.version).set(1)
+        key = config.service.pseudonym_key
+        self.pseudonyms = Pseudonyms() if key is None else Pseudonyms.from_file(key)
+        http = config.http
+        rate = http.requests_per_minute if http is not None else 60_000
+        self.tokens = Tokens(config.tokens, per_minute=rate)
+        self.intake = Intake(config)
+        self._sinks = [make_sink(s) for s in config.sinks] + list(sinks)
+        self.stopping = threading.Event()
+        self._workers_stop = threading.Event()
+        self._bell = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self.ports: dict[str, int] = {}
+        self.committer = Committer(
+            self.store, most=config.service.queue, group=config.service.group, done=self.wake
+        )
+
+    def wake(self) -> None:
+        """Tells the worker of this process that there is something new."""
+        self._bell.set()
+        self.metrics.waiting.set(len(self.committer))
+
+    def audit(
+        self, store: Store, caller: Caller, action: str, subject: str, *, purpose: str = "",
+        detail: str = "",
+    ) -> None:  # fmt: skip
+        """Writes to the audit record; subjects are pseudonyms."""
+        store.audit(
+            {
+                "time": time.time(), "actor": caller.name, "action": action, "subject": subject,
+                "purpose": purpose, "outcome": "ok", "detail": detail,
+            }
+        )  # fmt: skip
+
+    def problems(self) -> list[str]:
+        """Why the service is not ready; empty where it is."""
+        out = []
+        if self.stopping.is_set():
+            out.append("stopping")
+        try:
+            with self.stores.use(2.0) as store:
+                counts = store.counts()
+        except StoreUnavailableError:
+            return [*out, "the store is not available"]
+        late = max(_HEARTBEAT_LATE, 3 * self.config.service.tick_seconds)
+        if counts["heartbeat_age"] > late:
+            out.append("the clock does not tick")
+        if counts["owned"] < self.store.partitions:
+            out.append("partitions have no worker")
+        if counts["lag"] > 300:
+            out.append("events wait for more than five minutes")
+        return out
+
+    def requeue(self, store: Store, system: str, code: str) -> int:
+        """Reads again what was set aside for a code that is known by now."""
+        records = []
+        for body in store.take_quarantined(system, code):
+            told = dict(body)
+            told["codes"] = tuple(tuple(c) for c in told["codes"])
+            told["value"] = float("nan") if told["value"] is None else told["value"]
+            records.append(Measurement(**told))
+        count = 0
+        for record in records:
+            _, normaliser = self.intake.of_site(record.site)
+            events, aside = events_of([record], normaliser)
+            if aside or not events:
+                continue
+            name = digest("requeue", *(key for e in events for key, _ in e.items)).hex()
+            store.append([Delivery("requeue", name, bytes(16), "requeue", time.time(), events, [])])
+            count += 1
+        if records and count == len(records):
+            store.drop_quarantined(system, code)
+        return count
+
+    # -------------------------------------------------- running
+
+    def _start(self, name: str, target: Callable[[], None]) -> None:
+        def guarded() -> None:
+            try:
+                target()
+            except BaseException as error:
+                # A part that is gone must take the process with it: whoever watches starts it anew.
+                log.critical("%s ended: %s", name, type(error).__name__)
+                self.stopping.set()
+
+        thread = threading.Thread(target=guarded, name=name, daemon=True)
+        thread.start()
+        self._threads.append(thread)
+
+    def start_parts(self) -> None:
+        """Starts worker, clock, dispatcher and pollers in threads."""
+        settings = self.config.service
+        if "worker" in self.roles:
+            fold = self._fold or self._folds()
+            self._fold = None
+
+            def work() -> None:
+                Worker(
+                    self.store.another(), fold, ttl=settings.lease_seconds, watcher=self.metrics
+                ).run(self._workers_stop, wake=self._bell)
+
+            clock = time.time if settings.clock == "wall" else None
+            every = settings.tick_seconds
+            self._start("worker", work)
+            self._start(
+                "clock",
+                lambda: Ticker(self.store.another(), clock=clock, every=every).run(
+                    self.stopping, self._bell
+                ),
+            )
+        if "dispatcher" in self.roles:
+            self._start(
+                "dispatcher",
+                lambda: Dispatcher(
+                    self.store.another(), self._sinks, ttl=settings.lease_seconds + 2,
+                    metrics=self.metrics,
+                ).run(self._workers_stop),
+            )  # fmt: skip
+        if "ingest" in self.roles:
+            for i, poll in enumerate(self.config.polls):
+                self._start(
+                    f"poller-{i}",
+                    lambda poll=poll: FhirPoller(
+                        poll, self.intake, self.committer, self.store.another(), self.metrics
+                    ).run(self.stopping),
+                )
+
+    async def run(self, ready: Callable[[dict[str, int]], None] | None = None) -> None:
+        """Serves until :attr:`stopping` is set or a signal comes; then drains and leaves."""
+        loop = asyncio.get_running_loop()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(name, self.stopping.set)
+        self.start_parts()
+        mllp: MllpServer | None = None
+        http: Any = None
+        serving: asyncio.Task | None = None
+        if "ingest" in self.roles and self.config.mllp is not None:
+            mllp = MllpServer(self.config.mllp, self.intake, self.committer, self.metrics)
+            self.ports["mllp"] = await mllp.start()
+        if self.config.http is not None:
+            http, serving = await self._http()
+        if ready is not None:
+            ready(self.ports)
+        while not self.stopping.is_set() and not (serving and serving.done()):
+            await asyncio.sleep(0.05)
+        await self._stop(mllp, http, serving)
+
+    async def _http(self) -> tuple[Any, asyncio.Task]:
+        import uvicorn
+
+        from foretell.serving.api.app import build_app
+
+        settings = self.config.http
+        assert settings is not None
+        tls = settings.tls
+        options: dict[str, Any] = {}
+        if tls is not None:
+            options = {"ssl_certfile": tls.certificate, "ssl_keyfile": tls.key}
+            if tls.client_ca is not None:
+                options |= {"ssl_ca_certs": tls.client_ca, "ssl_cert_reqs": 2}
+
+        class Quiet(uvicorn.Server):
+            def capture_signals(self) -> Any:
+                # Signals are the service's: doors close in order.
+                return contextlib.nullcontext()
+
+        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        try:
+            door = socket.create_server((settings.host, settings.port), family=family)
+        except OSError as error:
+            raise ParameterError(f"the HTTP port cannot be opened: {error.strerror}") from None
+        server = Quiet(
+            uvicorn.Config(
+                build_app(self), log_config=None, log_level="warning",
+                # Addresses of requests name patients.
+                access_log=False, lifespan="off", server_header=False,
+                timeout_graceful_shutdown=5, **options,
+            )
+        )  # fmt: skip
+        task = asyncio.create_task(server.serve([door]))
+        while not server.started and not task.done():
+            await asyncio.sleep(0.01)
+        if task.done():
+            task.result()
+        self.ports["http"] = int(door.getsockname()[1])
+        return server, task
+
+    async def _stop(self, mllp: MllpServer | None, http: Any, serving: asyncio.Task | None) -> None:
+        """Stops accepting, drains, gives leases back."""
+        self.stopping.set()
+        patience = self.config.service.drain_seconds
+        if mllp is not None:
+            await mllp.stop(min(patience, 10.0))
+        if http is not None and serving is not None:
+            http.should_exit = True
+            await asyncio.wait({serving}, timeout=10)
+        await asyncio.to_thread(self.committer.close)
+        if "worker" in self.roles:
+            end = time.monotonic() + patience
+            while time.monotonic() < end and await asyncio.to_thread(self._lagging):
+                self.wake()
+                await asyncio.sleep(0.05)
+        self._workers_stop.set()
+        self._bell.set()
+        for thread in self._threads:
+            await asyncio.to_thread(thread.join, 10)
+        self.stores.close()
+        self.store.close()
+
+    def _lagging(self) -> bool:
+        try:
+            with self.stores.use(1.0) as store:
+                return store.counts()["lag"] > 0
+        except StoreUnavailableError:
+            return False
