@@ -6,10 +6,15 @@ from foretell.decisions.abstention.conformal import (
     PredictionSets,
     conformal_p_values,
 )
+from foretell.decisions.abstention.quality import RULES, Quality, QualityMonitor, QualityStream
 
 __all__ = [
+    "RULES",
     "MondrianConformal",
     "OutOfDistribution",
     "PredictionSets",
+    "Quality",
+    "QualityMonitor",
+    "QualityStream",
     "conformal_p_values",
 ]
