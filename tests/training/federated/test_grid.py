@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import ServerApp
+from flwr.serverapp.strategy import FedAvg
+from flwr.supercore.task_identity import TaskIdentity
+
+from foretell.errors import ParameterError
+from foretell.training.federated import InProcessGrid
+from foretell.training.federated.flower import FlowerVersionError, check_version
+
+
+def plain_app(fault=None) -> ClientApp:
+    app = ClientApp()
+
+    @app.train()
+    def train(message, context):
+        client = context.node_config["partition-id"]
+        if fault is not None:
+            fault(client)
+        seen = int(context.state.metric_records.get("seen", MetricRecord({"n": 0}))["n"]) + 1
+        context.state["seen"] = MetricRecord({"n": seen})
+        values = message.content["arrays"].to_numpy_ndarrays()[0] + client
+        metrics = MetricRecord({"num-examples": client + 1, "seen": seen})
+        content = RecordDict({"arrays": ArrayRecord([values]), "metrics": metrics})
+        return Message(content, reply_to=message)
+
+    return app
+
+
+def test_plain_flower_apps_run_unchanged():
+    server, found = ServerApp(), []
+
+    @server.main()
+    def main(grid, context):
+        strategy = FedAvg(fraction_evaluate=0.0)
+        arrays = ArrayRecord([np.zeros(2)])
+        found.append(strategy.start(grid=grid, initial_arrays=arrays, num_rounds=3))
+
+    grid = InProcessGrid(plain_app(), 3)
+    grid.serve(server)
+    # Each round adds the mean of 0, 1, 2 weighted by 1, 2, 3.
+    np.testing.assert_allclose(found[0].arrays.to_numpy_ndarrays()[0], 3 * 8 / 6)
+    assert found[0].train_metrics_clientapp[3]["seen"] == 3
+    assert {node: state["seen"]["n"] for node, state in grid.states.items()} == {0: 3, 1: 3, 2: 3}
+
+
+def test_the_identity_of_the_task_is_restored():
+    before = TaskIdentity._run_id
+    with InProcessGrid(plain_app(), 1).open() as grid:
+        assert TaskIdentity.run_id == grid.run.run_id
+    assert TaskIdentity._run_id == before
+
+
+def _messages(nodes):
+    content = RecordDict({"arrays": ArrayRecord([np.zeros(1)]), "config": ConfigRecord({"a": 1})})
+    return [Message(content, dst_node_id=node, message_type="train") for node in nodes]
+
+
+def test_clients_that_raise_answer_with_an_error():
+    def fault(client):
+        if client == 1:
+            raise ValueError("no data today")
+
+    with InProcessGrid(plain_app(fault), 3).open() as grid:
+        replies = list(grid.send_and_receive(_messages([0, 1, 2, 9])))
+    assert [reply.has_error() for reply in replies] == [False, True, False, True]
+    assert "no data today" in replies[1].error.reason
+    assert "there is no node 9" in replies[3].error.reason
+
+
+def test_clients_that_hang_are_left_behind():
+    hold = threading.Event()
+
+    def fault(client):
+        if client == 0:
+            hold.wait(20)
+
+    start = time.monotonic()
+    with InProcessGrid(plain_app(fault), 3).open() as grid:
+        replies = list(grid.send_and_receive(_messages([0, 1, 2]), timeout=0.2))
+        again = list(grid.send_and_receive(_messages([1]), timeout=5))
+    hold.set()
+    assert [reply.metadata.src_node_id for reply in replies] == [1, 2]
+    assert again[0].content["metrics"]["seen"] == 2
+    assert time.monotonic() - start < 15
+
+
+def test_messages_are_pushed_and_pulled_once():
+    with InProcessGrid(plain_app(), 2).open() as grid:
+        names = list(grid.push_messages(_messages([0, 1])))
+        assert len(list(grid.pull_messages(names))) == 2
+        assert list(grid.pull_messages(names)) == []
+
+
+def test_other_versions_of_flower_are_refused():
+    assert check_version("1.42.3") == "1.42.3"
+    with pytest.raises(FlowerVersionError, match=r"1\.60\.0 is installed"):
+        check_version("1.60.0")
+    with pytest.raises(ParameterError, match="nodes"):
+        InProcessGrid(plain_app(), 0)
