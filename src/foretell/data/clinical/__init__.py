@@ -35,6 +35,7 @@ from foretell.data.clinical.utility import (
     UtilityRows,
     challenge_utility_rows,
 )
+from foretell.data.clinical.yaib import read_yaib
 
 __all__ = [
     "CHALLENGE_LEAD",
@@ -72,6 +73,7 @@ __all__ = [
     "patient_hash",
     "read_psv",
     "read_token",
+    "read_yaib",
     "septic_at_start",
     "sofa_components",
     "sofa_scores",

@@ -1,0 +1,315 @@
+"""Sepsis within four hours, hour by hour: trees, nets and survival models on the 2019 challenge.
+
+    python benchmarks/risk.py --out benchmarks/results/risk.json
+
+Patients are split 70/30 by hash; a seventh of the 70 % is kept to stop by and to choose thresholds,
+and everything is reported on the 30 %. What is random runs with three seeds. The clock that alarms
+from hour 48 on, whoever the patient is, stands beside every utility: it earns 0.27.
+
+Parts (``--parts``): ``anchor`` (boosted trees that learn the utility), ``onset`` (trees that learn
+the onset, from all features, without time, from six vital signs), ``survival`` (DeepAISE, linear
+Weibull-Cox and the challenge's own baseline), ``net`` (the feed-forward net), ``hospitals`` (train
+at one hospital, test at the other), ``bedside`` (alarms at 60 % of patients found). A part that is
+run again replaces its figures in the result file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from _common import load, machine, peak_mib, save
+from clinical_baselines import HORIZON, SNOOZE, at_sensitivity
+
+from foretell.data import registry
+from foretell.data.clinical import Stays, challenge_utility_rows, split_by_patient, target
+from foretell.estimators import DeepAISE, FeedForwardRisk, WeibullCox
+from foretell.evaluation.clinical import (
+    alarm_metrics,
+    best_threshold,
+    calibration,
+    challenge_utility,
+    clock_rule,
+    ranking_metrics,
+    threshold_alarms,
+)
+from foretell.learners.risk import AnchorFeatures, BoostedRisk, ChallengeBaseline, GBMVitals
+
+PARTS = ("anchor", "onset", "survival", "net", "hospitals", "bedside")
+
+
+class Study:
+    """The split, the features that trees share, and the figures."""
+
+    def __init__(self, stays: Stays, seeds: int, threads: int, resamples: int) -> None:
+        self.split = split_by_patient(stays, test_size=0.3, validation_size=0.1)
+        self.seeds, self.threads, self.resamples = range(seeds), threads, resamples
+        self.tables: dict[tuple[str, str], np.ndarray] = {}
+        self.features = AnchorFeatures()
+        self.anchor: np.ndarray | None = None
+        self.anchor_before: np.ndarray | None = None
+
+    def table(self, part: str) -> np.ndarray:
+        """Features of a part, made once."""
+        key = (part, "full")
+        if key not in self.tables:
+            self.tables[key] = self.features.raw(getattr(self.split, part))
+        return self.tables[key]
+
+    def trees(self, seed: int = 0, hospital: str | None = None, **settings: Any) -> BoostedRisk:
+        """Boosted trees on the shared features, of one hospital or both."""
+        stays, table = self.split.train, self.table("train")
+        if hospital is not None:
+            chosen = stays.names("hospital") == hospital
+            table = table[np.repeat(chosen, stays.lengths)]
+            stays = stays.select(chosen)
+        model = BoostedRisk(
+            random_state=seed, threads=self.threads, validation_size=0.0, **settings
+        )
+        return model.fit(stays, cache=(self.features, table))
+
+    def ranks(self, scores: np.ndarray, stays: Stays, intervals: bool = False) -> dict[str, Any]:
+        """4-hour AUROC and average precision before the onset, by hospital and of both."""
+        wanted = target(stays, 4)
+        hospital = stays.names("hospital")[stays.stay_of_row()]
+        found: dict[str, Any] = {}
+        for where in ("A", "B", "A+B"):
+            rows = wanted.at_risk & (np.isin(hospital, where.split("+")))
+            if not rows.any():
+                continue
+            metrics = ranking_metrics(
+                scores, wanted.label, stays.stay_of_row(), rows=rows,
+                resamples=self.resamples if intervals else 0,
+            )  # fmt: skip
+            found[where] = {"auroc": float(metrics.auroc.estimate)}
+            found[where]["auprc"] = float(metrics.auprc.estimate)
+            if intervals:
+                found[where]["auroc_interval"] = [
+                    float(metrics.auroc.lower), float(metrics.auroc.upper)
+                ]  # fmt: skip
+        return found
+
+    def utility(self, alarms: np.ndarray, stays: Stays) -> dict[str, float]:
+        """Normalised utility and its margin over the clock, by hospital and of both."""
+        found = {}
+        clock = clock_rule(stays)
+        for where in ("A", "B", "A+B"):
+            chosen = np.isin(stays.names("hospital"), where.split("+"))
+            if not chosen.any():
+                continue
+            some, rows = stays.select(chosen), np.repeat(chosen, stays.lengths)
+            score = challenge_utility(alarms[rows], some.labels(), some.lengths)
+            other = challenge_utility(clock[rows], some.labels(), some.lengths)
+            found[where] = {"utility": score.normalised, "clock": other.normalised}
+            found[where]["margin"] = score.normalised - other.normalised
+            if self.resamples:
+                around = score.interval(resamples=self.resamples)
+                found[where]["interval"] = [float(around.lower), float(around.upper)]
+        return found
+
+    def calibrated(self, risk: np.ndarray, stays: Stays) -> dict[str, float]:
+        """Expected calibration error, slope and intercept before the onset."""
+        wanted = target(stays, 4)
+        found = calibration(
+            risk, wanted.label, stays.stay_of_row(), rows=wanted.at_risk, resamples=0
+        )
+        return {"ece": float(found.error.estimate), "slope": found.slope,
+                "intercept": found.intercept}  # fmt: skip
+
+
+def threshold_of(scores: np.ndarray, stays: Stays) -> float:
+    """The threshold of the highest utility on the validation part."""
+    return best_threshold(scores, stays.labels(), stays.lengths)[0]
+
+
+def anchor(study: Study) -> dict[str, Any]:
+    """Trees that learn the utility: each seed alone, and the mean of their scores."""
+    split, runs, before, after = study.split, [], [], []
+    for seed in study.seeds:
+        model = study.trees(seed, trees=200)
+        before.append(model.trees_.predict(study.table("validation")))
+        after.append(model.trees_.predict(study.table("test")))
+        level = threshold_of(before[-1], split.validation)
+        runs.append({
+            "seed": seed, "threshold": level,
+            "utility": study.utility(after[-1] >= level, split.test),
+            "ranks": study.ranks(after[-1], split.test),
+        })  # fmt: skip
+        print(f"anchor seed {seed}: {runs[-1]['utility']['A+B']}", flush=True)
+    study.anchor_before, study.anchor = np.mean(before, axis=0), np.mean(after, axis=0)
+    level = threshold_of(study.anchor_before, split.validation)
+    gain = challenge_utility_rows(split.test.labels(), split.test.lengths).gain
+    return {
+        "seeds": runs,
+        "mean of seeds": {
+            "threshold": level,
+            "utility": study.utility(study.anchor >= level, split.test),
+            "ranks": study.ranks(study.anchor, split.test, intervals=True),
+        },
+        "mean_gain": float(gain.mean()),
+    }
+
+
+def onset(study: Study) -> dict[str, Any]:
+    """Trees that learn the onset; without what tells the time; six vital signs alone."""
+    split, found = study.split, {}
+    model = study.trees(learns="onset", trees=150)
+    after = model.trees_.predict(study.table("test"))
+    risk = 1 / (1 + np.exp(-after))
+    level = threshold_of(model.trees_.predict(study.table("validation")), split.validation)
+    found["all features"] = {
+        "ranks": study.ranks(after, split.test), "calibration": study.calibrated(risk, split.test),
+        "utility": study.utility(after >= level, split.test),
+    }  # fmt: skip
+    for name, other in {
+        "time-blind": BoostedRisk(
+            "onset", features="time-blind", trees=150, threads=study.threads, validation_size=0.0
+        ),
+        "six vital signs": GBMVitals(threads=study.threads, validation_size=0.0, trees=150),
+    }.items():
+        other.fit(split.train)
+        after = other.decision_function(split.test)
+        level = threshold_of(other.decision_function(split.validation), split.validation)
+        found[name] = {
+            "ranks": study.ranks(after, split.test),
+            "utility": study.utility(after >= level, split.test),
+        }
+    return found
+
+
+def judged(study: Study, make: Callable[[int], Any]) -> dict[str, Any]:
+    """Ranks, calibration and utility of a model with predict_proba, over the seeds."""
+    split, runs = study.split, []
+    for seed in study.seeds:
+        model = make(seed)
+        fitted = model.fit(split.train, validation=split.validation)
+        before = fitted.predict_proba(split.validation)[:, 1]
+        risk = fitted.predict_proba(split.test)[:, 1]
+        alarms = risk >= threshold_of(before, split.validation)
+        runs.append({
+            "seed": seed, "ranks": study.ranks(risk, split.test),
+            "calibration": study.calibrated(risk, split.test),
+            "utility": study.utility(alarms, split.test),
+            "steps": fitted.result_.steps, "seconds": fitted.result_.seconds,
+        })  # fmt: skip
+        print(f"{type(model).__name__} seed {seed}: {runs[-1]['ranks']['A+B']}", flush=True)
+    mean = {w: float(np.mean([r["ranks"][w]["auroc"] for r in runs])) for w in ("A", "B", "A+B")}
+    return {"seeds": runs, "auroc": mean,
+            "ece": float(np.mean([r["calibration"]["ece"] for r in runs]))}  # fmt: skip
+
+
+def survival(study: Study) -> dict[str, Any]:
+    """DeepAISE, the linear model, and the challenge's baseline with its constants."""
+    official = ChallengeBaseline()
+    test = study.split.test
+    found: dict[str, Any] = {
+        "challenge baseline": {
+            "ranks": study.ranks(official.predict_proba(test)[:, 1], test),
+            "utility": study.utility(official.predict(test), test),
+        }
+    }
+    found["WeibullCox"] = judged(
+        study,
+        lambda s: WeibullCox(random_state=s, threads=study.threads, epochs=3, well_per_septic=3),
+    )
+    found["DeepAISE"] = judged(
+        study,
+        lambda s: DeepAISE(random_state=s, threads=study.threads, epochs=6, well_per_septic=3),
+    )
+    return found
+
+
+def net(study: Study) -> dict[str, Any]:
+    """The feed-forward net, on a third of the hours of non-septic stays."""
+
+    class Sampled(FeedForwardRisk):
+        def fit(self, stays: Stays, **given: Any) -> FeedForwardRisk:
+            septic = np.isfinite(stays.onset)
+            rng = np.random.default_rng(self.random_state)
+            # Hours, not stays: neighbours tell the same; the offset is mended below.
+            rows = septic[stays.stay_of_row()] | (rng.random(stays.n_rows) < 1 / 3)
+            super().fit(stays, rows=rows, **given)
+            wanted = target(stays, self.horizon)
+            kept = wanted.label[wanted.at_risk & rows].mean()
+            rate = wanted.label[wanted.at_risk].mean()
+            self.offset_ += float(np.log(rate / (1 - rate)) - np.log(kept / (1 - kept)))
+            return self
+
+    return judged(
+        study, lambda s: Sampled(random_state=s, threads=study.threads, max_steps=1600,
+                                 validate_every=200)
+    )  # fmt: skip
+
+
+def hospitals(study: Study) -> dict[str, Any]:
+    """Trained at one hospital, tested at the other, beside the clock there."""
+    split, found = study.split, {}
+    for here, there in (("A", "B"), ("B", "A")):
+        model = study.trees(hospital=here, trees=150)
+        known = np.repeat(split.validation.names("hospital") == here, split.validation.lengths)
+        before = model.trees_.predict(study.table("validation"))
+        level = threshold_of(before[known], split.validation.of("hospital", here))
+        rows = np.repeat(split.test.names("hospital") == there, split.test.lengths)
+        after = model.trees_.predict(study.table("test")[rows])
+        other = split.test.of("hospital", there)
+        found[f"{here} -> {there}"] = {
+            "utility": study.utility(after >= level, other)[there],
+            "auroc": study.ranks(after, other)[there]["auroc"],
+        }
+    return found
+
+
+def bedside(study: Study) -> dict[str, Any]:
+    """Alarms of the anchor at the threshold that finds 60 % of validation patients."""
+    if study.anchor is None or study.anchor_before is None:
+        anchor(study)
+    assert study.anchor is not None and study.anchor_before is not None
+    split = study.split
+    level = at_sensitivity(split.validation, study.anchor_before)
+    found = {}
+    for name, at in (
+        ("threshold of validation", level),
+        ("threshold of exactly 60 % on the test part", at_sensitivity(split.test, study.anchor)),
+    ):
+        fired = threshold_alarms(study.anchor, split.test.lengths, at, snooze=SNOOZE)
+        metrics = alarm_metrics(split.test, fired, horizon=HORIZON)
+        found[name] = {k: float(v) for k, v in metrics.values().items()}
+        if study.resamples:
+            table = metrics.table(resamples=study.resamples)
+            found[name]["intervals"] = {
+                r["metric"]: [r["lower"], r["upper"]] for r in table.iter_rows(named=True)
+            }
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Risk of sepsis, hour by hour.")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--resamples", type=int, default=200)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    study = Study(registry.load("physionet2019"), args.seeds, args.threads, args.resamples)
+    result: dict[str, Any] = {}
+    if args.out is not None and args.out.exists():
+        result = json.loads(args.out.read_text())
+    for part in args.parts:
+        spent = resource.getrusage(resource.RUSAGE_SELF)
+        result[part] = globals()[part](study)
+        now = resource.getrusage(resource.RUSAGE_SELF)
+        seconds = now.ru_utime + now.ru_stime - spent.ru_utime - spent.ru_stime
+        result[part]["cpu_seconds"] = round(seconds, 1)
+        result[part]["about"] = machine("torch", "lightgbm", "scikit-learn")
+        print(f"== {part}: {seconds:.0f} s of CPU, load {load()}, peak {peak_mib():.0f} MiB")
+        print(json.dumps(result[part], indent=1)[:6000], flush=True)
+        save(args.out, result)
+
+
+if __name__ == "__main__":
+    main()
