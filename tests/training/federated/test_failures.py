@@ -187,9 +187,7 @@ def test_sizes_beyond_belief_are_cut_to_the_others_quantile():
     believed = run_tampered(size(10**9), cap=None, rounds=1)
     expected = honest.state["arrays"]["linear.weight"]
     moved = {
-        key: np.abs(
-            found["arrays"]["linear.weight"] - honest.state["arrays"]["linear.weight"]
-        ).max()
+        key: np.abs(found["arrays"]["linear.weight"] - expected).max()
         for key, found in {"capped": lying, "believed": believed}.items()
     }
     assert moved["capped"] < 0.2 * moved["believed"]

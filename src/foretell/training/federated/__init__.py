@@ -9,8 +9,9 @@ from foretell.errors import ForetellError
 if find_spec("flwr") is None:
     raise ForetellError("federated training needs Flower: pip install 'foretell[federated]'")
 
+from foretell.training.federated.central import central_gap, train_centrally
 from foretell.training.federated.client import client_app
-from foretell.training.federated.clients import Clients, ListedClients
+from foretell.training.federated.clients import Clients, ListedClients, SplitClients
 from foretell.training.federated.freezing import freeze
 from foretell.training.federated.grid import InProcessGrid
 from foretell.training.federated.guard import SizeCap
@@ -32,8 +33,11 @@ __all__ = [
     "Scaffold",
     "Server",
     "SizeCap",
+    "SplitClients",
+    "central_gap",
     "client_app",
     "freeze",
     "make_strategy",
     "run_federated",
+    "train_centrally",
 ]
