@@ -1,4 +1,4 @@
-"""``foretell run``, ``predict``, ``compare``, ``report`` and ``list``."""
+"""``foretell run``, ``predict``, ``compare``, ``audit``, ``report`` and ``list``."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rich.table import Column, Table
 
 from foretell import __version__
 from foretell.cli import data as data_commands
+from foretell.cli import dp as dp_commands
 from foretell.cli import feedback as feedback_commands
 from foretell.cli import serve as serve_command
 from foretell.cli.console import cell, number, reporting, stderr, stdout, stop, tell
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 app.add_typer(data_commands.app, name="data")
 app.add_typer(feedback_commands.app, name="feedback")
+app.add_typer(dp_commands.app, name="dp")
 app.command("serve")(serve_command.serve)
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="folder of a run")]
@@ -174,6 +176,57 @@ def compare(
         for row in table.iter_rows():
             shown.add_row(*[cell(value) for value in row])
         stdout.print(shown)
+
+
+@app.command()
+def audit(
+    run: RunArgument,
+    shadows: Annotated[
+        int, typer.Option(help="shadow models an attack; 0 for the attack on losses alone")
+    ] = 8,
+    targets: Annotated[
+        int | None, typer.Option(help="how many models are attacked", show_default="all")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="which of the run's models", show_default="the one it kept")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="of the halves and the trainings")] = 0,
+    engine: Annotated[
+        str | None, typer.Option(help="local, or ray for a cluster", show_default="the run's own")
+    ] = None,
+    anew: Annotated[bool, typer.Option("--anew", help="forget an earlier audit")] = False,
+) -> None:
+    """Measures what a run's training gives away about its data: audit.json and audit.html.
+
+    Models are trained by the run's own recipe on random halves of its data; each is then attacked
+    with the others as shadow models. An interrupted audit goes on when it is called again.
+    """
+    signal.signal(signal.SIGTERM, stop)
+
+    def again() -> str:
+        return shlex.join(["foretell", *sys.argv[1:]])
+
+    with reporting(again):
+        from foretell.runs.auditing import audit_run
+
+        found, page = audit_run(
+            run, shadows=shadows, targets=targets, model=model, seed=seed, engine=engine,
+            anew=anew, tell=tell,
+        )  # fmt: skip
+        shown = Table(
+            "attack", "AUC", "balanced accuracy", "TPR at 0.1%", "95% interval",
+            title=f"attacker: {found.threat_model}",
+        )  # fmt: skip
+        for row in found.summaries:
+            point = row.points[1]
+            interval = "-" if point.tpr is None else f"{cell(point.low)} to {cell(point.high)}"
+            shown.add_row(
+                row.attack, cell(row.auc), cell(row.balanced_accuracy), cell(point.tpr), interval
+            )
+        stdout.print(shown)
+        if found.invalid:
+            stderr.print(f"invalid: {found.invalid}", style="red", markup=False)
+        stdout.print(f"\nreport: {page}", markup=False)
 
 
 @app.command()

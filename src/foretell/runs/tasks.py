@@ -68,6 +68,8 @@ class Task(Generic[R]):
         predict: applies the run's model to new data: ``predict(folder, record, recipe, data, out,
             **options)`` returns the files it wrote. The names of its keyword arguments are the
             options of ``foretell predict`` that the task knows.
+        audit: what ``foretell audit`` repeats on halves of the data: ``audit(folder, record,
+            recipe, model)`` returns a :class:`foretell.runs.auditing.AuditSubject`, or refuses.
     """
 
     recipe: type[R]
@@ -75,6 +77,7 @@ class Task(Generic[R]):
     scores: Mapping[str, str]
     report: Callable[[RunFolder, Mapping[str, Any], R], Path] | None = None
     predict: Callable[..., Sequence[Path]] | None = None
+    audit: Callable[..., Any] | None = None
 
     @property
     def main_score(self) -> str:

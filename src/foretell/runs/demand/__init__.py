@@ -1,5 +1,6 @@
 """Demand: backtests of forecasters, orders, and forecasts beyond the data."""
 
+from foretell.runs.demand.audit import audit
 from foretell.runs.demand.predict import predict, redraw
 from foretell.runs.demand.recipe import Recipe
 from foretell.runs.demand.trip import run
@@ -11,4 +12,5 @@ TASK = Task(
     scores={"wql": "WQL", "mase": "MASE", "wape": "WAPE", "calibration_error": "calibration"},
     report=redraw,
     predict=predict,
+    audit=audit,
 )
