@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
@@ -19,6 +21,7 @@ from foretell.errors import DataError, ParameterError
 Method = Literal["gumbel", "exhaustive", "embedding"]
 _LARGEST_SPACE = 1_000_000
 _PROJECT_EVERY = 10
+_MOST_PAIRS = 5_000
 
 
 class ModelInversionAttack:
@@ -37,7 +40,8 @@ class ModelInversionAttack:
         steps: of each search.
         learning_rate: of Adam.
         entropy_weight: weight of the mean entropy of the choices at the end; it grows from 0.
-        refine: whether the found words are changed one by one as long as the loss falls.
+        refine: whether the found words are changed, one by one and in pairs, as long as the loss
+            falls.
         know_label: whether the attacker knows the intent; else all are tried.
         know_tags: whether the attacker knows the tags.
         ranks: ``"exact"`` looks at all secrets, ``"estimate"`` fits random ones, ``"auto"`` is
@@ -228,26 +232,50 @@ class ModelInversionAttack:
     def _refined(
         self, problem: Problem, starts: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], float]:
-        """Changes one word at a time, from the best ends on, until no change lowers the loss."""
+        """Changes words from the best ends on, until no change lowers the loss.
+
+        One word at a time; where that ends, two at a time if those are few enough, since the words
+        of a secret are remembered together.
+        """
         losses = problem.losses(starts)
         kept = np.argsort(losses, kind="stable")[: self.restarts]
         current, values = starts[kept], losses[kept]
-        words = np.arange(len(problem.vocabulary))
-        while True:
-            size = len(current)
-            others = np.repeat(current[:, None], problem.n * len(words), 1)
-            for place in range(problem.n):
-                others[:, place * len(words) : (place + 1) * len(words), place] = words
-            tried = problem.losses(others.reshape(-1, problem.n)).reshape(size, -1)
-            best = tried.argmin(1)
-            reached = tried[np.arange(size), best]
-            better = reached < values - 1e-12
-            if not better.any():
+        steps = [_changes(problem, 1)]
+        if math.comb(problem.n, 2) * len(problem.vocabulary) ** 2 <= _MOST_PAIRS:
+            steps.append(_changes(problem, 2))
+        level = 0
+        while level < len(steps):
+            if level:  # pairs are many: from the best end alone
                 at = int(values.argmin())
-                return current[at], float(values[at])
-            current = np.where(better[:, None], others[np.arange(size), best], current)
+                current, values = current[at : at + 1], values[at : at + 1]
+            places, words = steps[level]
+            others = np.repeat(current[:, None], len(places), 1)
+            np.put_along_axis(others, np.broadcast_to(places, (len(current), *places.shape)),
+                              np.broadcast_to(words, (len(current), *words.shape)), 2)  # fmt: skip
+            tried = problem.losses(others.reshape(-1, problem.n)).reshape(len(current), -1)
+            best = tried.argmin(1)
+            rows = np.arange(len(current))
+            better = tried[rows, best] < values - 1e-12
+            if not better.any():
+                level += 1
+                continue
+            current = np.where(better[:, None], others[rows, best], current)
+            values = np.where(better, tried[rows, best], values)
             current, first = np.unique(current, axis=0, return_index=True)
-            values = np.where(better, reached, values)[first]
+            values, level = values[first], 0
+        at = int(values.argmin())
+        return current[at], float(values[at])
+
+
+def _changes(problem: Problem, size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """All ways to set so many words anew: their places ``(c, size)`` and words ``(c, size)``."""
+    size = min(size, problem.n)
+    places = list(itertools.combinations(range(problem.n), size))
+    words = list(itertools.product(range(len(problem.vocabulary)), repeat=size))
+    return (
+        np.repeat(np.array(places, np.int64), len(words), 0),
+        np.tile(np.array(words, np.int64), (len(places), 1)),
+    )
 
 
 def _best(problem: Problem, choices: NDArray[np.int64]) -> tuple[NDArray[np.int64], float]:
