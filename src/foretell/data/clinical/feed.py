@@ -177,7 +177,9 @@ def stays_from_feed(
     normaliser: Normaliser | None = None,
     until: float | None = None,
 ) -> Stays:
-    """Hourly stays from the records of a feed, in any order; the last version of a result counts.
+    """Hourly stays from the records of a feed, in any order.
+
+    Of each result the last version counts, in the hour in which its first one became known.
 
     A stay begins at its admission, or with its first measurement where none is recorded, and ends
     with its discharge, ``until``, or its last measurement. Hours go by when values became known.
@@ -190,7 +192,7 @@ def stays_from_feed(
     """
     schema = Schema.default().channels("p19") if schema is None else schema
     normaliser = Normaliser(schema) if normaliser is None else normaliser
-    latest: dict[tuple[str, str, str, float], tuple[tuple[float, int], str, Measurement]] = {}
+    latest: dict[tuple[str, str, str, float], tuple[tuple[float, int], str, Measurement, float]] = {}
     visits: dict[tuple[str, str], list[VisitChange]] = {}
     renamed: dict[tuple[str, str], str] = {}
     refused = 0
@@ -207,16 +209,19 @@ def stays_from_feed(
             key = (record.site, record.patient, record.group, record.time)
             version = (record.issued, RANKS[record.status])
             held = latest.get(key)
+            first = record.issued if held is None else min(held[3], record.issued)
             if held is None or version >= held[0]:
-                latest[key] = (version, normal.channel, record)
+                latest[key] = (version, normal.channel, record, first)
+            else:
+                latest[key] = (*held[:3], first)
     measured: dict[tuple[str, str], list[tuple[str, float, float, float, str]]] = {}
-    for (site, patient, group, time), (version, channel, record) in latest.items():
+    for (site, patient, group, time), (_, channel, record, first) in latest.items():
         if record.status == "deleted":
             continue
         owner = (site, renamed.get((site, patient), patient))
         known = normaliser(record)
         value = known.value if isinstance(known, Normal) else math.nan
-        measured.setdefault(owner, []).append((channel, value, time, version[0], group))
+        measured.setdefault(owner, []).append((channel, value, time, first, group))
     rows: dict[str, list] = {n: [] for n in ("id", "channel", "value", "time", "arrival", "source")}
     stays: dict[str, list] = {
         n: [] for n in ("id", "patient", "hours", "age", "site", "sex", "unit")

@@ -1,0 +1,313 @@
+"""The fold: equal to the table pipeline, the same bytes in any batches, alarms once."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+
+import numpy as np
+import pytest
+
+from foretell.data.clinical.feed import Normaliser, stays_from_feed
+from foretell.data.clinical.hl7 import Hl7Reader, Message
+from foretell.data.clinical.hl7.writer import Result, result_message, visit_message
+from foretell.data.clinical.schema import Schema
+from foretell.evaluation.clinical import threshold_alarms
+from foretell.learners.risk.scores import EarlyWarningScore
+from foretell.serving.events import Delivery, action, events_of
+from foretell.serving.store import open_store
+from foretell.serving.worker import Fold, Ladder, RuleScorer, ThresholdPolicy, Worker
+from foretell.serving.worker.ticks import send_ticks
+from foretell.serving.worker.worker import rebuild
+
+T0 = 1_767_225_600.0
+READER, NORMALISER = Hl7Reader(), Normaliser()
+CODES = {"8867-4": (60, 150, "/min"), "9279-1": (8, 34, "/min"), "8480-6": (70, 160, "mm[Hg]"),
+         "8310-5": (35, 40, "Cel"), "59408-5": (85, 100, "%")}  # fmt: skip
+
+
+def make_fold(**options) -> Fold:
+    ladder = Ladder([RuleScorer("news2"), RuleScorer("sirs")])
+    return Fold(ladder, ThresholdPolicy(0.3, 3), **options)
+
+
+def delivery(data: bytes) -> Delivery:
+    message = Message.from_bytes(data)
+    events, aside = events_of(READER.read(message), NORMALISER)
+    content = hashlib.sha256(data).digest()[:16]
+    return Delivery("t", message.control_id, content, "ORU", 0.0, events, aside)
+
+
+def feed(seed: int, patients: int = 4, hours: int = 14, *, delay: float = 5400) -> list:
+    """(arrival, time, message) with late, repeated, corrected and deleted results."""
+    rng = random.Random(seed)
+    out = []
+    for p in range(patients):
+        name, begin = f"P{p}", T0 + rng.randrange(0, 3600)
+        born = visit_message("H", name, "A01", time=begin, control=f"{p}-a", visit=f"V{p}",
+                             unit="MICU", admitted=begin, born="19500101", sex="male")  # fmt: skip
+        out.append((begin, born))
+        for h in range(hours):
+            for k in range(rng.randrange(0, 4)):
+                time = begin + 3600 * h + rng.randrange(1, 3600)
+                results = [
+                    Result(c, round(rng.uniform(low, high), 1), unit)
+                    for c, (low, high, unit) in CODES.items() if rng.random() < 0.7
+                ]  # fmt: skip
+                if not results:
+                    continue
+                control = f"{p}-{h}-{k}"
+                data = result_message("H", name, results, time=time, control=control,
+                                      visit=f"V{p}")  # fmt: skip
+                late = rng.uniform(0, delay) if rng.random() < 0.2 else 0.0
+                out.append((time + late, data))
+                if rng.random() < 0.1:
+                    out.append((time + late + rng.uniform(0, 9000), data))
+                if rng.random() < 0.2:
+                    status = rng.choice("CCD")
+                    fixed = [results[0]._replace(value=results[0].value + 7, status=status)]
+                    when = time + rng.uniform(600, 30_000)
+                    again = result_message("H", name, fixed, time=time, control=control + "c",
+                                           order=control, visit=f"V{p}", sent=when)  # fmt: skip
+                    out.append((when, again))
+    return sorted(out, key=lambda m: m[0])
+
+
+def play(store, messages, *, batch: int = 256, group: int = 1, end: float | None = None) -> Worker:
+    """Sends messages and ticks in the order of their arrival and folds them."""
+    worker = Worker(store, make_fold(), name="w", ttl=3600, batch=batch)
+    worker.keep_leases(now=True)
+    tick = T0
+    waiting = []
+    for arrival, data in messages:
+        while tick + 600 <= arrival:
+            tick += 600
+            if waiting:
+                store.append(waiting)
+                waiting = []
+            while worker.work():
+                pass
+            send_ticks(store, tick)
+        waiting.append(delivery(data))
+        if len(waiting) >= group:
+            store.append(waiting)
+            waiting = []
+    store.append(waiting)
+    while worker.work():
+        pass
+    if end is not None:
+        send_ticks(store, end)
+        while worker.work():
+            pass
+    return worker
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_scores_and_alarms_equal_those_of_the_table(tmp_path, seed):
+    messages = feed(seed)
+    end = max(arrival for arrival, _ in messages) + 7200
+    store = open_store(tmp_path / "s.db", partitions=4)
+    play(store, messages, end=end)
+    records = [r for _, m in messages for r in READER.read(Message.from_bytes(m))]
+    stays = stays_from_feed(records, schema=Schema.default().channels("p19"), until=end)
+    table = EarlyWarningScore("news2").evaluate(stays)
+    wanted = table.points / 20
+    wanted[table.known == 0] = np.nan
+    offsets = stays.offsets
+    fire = threshold_alarms(np.nan_to_num(wanted, nan=0.0), stays.lengths, 0.3, snooze=3)
+    for i, identity in enumerate(stays.ids.tolist()):
+        site, _, patient = identity.partition("/")
+        scores = store.scores(site, patient)
+        truth = wanted[offsets[i] : offsets[i + 1]]
+        found = np.array([np.nan if s.risk is None or s.model != "news2-1" else s.risk
+                          for s in scores])  # fmt: skip
+        n = min(len(found), len(truth))
+        assert abs(len(found) - len(truth)) <= 1 and n > 10
+        np.testing.assert_allclose(found[:n], truth[:n], atol=1e-6)
+        standing = set()
+        for row in store.notes(0, 10_000):
+            if row.patient == patient and row.kind == "alarm":
+                standing.add(row.body["hour"])
+            elif row.patient == patient and row.kind == "correction":
+                change = row.body["change"] == "retracted"
+                (standing.discard if change else standing.add)(row.body["hour"])
+        expected = {h + 1 for h in np.flatnonzero(fire[offsets[i] : offsets[i + 1]]).tolist()}
+        # Rule scores of stays of which nothing is known do not differ: both are silent.
+        assert {h for h in standing if h <= n} == {h for h in expected if h <= n}
+    assert any(r.kind == "alarm" for r in store.notes(0, 10_000))
+
+
+def test_the_same_log_gives_the_same_bytes_in_any_batches(tmp_path):
+    messages = feed(5)
+    store = open_store(tmp_path / "a.db", partitions=4)
+    play(store, messages, end=T0 + 20 * 3600)
+    truth = store.fingerprint()
+    for batch in (1, 7, 1000):
+        again = open_store(tmp_path / f"{batch}.db", partitions=4)
+        assert rebuild(store, again, make_fold, batch=batch) == store.head()
+        assert again.fingerprint() == truth
+
+
+def test_a_worker_that_is_replaced_at_any_event_changes_nothing(tmp_path):
+    messages = feed(6, patients=2, hours=8)
+    store = open_store(tmp_path / "a.db", partitions=4)
+    play(store, messages, end=T0 + 12 * 3600)
+    again = open_store(tmp_path / "b.db", partitions=4)
+    after = 0
+    from foretell.serving.events import NewEvent, digest
+
+    while events := store.all_events(after, 3):
+        after = events[-1].seq
+        rows = []
+        for e in events:
+            items = e.body.pop("items", [None])
+            keys = [(digest(e.seq, i), item) for i, item in enumerate(items)]
+            rows.append(NewEvent(e.site, e.patient, e.kind, e.time, e.body, keys, e.partition))
+        again.append_events(rows)
+        # Nothing in memory: every batch begins from what the store holds.
+        worker = Worker(again, make_fold(), name="x", ttl=3600, batch=2)
+        worker.keep_leases(now=True)
+        while worker.work():
+            worker.forget()
+            worker.keep_leases(now=True)
+    assert again.fingerprint() == store.fingerprint()
+
+
+def one(store, *messages: bytes, tick: float | None = None) -> Worker:
+    worker = Worker(store, make_fold(), name="w", ttl=3600)
+    worker.keep_leases(now=True)
+    for data in messages:
+        store.append([delivery(data)])
+    while worker.work():
+        pass
+    if tick is not None:
+        send_ticks(store, tick)
+        while worker.work():
+            pass
+    return worker
+
+
+def hr(value, time, control, **options) -> bytes:
+    return result_message("H", "P", [Result("8867-4", value, "/min", None, options.pop("status",
+                          "F"))], time=time, control=control, **options)  # fmt: skip
+
+
+def test_a_late_alarm_is_raised_and_a_wrong_one_is_noted_as_retracted(store):
+    bad = [Result("8867-4", 135.0, "/min"), Result("9279-1", 30.0, "/min")]
+    first = result_message("H", "P", bad, time=T0 + 60, control="1", order="o")
+    one(store, first, tick=T0 + 3700)
+    alarms = [r for r in store.notes(0, 10) if r.kind == "alarm"]
+    assert len(alarms) == 1
+    fixed = [r._replace(value=v, status="C") for r, v in zip(bad, (80.0, 15.0), strict=True)]
+    again = result_message("H", "P", fixed, time=T0 + 60, control="2", order="o", sent=T0 + 3800)
+    one(store, again)
+    kinds = [(r.kind, r.body.get("change")) for r in store.notes(0, 10)]
+    assert kinds == [("alarm", None), ("correction", "retracted")]
+    scores = store.scores("H", "P")
+    assert scores[0].risk == 0.0 and scores[0].issued == pytest.approx(0.3)
+
+
+def test_a_correction_of_a_sealed_hour_computes_the_stay_anew(store):
+    one(store, hr(180.0, T0 + 60, "1", order="o"), tick=T0 + 10 * 3600)
+    assert [s.risk for s in store.scores("H", "P")][-1] == pytest.approx(0.15)
+    late = hr(70.0, T0 + 60, "2", order="o", status="C", sent=T0 + 10 * 3600 + 60)
+    one(store, late)
+    scores = store.scores("H", "P")
+    assert [s.risk for s in scores] == [0.0] * len(scores) and len(scores) >= 9
+    assert [s.issued for s in scores] == pytest.approx([0.15] * len(scores))
+
+
+def test_a_result_beyond_the_watermark_counts_from_the_open_hour(store):
+    one(store, hr(80.0, T0, "0"), tick=T0 + 6 * 3600)
+    closed = len(store.scores("H", "P"))
+    one(store, hr(180.0, T0 + 1800, "1"), tick=T0 + 8 * 3600)
+    risks = [s.risk for s in store.scores("H", "P")]
+    assert all(r == 0.0 for r in risks[:closed])
+    assert risks[closed] == pytest.approx(0.15)
+    assert store.state("H", "P").view["late"] == 1
+
+
+def test_merged_patients_are_one_from_then_on(store):
+    one(store, result_message("H", "OLD", [Result("8867-4", 140.0, "/min")], time=T0 + 60,
+                              control="1"), hr(80.0, T0 + 120, "2"), tick=T0 + 3600)  # fmt: skip
+    merge = visit_message("H", "P", "A40", time=T0 + 3700, control="3", prior="OLD")
+    after = result_message("H", "OLD", [Result("9279-1", 30.0, "/min")], time=T0 + 3800,
+                           control="4")  # fmt: skip
+    one(store, merge, after, tick=T0 + 2 * 3600 + 200)
+    assert store.state("H", "OLD").due is None
+    view = store.state("H", "P").view
+    assert dict(view["drivers"])["Resp"] == 3.0
+    assert view["end"] is None
+    # A repeat, and a merge of a patient with themselves, change nothing.
+    before = store.fingerprint()
+    one(store, merge, visit_message("H", "P", "A40", time=T0, control="9", prior="P"))
+    assert store.fingerprint() == before
+
+
+def test_admissions_transfers_and_discharges(store):
+    admit = visit_message("H", "P", "A01", time=T0, control="1", visit="V", unit="MICU",
+                          admitted=T0, born="19400601", sex="F")  # fmt: skip
+    one(store, admit, hr(90.0, T0 + 60, "2", visit="V"), tick=T0 + 3600)
+    view = store.state("H", "P").view
+    assert (view["unit"], view["age"], view["sex"], view["stay"]) == ("MICU", 85.0, "female", "V")
+    one(store, visit_message("H", "P", "A02", time=T0 + 4000, control="3", visit="V", unit="SICU"))
+    assert store.state("H", "P").view["unit"] == "SICU"
+    one(store, visit_message("H", "P", "A12", time=T0 + 4100, control="4", visit="V"))
+    assert store.state("H", "P").view["unit"] == "MICU"
+    one(store, visit_message("H", "P", "A03", time=T0 + 7300, control="5", visit="V"))
+    assert store.state("H", "P").due is None and store.views() == []
+    one(store, visit_message("H", "P", "A13", time=T0 + 7400, control="6", visit="V"))
+    assert store.state("H", "P").due is not None
+    one(store, visit_message("H", "P", "A11", time=T0 + 7500, control="7", visit="V"))
+    assert store.state("H", "P").view["end"] == "cancelled"
+    one(store, visit_message("H", "P", "A01", time=T0 + 9e4, control="8", visit="V2", admitted=T0
+                             + 9e4))  # fmt: skip
+    assert store.state("H", "P").view["stay"] == "V2"
+
+
+def test_a_stay_that_nobody_hears_of_ends(store):
+    one(store, hr(90.0, T0, "1"), tick=T0 + 200 * 3600)
+    assert store.state("H", "P").view["end"] == "idle"
+    assert len(store.scores("H", "P")) == 72
+
+
+def test_actions_silence_and_are_replayed(store):
+    bad = [Result("8867-4", 135.0, "/min"), Result("9279-1", 30.0, "/min")]
+    one(store, result_message("H", "P", bad, time=T0, control="1"))
+    told = {"action": "suppress", "hours": 4, "reason": "palliative care", "by": "dr"}
+    store.append_events([action("H", "P", told, T0 + 10, b"k" * 16)])
+    assert store.append_events([action("H", "P", told, T0 + 10, b"k" * 16)]) == 0
+    one(store, tick=T0 + 3600 * 6)
+    alarms = [r.body["hour"] for r in store.notes(0, 10) if r.kind == "alarm"]
+    assert alarms == [5]
+
+
+class Broken:
+    version, scaled = "broken-1", False
+
+    def __init__(self):
+        self.builder = RuleScorer("news2").builder
+
+    def state0(self):
+        return np.zeros(1)
+
+    def step(self, state, features):
+        raise RuntimeError("no such file")
+
+
+def test_a_model_that_fails_hands_over_to_a_rule(store):
+    ladder = Ladder([Broken(), RuleScorer("news2")])
+    worker = Worker(store, Fold(ladder, ThresholdPolicy()), name="w", ttl=3600)
+    worker.keep_leases(now=True)
+    store.append([delivery(hr(140.0, T0, "1"))])
+    while worker.work():
+        pass
+    send_ticks(store, T0 + 3600)
+    while worker.work():
+        pass
+    score = store.scores("H", "P")[0]
+    assert (score.status, score.model) == ("degraded", "news2-1")
+    assert "broken-1 failed: RuntimeError" == score.reason and ladder.failures["broken-1"] > 0
+    nothing = Ladder([Broken()])
+    _, risk = nothing.step([np.zeros(1)], [np.zeros(34, np.float32)])
+    assert risk.status == "no_score" and risk.value is None
