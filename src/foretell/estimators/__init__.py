@@ -1,11 +1,18 @@
 """What users hold: ``fit``, ``predict``, ``save``, ``load`` around a learner and its training."""
 
 from foretell.estimators.ensemble import QuantileEnsemble, combine
+from foretell.estimators.language import (
+    NLU,
+    LanguageModel,
+    Seq2Seq,
+    SequenceTagger,
+    SpanQA,
+    TextClassifier,
+)
 from foretell.estimators.mq_cnn import MQCNN
 from foretell.estimators.mq_dnn import MQDNN
 from foretell.estimators.mq_rnn import MQRNN
 from foretell.estimators.neural import NeuralForecaster
-from foretell.estimators.nlu import NLU
 from foretell.estimators.risk import FeedForwardRisk
 from foretell.estimators.risk_survival import DeepAISE, WeibullCox
 
@@ -16,8 +23,13 @@ __all__ = [
     "NLU",
     "DeepAISE",
     "FeedForwardRisk",
+    "LanguageModel",
     "NeuralForecaster",
     "QuantileEnsemble",
+    "Seq2Seq",
+    "SequenceTagger",
+    "SpanQA",
+    "TextClassifier",
     "WeibullCox",
     "combine",
 ]

@@ -37,6 +37,11 @@ class BagReader:
     intents: tuple[str, ...]
     idf: tuple[float, ...] | None = None
 
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """No tags: a bag has no order."""
+        return ()
+
     @classmethod
     def learn(
         cls,
