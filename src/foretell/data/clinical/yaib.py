@@ -108,7 +108,7 @@ def _keyed(frame: pl.DataFrame, file: Path, *, timed: bool) -> pl.DataFrame:
     stay = pl.col("stay_id")
     if frame["stay_id"].dtype.is_float():
         stay = stay.cast(pl.Int64)
-    columns = [stay.cast(pl.String).alias("id")]
+    columns: list[pl.Expr | pl.Series] = [stay.cast(pl.String).alias("id")]
     if timed:
         columns.append((_hours(frame["time"], file) + 1).alias("hour"))
     return frame.select(*columns, pl.exclude("stay_id", "time"))

@@ -9,6 +9,7 @@ from foretell.data.simulators.funnel_stream import (
     FunnelTruth,
     funnel_stream,
 )
+from foretell.data.simulators.hospitals import Hospital, HospitalsTruth, hospitals
 from foretell.data.simulators.shop import ShopTruth, shop
 from foretell.data.simulators.spikes import SpikeTruth, spikes
 from foretell.data.simulators.truth import Truth
@@ -21,6 +22,8 @@ __all__ = [
     "EvidenceDraws",
     "FunnelStream",
     "FunnelTruth",
+    "Hospital",
+    "HospitalsTruth",
     "ShopTruth",
     "SpikeTruth",
     "Truth",
@@ -28,6 +31,7 @@ __all__ = [
     "elastic_demand",
     "evidence_cells",
     "funnel_stream",
+    "hospitals",
     "shop",
     "spikes",
 ]

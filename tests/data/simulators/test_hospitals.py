@@ -1,0 +1,104 @@
+"""Simulated hospitals: their truth is one."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+
+from foretell.data.clinical import target
+from foretell.data.simulators import hospitals
+from foretell.errors import ParameterError
+
+
+@pytest.fixture(scope="module")
+def made():
+    return hospitals(stays=120, sites=3, hours=(12, 40), seed=3)
+
+
+def test_the_same_seed_gives_the_same_stays(made):
+    again = hospitals(stays=120, sites=3, hours=(12, 40), seed=3)[0]
+    assert again.fingerprint() == made[0].fingerprint()
+    assert (
+        hospitals(stays=2, seed=1)[0].fingerprint() != hospitals(stays=2, seed=2)[0].fingerprint()
+    )
+
+
+def test_true_risk_is_calibrated(made):
+    stays, truth = made
+    risk = truth.risk(4)
+    wanted = target(stays, 4)
+    before = np.repeat(truth.onset, stays.lengths) > stays.hours()
+    np.testing.assert_array_equal(np.isfinite(risk), before)
+    p, y = risk[wanted.at_risk & before], wanted.label[wanted.at_risk & before]
+    # The mean of calibrated risks is the rate, to within what chance allows.
+    assert abs(p.mean() - y.mean()) < 4 * np.sqrt((p * (1 - p)).sum()) / len(p)
+    for low, high in ((0, 0.05), (0.05, 0.5), (0.5, 1.01)):
+        part = (p >= low) & (p < high)
+        slack = 4 * np.sqrt((p * (1 - p))[part].sum()) + 2
+        assert abs(p[part].sum() - y[part].sum()) < slack
+    # No proper score is better than that of the truth.
+    worse = np.clip(p * 1.3, 0, 1)
+    assert ((p - y) ** 2).mean() < ((worse - y) ** 2).mean()
+
+
+def test_risk_of_some_stays(made):
+    stays, truth = made
+    some = truth.risk(8, stays=[2, 5])
+    rows = np.isin(stays.stay_of_row(), [2, 5])
+    assert np.isnan(some[~rows]).all() and np.isfinite(some[rows]).any()
+    with pytest.raises(ParameterError, match="horizon"):
+        truth.risk(9)
+
+
+def test_effects_are_those_of_the_onset(made):
+    stays, truth = made
+    hour = stays.hours()
+    onset = np.repeat(truth.onset, stays.lengths)
+    assert truth.effect[hour >= onset].min() == 1 and truth.effect[hour <= onset - 8].max() == 0
+    pulse = truth.measured["HR"]
+    ill, well = pulse[truth.effect == 1], pulse[truth.effect == 0]
+    assert np.nanmean(ill) - np.nanmean(well) > 15
+    assert np.isnan(np.stack(list(truth.measured.values()))[:, truth.burst]).all()
+
+
+def test_feeds_have_the_units_of_their_hospital_and_become_the_stays(made):
+    stays, truth = made
+    feed = truth.observations()
+    third = feed.filter(pl.col("id").str.starts_with("C/"))
+    assert third.filter(pl.col("channel") == "Temp")["unit"].unique().to_list() == ["[degF]"]
+    assert third.filter(pl.col("channel") == "Temp")["value"].mean() > 90
+    assert third.filter(pl.col("channel") == "Creatinine")["value"].mean() > 60
+    labs = feed.filter(pl.col("channel") == "Lactate")
+    assert (labs["arrival"] - labs["time"]).median() > 0.5
+    other = feed.filter(pl.col("id").str.starts_with("A/"))
+    assert other["unit"].n_unique() > 5
+    # Everything that arrives in time is in the stays, unless a later result took its hour.
+    first = other.filter(pl.col("channel") == "HR")
+    assert np.isfinite(stays.of("hospital", "A").column("HR")).sum() == first.height
+
+
+def test_kappa_is_the_dial_of_conflict():
+    for kappa, signs in ((0.0, [1, 1, 1, 1]), (1.0, [1, -1, 1, -1])):
+        _, truth = hospitals(stays=2, kappa=kappa, seed=0)
+        assert [h.warm for h in truth.hospitals] == signs
+        assert [np.sign(h.attention) for h in truth.hospitals] == signs
+
+
+def test_what_one_hospital_teaches_misleads_at_its_neighbour_only_with_kappa():
+    """The change of temperature with the effect, by hospital."""
+    for kappa, agree in ((0.0, True), (1.0, False)):
+        stays, truth = hospitals(stays=150, sites=2, kappa=kappa, seed=5)
+        slopes = []
+        where = stays.names("hospital")[stays.stay_of_row()]
+        for name in "AB":
+            rows = (where == name) & ~np.isnan(truth.measured["Temp"])
+            slopes.append(np.polyfit(truth.effect[rows], truth.measured["Temp"][rows], 1)[0])
+        assert (np.sign(slopes[0]) == np.sign(slopes[1])) == agree
+
+
+def test_refusals():
+    with pytest.raises(ParameterError, match="kappa"):
+        hospitals(kappa=2)
+    with pytest.raises(ParameterError, match="hours"):
+        hospitals(hours=(9, 3))
