@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -41,6 +42,7 @@ class AuditSubject:
         hashes: of the examples' contents.
         names: of the examples.
         notes: what must be known about this audit.
+        statement_file: where the trainings tell their guarantee, as JSON; None without one.
     """
 
     model: str
@@ -54,7 +56,7 @@ class AuditSubject:
     hashes: Sequence[str] | None = None
     names: Sequence[str] | None = None
     notes: tuple[str, ...] = ()
-    statement: Mapping[str, Any] | None = None
+    statement_file: Path | None = None
 
 
 def audit_run(
@@ -106,6 +108,8 @@ def audit_run(
     home = folder.path.resolve() / FOLDER / subject.model
     if anew:
         shutil.rmtree(home, ignore_errors=True)
+        if subject.statement_file is not None:
+            subject.statement_file.unlink(missing_ok=True)
     tell(
         f"{subject.model}: {shadows + 1} trainings on halves of {subject.examples:,} "
         f"{subject.unit}s"
@@ -125,6 +129,9 @@ def audit_run(
     blind = None
     if subject.features is not None and min(first.sum(), (~first).sum()) >= 5:
         blind = blind_baseline(subject.features, first, seed=seed)
+    statement = None
+    if subject.statement_file is not None and subject.statement_file.is_file():
+        statement = json.loads(subject.statement_file.read_text(encoding="utf-8"))
     if shadows == 0:
         notes.append("Without shadow models only the losses are attacked, the weakest attack.")
     audit = audit_membership(
@@ -132,7 +139,7 @@ def audit_run(
         targets=targets,
         signal=subject.signal,
         labels=subject.labels,
-        statement=subject.statement,
+        statement=statement,
         blind=blind,
         notes=notes,
     )
