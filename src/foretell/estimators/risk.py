@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -505,7 +505,7 @@ def held_out(stays: Stays, share: float) -> tuple[Stays, Stays | None]:
     return (split.train, split.validation) if usable else (stays, None)
 
 
-def restored(kind: type, shape: Any, arrays: Mapping[str, NDArray]) -> Any:
+def restored(kind: Callable[[Any], Any], shape: Any, arrays: Mapping[str, NDArray]) -> Any:
     """A learner of a shape with saved weights, in evaluation mode.
 
     Raises:

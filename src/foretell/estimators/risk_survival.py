@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -235,7 +236,7 @@ class SurvivalRisk(BaseEstimator):
                     past = x[:, : int(chosen[k] - offsets[number]) + 1]
                     mask = torch.ones(past.shape[:2], dtype=torch.bool)
                     moved = gradient_contributions(
-                        lambda x, mask=mask: self._last(x, mask), past, zero, method=method
+                        partial(self._last, mask=mask), past, zero, method=method
                     )
                     found[k] = by_feature(moved.sum(1).numpy(), owners, size)[0]
         return found

@@ -12,10 +12,10 @@ from dataclasses import dataclass, fields
 from typing import Any, Self
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from foretell.errors import ParameterError
+from foretell.learners.risk import tree_kernel as kernel
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +125,7 @@ class AdditiveTrees:
             ParameterError: the number of columns is another one.
         """
         X = self._checked(X)
-        return self.baseline[0] + _sums(
+        return self.baseline[0] + kernel.sums(
             X, self.roots, self.feature, self.threshold, self.children, self.missing_left
         )
 
@@ -136,7 +136,7 @@ class AdditiveTrees:
         trees, Nature Machine Intelligence 2, 2020, algorithm 2 (path-dependent).
         """
         X = self._checked(X)
-        return _shapley(
+        return kernel.shapley(
             X, self.roots, self.feature, self.threshold, self.children, self.missing_left,
             self.cover, self._depth() + 2,
         )  # fmt: skip
@@ -197,7 +197,7 @@ class AdditiveTrees:
         return ""
 
     def _depth(self) -> int:
-        return int(_deepest(self.feature, self.children))
+        return int(kernel.deepest(self.feature, self.children))
 
     def _checked(self, X: ArrayLike) -> NDArray[np.float32]:
         X = np.ascontiguousarray(X, np.float32)
@@ -228,120 +228,3 @@ def _flatten(node: Mapping[str, Any], nodes: list[Any]) -> int:
         int(node["split_feature"]), threshold, *below, int(left), float(node["internal_count"]),
     )  # fmt: skip
     return at
-
-
-@njit(cache=True, nogil=True)
-def _deepest(feature, children):
-    depth = np.zeros(len(feature), np.int64)
-    deepest = 0
-    for node in range(len(feature)):
-        if feature[node] >= 0:
-            for side in range(2):
-                depth[children[node, side]] = depth[node] + 1
-            deepest = max(deepest, depth[node] + 1)
-    return deepest
-
-
-@njit(cache=True, nogil=True)
-def _side(value, node, threshold, missing_left):
-    if np.isnan(value):
-        return 0 if missing_left[node] == 1 else 1
-    return 0 if value <= threshold[node] else 1
-
-
-@njit(cache=True, nogil=True)
-def _sums(X, roots, feature, threshold, children, missing_left):
-    result = np.zeros(len(X))
-    for b in range(len(roots)):
-        for i in range(len(X)):
-            node = roots[b]
-            while feature[node] >= 0:
-                side = _side(np.float64(X[i, feature[node]]), node, threshold, missing_left)
-                node = children[node, side]
-            result[i] += threshold[node]
-    return result
-
-
-@njit(cache=True, nogil=True)
-def _shapley(X, roots, feature, threshold, children, missing_left, cover, size):
-    phi = np.zeros((len(X), X.shape[1]))
-    # One row a level of the tree: the features of the path so far, the share of training rows
-    # that goes this way (zero), whether the hour itself does (one), and permutation weights.
-    column = np.zeros((size, size), np.int64)
-    zero, one, weight = np.zeros((size, size)), np.zeros((size, size)), np.zeros((size, size))
-    stack = np.zeros((2 * size, 4), np.int64)
-    shares = np.zeros((2 * size, 2))
-    for i in range(len(X)):
-        for b in range(len(roots)):
-            stack[0, 0], stack[0, 1], stack[0, 2], stack[0, 3] = roots[b], 0, 0, -1
-            shares[0, 0], shares[0, 1] = 1.0, 1.0
-            top = 1
-            while top > 0:
-                top -= 1
-                node, level = stack[top, 0], stack[top, 1]
-                length, came = stack[top, 2], stack[top, 3]
-                if level > 0:
-                    for j in range(length):
-                        column[level, j] = column[level - 1, j]
-                        zero[level, j], one[level, j] = zero[level - 1, j], one[level - 1, j]
-                        weight[level, j] = weight[level - 1, j]
-                f, z, o, w = column[level], zero[level], one[level], weight[level]
-                _extend(f, z, o, w, length, came, shares[top, 0], shares[top, 1])
-                if feature[node] < 0:
-                    for j in range(1, length + 1):
-                        total = _unwound(z, o, w, length, j)
-                        phi[i, f[j]] += total * (o[j] - z[j]) * threshold[node]
-                    continue
-                side = _side(np.float64(X[i, feature[node]]), node, threshold, missing_left)
-                share, follows = 1.0, 1.0
-                for j in range(1, length + 1):
-                    if f[j] == feature[node]:
-                        share, follows = z[j], o[j]
-                        _unwind(f, z, o, w, length, j)
-                        length -= 1
-                        break
-                for hot in range(2):
-                    child = children[node, side if hot == 1 else 1 - side]
-                    stack[top, 0], stack[top, 1] = child, level + 1
-                    stack[top, 2], stack[top, 3] = length + 1, feature[node]
-                    shares[top, 0] = share * cover[child] / cover[node]
-                    shares[top, 1] = follows if hot == 1 else 0.0
-                    top += 1
-    return phi
-
-
-@njit(cache=True, nogil=True)
-def _extend(f, z, o, w, length, came, zero, one):
-    f[length], z[length], o[length] = came, zero, one
-    w[length] = 1.0 if length == 0 else 0.0
-    for j in range(length - 1, -1, -1):
-        w[j + 1] += one * w[j] * (j + 1) / (length + 1)
-        w[j] = zero * w[j] * (length - j) / (length + 1)
-
-
-@njit(cache=True, nogil=True)
-def _unwind(f, z, o, w, length, at):
-    one, zero, following = o[at], z[at], w[length]
-    for j in range(length - 1, -1, -1):
-        if one != 0:
-            before = w[j]
-            w[j] = following * (length + 1) / ((j + 1) * one)
-            following = before - w[j] * zero * (length - j) / (length + 1)
-        else:
-            w[j] = w[j] * (length + 1) / (zero * (length - j))
-    for j in range(at, length):
-        f[j], z[j], o[j] = f[j + 1], z[j + 1], o[j + 1]
-
-
-@njit(cache=True, nogil=True)
-def _unwound(z, o, w, length, at):
-    one, zero, following = o[at], z[at], w[length]
-    total = 0.0
-    for j in range(length - 1, -1, -1):
-        if one != 0:
-            part = following * (length + 1) / ((j + 1) * one)
-            total += part
-            following = w[j] - part * zero * (length - j) / (length + 1)
-        else:
-            total += w[j] * (length + 1) / (zero * (length - j))
-    return total

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -298,17 +299,15 @@ class BoostedRisk(BaseEstimator):
     def _grow(
         self, X: NDArray[np.float32], y: NDArray[np.float64], weight: NDArray[np.float64]
     ) -> AdditiveTrees:
-        try:
-            import lightgbm
-        except ImportError as error:
-            if self.backend == "lightgbm":
-                raise ParameterError(
-                    "backend='lightgbm' needs lightgbm: pip install 'foretell[trees]'"
-                ) from error
-            lightgbm = None
-        if lightgbm is None or self.backend == "sklearn":
+        installed = importlib.util.find_spec("lightgbm") is not None
+        if self.backend == "lightgbm" and not installed:
+            raise ParameterError("backend='lightgbm' needs lightgbm: pip install 'foretell[trees]'")
+        if self.backend == "sklearn" or not installed:
             self.backend_ = "sklearn"
             return self._grow_sklearn(X, y, weight)
+        # Optional: what is saved needs no boosting library to be read.
+        import lightgbm
+
         self.backend_ = "lightgbm"
         parameters = {
             "objective": "regression" if self.learns == "utility" else "binary",

@@ -67,7 +67,7 @@ def risk_within(
     """
     leads = np.atleast_1d(np.asarray(horizons, np.float64))
     if leads.ndim != 1 or not (leads > 0).all():
-        raise ParameterError(f"horizons must be positive hours, not {horizons}")
+        raise ParameterError(f"horizons must be positive hours, not {horizons!r}")
     eta = np.asarray(predictor, np.float64)[..., None]
     return -np.expm1(-np.exp(shape * np.log(leads / scale) + eta))
 
