@@ -1,5 +1,6 @@
 """Late labels: corrections compared at snapshots and on streams, and a decision that follows."""
 
+from foretell.runs.feedback.audit import audit
 from foretell.runs.feedback.predict import predict
 from foretell.runs.feedback.publish import redraw
 from foretell.runs.feedback.recipe import Recipe
@@ -17,4 +18,5 @@ TASK = Task(
     },
     report=redraw,
     predict=predict,
+    audit=audit,
 )
