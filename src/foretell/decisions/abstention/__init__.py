@@ -6,15 +6,20 @@ from foretell.decisions.abstention.conformal import (
     PredictionSets,
     conformal_p_values,
 )
+from foretell.decisions.abstention.gate import Gate, Gated, GateStream, Status
 from foretell.decisions.abstention.quality import RULES, Quality, QualityMonitor, QualityStream
 
 __all__ = [
     "RULES",
+    "Gate",
+    "GateStream",
+    "Gated",
     "MondrianConformal",
     "OutOfDistribution",
     "PredictionSets",
     "Quality",
     "QualityMonitor",
     "QualityStream",
+    "Status",
     "conformal_p_values",
 ]

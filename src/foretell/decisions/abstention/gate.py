@@ -1,0 +1,320 @@
+"""The gate between a risk model and its users: a score, or why there is none.
+
+Three reasons not to answer, each with its own guarantee and its own message: the input is broken
+(rules), it is unlike any the model was validated on (a conformal test), or it says too little to
+decide (a conformal prediction set with both labels). COMPOSER (Shashikumar et al., npj Digital
+Medicine 4:134, 2021) has one abstention for all three.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import polars as pl
+from numpy.typing import ArrayLike, NDArray
+
+from foretell.data.clinical.feature_spec import FeatureSpec
+from foretell.data.clinical.feature_stream import FeatureStream
+from foretell.data.clinical.features import CausalFeatureBuilder
+from foretell.data.clinical.labels import target
+from foretell.data.clinical.schema import Schema
+from foretell.data.clinical.stays import Stays
+from foretell.decisions.abstention.conformal import MondrianConformal, PredictionSets
+from foretell.decisions.abstention.quality import (
+    RULES,
+    Quality,
+    QualityMonitor,
+    QualityStream,
+)
+from foretell.errors import DataError, NotFittedError, ParameterError
+from foretell.learners.artefact import load_artefact, save_artefact
+
+_INPUTS = FeatureSpec(blocks=("last",), static=())
+# What is usual is learned from possible values; what is judged is taken as it came.
+_AS_SENT = replace(_INPUTS, bounded=False)
+
+
+class Status(IntEnum):
+    """What the gate says of an hour."""
+
+    OK = 0
+    INVALID_INPUT = 1
+    OUT_OF_DISTRIBUTION = 2
+    AMBIGUOUS = 3
+
+    @property
+    def indeterminate(self) -> bool:
+        """Whether no score is given."""
+        return self in (Status.INVALID_INPUT, Status.OUT_OF_DISTRIBUTION)
+
+
+class Gated(NamedTuple):
+    """What the gate says of R hours.
+
+    Args:
+        status: (R,) int8, see :class:`Status`; the first reason that holds.
+        score: (R,) the score; NaN where the status is indeterminate. An ambiguous hour keeps its
+            score: it is a reason to measure more, not to be silent.
+        p_values: (R, 2) conformity with either class.
+        quality: what the rules say.
+    """
+
+    status: NDArray[np.int8]
+    score: NDArray[np.float64]
+    p_values: NDArray[np.float64]
+    quality: Quality
+
+    @property
+    def issued(self) -> NDArray[np.bool_]:
+        """(R,) whether a score is given."""
+        return ~np.isnan(self.score)
+
+    def reasons(self, row: int) -> list[str]:
+        """Why, in words that can be shown beside the patient."""
+        told = [RULES[name] for name in self.quality.reasons(row)]
+        if self.status[row] == Status.OUT_OF_DISTRIBUTION:
+            told.append("the measurements are unlike those the model was validated on")
+        if self.status[row] == Status.AMBIGUOUS:
+            told.append("the measurements do not decide; another one may")
+        return told
+
+    def to_polars(self) -> pl.DataFrame:
+        """``status``, ``hours``, ``share``: how often the gate said what."""
+        counts = np.bincount(self.status, minlength=len(Status))
+        return pl.DataFrame(
+            {
+                "status": [s.name.lower() for s in Status],
+                "hours": counts,
+                "share": counts / max(len(self.status), 1),
+            }
+        )
+
+
+class Gate:
+    """Decides hour by hour whether a score may be given.
+
+    The conformal test sees the last value of each channel, standardised by the training part, and
+    0, the mean, where nothing was measured: wrong units and broken sensors show there, while on a
+    hidden layer it is the sick who look strange. Values that no patient can have count there, too,
+    until the next measurement: repair or drop them first
+    (:class:`~foretell.data.clinical.UnitRepair`) where that can be done.
+
+    Args:
+        quality: rules; the default ones of the schema if None.
+        conformal: the test; its ``alpha`` bounds the share of rejected hours in each class.
+        ambiguity: share of misses per class of the prediction sets; None for no such status.
+        horizon: hours within which the onset counts, for the classes of the calibration.
+        max_rows: rows of the calibration part that are used at most, all positive ones among them.
+        random_state: of their choice.
+
+    Attributes:
+        features_: builder of the inputs of the conformal test.
+    """
+
+    def __init__(
+        self,
+        quality: QualityMonitor | None = None,
+        conformal: MondrianConformal | None = None,
+        *,
+        ambiguity: float | None = None,
+        horizon: float = 4,
+        max_rows: int = 100_000,
+        random_state: int = 0,
+    ) -> None:
+        if max_rows < 1:
+            raise ParameterError(f"max_rows must be positive, not {max_rows}")
+        self.quality = quality
+        self.conformal = MondrianConformal() if conformal is None else conformal
+        self.ambiguity = ambiguity
+        self.horizon = horizon
+        self.max_rows = max_rows
+        self.random_state = random_state
+        self.features_: CausalFeatureBuilder | None = None
+        self.sets_: PredictionSets | None = None
+
+    def fit(self, train: Stays, calibration: Stays, probabilities: ArrayLike | None = None) -> Self:
+        """Learns what is usual from one part and calibrates on another.
+
+        Hours that break a rule are left out of both: they are not what validation stood on.
+
+        Args:
+            train: stays that the model was trained on.
+            calibration: stays of other patients, with their onset.
+            probabilities: (R,) of the model for the calibration hours; needed for ``ambiguity``.
+
+        Raises:
+            DataError: no calibration hour of a class, or probabilities are missing.
+        """
+        rng = np.random.default_rng(self.random_state)
+        if self.quality is None:
+            self.quality = QualityMonitor(train.schema)
+        usual = CausalFeatureBuilder(_INPUTS, schema=train.schema)
+        good = ~self.quality.check(train).invalid
+        usual.fit(train, good)
+        builder = CausalFeatureBuilder(_AS_SENT, schema=train.schema)
+        builder.statistics = usual.statistics
+        self.features_ = builder
+        wanted = target(calibration, self.horizon)
+        usable = wanted.at_risk & ~self.quality.check(calibration).invalid
+        rows = self._some(usable, wanted.label, rng)
+        self.conformal.fit(
+            usual.transform(train, self._some(good, None, rng)),
+            builder.transform(calibration, rows),
+            wanted.label[rows],
+        )
+        if self.ambiguity is not None:
+            if probabilities is None:
+                raise DataError("ambiguity needs the model's probabilities of the calibration part")
+            p = np.asarray(probabilities, np.float64)
+            if p.shape != (calibration.n_rows,):
+                raise DataError(f"there are {p.shape} probabilities for {calibration.n_rows} hours")
+            self.sets_ = PredictionSets(alpha=self.ambiguity).fit(p[usable], wanted.label[usable])
+        return self
+
+    def _some(
+        self, usable: NDArray[np.bool_], label: NDArray | None, rng: np.random.Generator
+    ) -> NDArray[np.int64]:
+        """Ascending numbers of at most ``max_rows`` usable rows, the positive ones first."""
+        rows = np.flatnonzero(usable)
+        if len(rows) <= self.max_rows:
+            return rows
+        kept = np.zeros(0, np.int64) if label is None else rows[label[rows] == 1][: self.max_rows]
+        others = np.setdiff1d(rows, kept, assume_unique=True)
+        more = rng.choice(others, self.max_rows - len(kept), replace=False)
+        return np.sort(np.concatenate([kept, more]))
+
+    def judge(self, stays: Stays, scores: ArrayLike) -> Gated:
+        """Judges all hours of stays.
+
+        Args:
+            stays: any with the same channels.
+            scores: (R,) of the model: probabilities if ambiguity is asked for.
+
+        Raises:
+            DataError: sizes do not fit.
+            NotFittedError: before :meth:`fit`.
+        """
+        builder, quality = self._require()
+        values = np.asarray(scores, np.float64)
+        if values.shape != (stays.n_rows,):
+            raise DataError(f"there are {values.shape} scores for {stays.n_rows:,} hours")
+        found = quality.check(stays)
+        inputs = builder.transform(stays)
+        test = self.conformal.test(inputs) if len(inputs) else None
+        rejected = np.zeros(0, bool) if test is None else test.rejected
+        p_values = np.ones((0, 2)) if test is None else test.p_values
+        return self._put_together(found, rejected, p_values, values)
+
+    def _put_together(
+        self,
+        quality: Quality,
+        rejected: NDArray[np.bool_],
+        p_values: NDArray[np.float64],
+        scores: NDArray[np.float64],
+    ) -> Gated:
+        status = np.full(len(scores), Status.OK, np.int8)
+        broken = quality.invalid | ~np.isfinite(scores)
+        if self.sets_ is not None:
+            usable = np.flatnonzero(~broken)
+            status[usable[self.sets_.ambiguous(scores[usable])]] = Status.AMBIGUOUS
+        status[rejected] = Status.OUT_OF_DISTRIBUTION
+        status[broken] = Status.INVALID_INPUT
+        silent = (status == Status.INVALID_INPUT) | (status == Status.OUT_OF_DISTRIBUTION)
+        return Gated(status, np.where(silent, np.nan, scores), p_values, quality)
+
+    def stream(self) -> GateStream:
+        """The gate for one stay, hour by hour, equal to :meth:`judge`."""
+        builder, quality = self._require()
+        return GateStream(self, builder.stream(), quality.stream())
+
+    def save(self, folder: str | Path) -> None:
+        """Writes JSON and safetensors, the conformal test in a folder of its own."""
+        builder, quality = self._require()
+        config = {
+            "features": builder.to_dict(),
+            "blocking": list(quality.blocking),
+            "ambiguity": self.ambiguity,
+            "horizon": self.horizon,
+            "max_rows": self.max_rows,
+            "random_state": self.random_state,
+        }
+        arrays: dict[str, NDArray] = {}
+        if self.sets_ is not None and self.sets_.calibration_ is not None:
+            arrays = dict(zip(("zero", "one"), self.sets_.calibration_, strict=True))
+        save_artefact(folder, type(self).__name__, config, arrays)
+        self.conformal.save(Path(folder) / "conformal")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Reads what :meth:`save` wrote.
+
+        Raises:
+            ArtefactError: it is damaged or something else.
+        """
+        config, arrays = load_artefact(folder, cls.__name__)
+        builder = CausalFeatureBuilder.from_dict(config["features"])
+        gate = cls(
+            QualityMonitor(builder.schema, blocking=config["blocking"]),
+            MondrianConformal.load(Path(folder) / "conformal"),
+            ambiguity=config["ambiguity"],
+            horizon=config["horizon"],
+            max_rows=config["max_rows"],
+            random_state=config["random_state"],
+        )
+        gate.features_ = builder
+        if "zero" in arrays:
+            gate.sets_ = PredictionSets(alpha=config["ambiguity"])
+            gate.sets_.calibration_ = (arrays["zero"], arrays["one"])
+        return gate
+
+    @property
+    def schema(self) -> Schema:
+        """Channels of the stays."""
+        return self._require()[0].schema
+
+    def _require(self) -> tuple[CausalFeatureBuilder, QualityMonitor]:
+        if self.features_ is None or self.quality is None:
+            raise NotFittedError("the gate is not fitted: call fit first")
+        return self.features_, self.quality
+
+
+class GateStream:
+    """Follows one stay; made by :meth:`Gate.stream`.
+
+    Args:
+        gate: whose rules and tests hold.
+        features: inputs of the conformal test.
+        quality: the rules.
+    """
+
+    def __init__(self, gate: Gate, features: FeatureStream, quality: QualityStream) -> None:
+        self._gate, self._features, self._quality = gate, features, quality
+
+    def push(self, row: ArrayLike, score: float) -> Gated:
+        """Judges the next hour.
+
+        Args:
+            row: (C,) values of the channels, NaN where nothing was measured.
+            score: of the model.
+        """
+        quality = self._quality.push(row)
+        inputs = self._features.step(np.asarray(row, np.float32))[None]
+        test = self._gate.conformal.test(inputs)
+        scores = np.array([score], np.float64)
+        return self._gate._put_together(quality, test.rejected, test.p_values, scores)
+
+    def snapshot(self) -> dict[str, Any]:
+        """The state of closed hours."""
+        features = {k: v.copy() for k, v in self._features.snapshot().items()}
+        return {"features": features, "quality": self._quality.state()}
+
+    def restore(self, snapshot: Mapping[str, Any]) -> Self:
+        """Goes on from a snapshot of a stream of the same gate."""
+        self._features.restore(snapshot["features"])
+        self._quality = QualityStream(self._quality.monitor, snapshot["quality"])
+        return self

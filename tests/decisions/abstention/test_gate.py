@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from foretell.decisions.abstention import Gate, MondrianConformal, Status
+from foretell.errors import DataError, NotFittedError
+
+
+@pytest.fixture(scope="module")
+def parts(data_root):
+    """Three disjoint parts of hospital A."""
+    if not (data_root / "physionet2019_sepsis").is_dir():
+        pytest.skip("real data: 'physionet2019_sepsis' is not among the data sets here")
+    from foretell.data.public import physionet2019
+
+    stays = physionet2019(data_root / "physionet2019_sepsis", hospitals=("A",))
+    numbers = np.arange(len(stays)) % 10
+    return stays.select(numbers < 3), stays.select((numbers >= 3) & (numbers < 7)), stays.select(
+        numbers == 8)  # fmt: skip
+
+
+def scores(stays, seed=0):
+    """A probability that knows a little."""
+    ahead = np.repeat(np.nan_to_num(stays.onset, nan=1e9), stays.lengths) - stays.hours()
+    rng = np.random.default_rng(seed)
+    z = rng.normal(size=stays.n_rows) + np.where((ahead > 0) & (ahead <= 4), 2.0, 0.0) - 3
+    return 1 / (1 + np.exp(-z))
+
+
+@pytest.fixture(scope="module")
+def gate(parts):
+    train, calibration, _ = parts
+    found = Gate(conformal=MondrianConformal(alpha=0.05), ambiguity=0.1)
+    return found.fit(train, calibration, scores(calibration))
+
+
+@pytest.mark.real_data
+def test_few_clean_hours_are_rejected_and_reasons_are_told(gate, parts):
+    test = parts[2]
+    said = gate.judge(test, scores(test))
+    shares = dict(said.to_polars().select("status", "share").iter_rows())
+    assert 0 < shares["out_of_distribution"] < 0.06
+    assert shares["invalid_input"] < 0.06 and 0.05 < shares["ambiguous"] < 0.95
+    silent = np.isin(said.status, (Status.INVALID_INPUT, Status.OUT_OF_DISTRIBUTION))
+    np.testing.assert_array_equal(np.isnan(said.score), silent)
+    row = int(np.argmax(said.status == Status.OUT_OF_DISTRIBUTION))
+    assert "unlike" in said.reasons(row)[-1]
+    assert Status.INVALID_INPUT.indeterminate and not Status.AMBIGUOUS.indeterminate
+
+
+@pytest.mark.real_data
+def test_a_temperature_in_fahrenheit_is_unlike_anything(gate, parts):
+    test = parts[2]
+    changed = {name: test.column(name) for name in test.schema.names}
+    changed["Temp"] = changed["Temp"] * np.float32(1.8) + np.float32(32)
+    other = replace(test, begins=test.offsets[:-1], channels=changed, label=test.labels())
+    from foretell.data.clinical import carry_forward
+
+    there = np.isfinite(carry_forward(test)[:, test.schema.names.index("Temp")])
+    said = gate.judge(other, scores(other))
+    assert (said.status[there] != Status.OK).mean() > 0.99
+
+
+@pytest.mark.real_data
+def test_streams_and_saved_gates_say_the_same(gate, parts, tmp_path):
+    some = parts[2].select(slice(0, 12))
+    values = scores(some)
+    said = gate.judge(some, values)
+    gate.save(tmp_path / "gate")
+    again = Gate.load(tmp_path / "gate")
+    loaded = again.judge(some, values)
+    np.testing.assert_array_equal(loaded.status, said.status)
+    np.testing.assert_array_equal(loaded.p_values, said.p_values)
+    rows, row = some.matrix(), 0
+    for length in some.lengths:
+        stream = again.stream()
+        for hour in range(length):
+            told = stream.push(rows[row], values[row])
+            assert told.status[0] == said.status[row]
+            np.testing.assert_allclose(told.p_values[0], said.p_values[row], atol=1e-12)
+            if hour == 3:
+                stream = again.stream().restore(stream.snapshot())
+            row += 1
+
+
+@pytest.mark.real_data
+def test_what_is_missing_is_said(gate, parts):
+    train, calibration, test = parts
+    with pytest.raises(NotFittedError):
+        Gate().judge(test, scores(test))
+    with pytest.raises(DataError, match="ambiguity needs"):
+        Gate(ambiguity=0.1, max_rows=5000).fit(train, calibration)
+    with pytest.raises(DataError, match="scores for"):
+        gate.judge(test, [0.1])
+    broken = scores(test)
+    broken[5] = np.nan
+    assert gate.judge(test, broken).status[5] == Status.INVALID_INPUT
