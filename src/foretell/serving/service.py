@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import signal
 import socket
@@ -20,7 +21,7 @@ from foretell.data.clinical.feed import Measurement
 from foretell.errors import ParameterError
 from foretell.serving.api.auth import Caller, Tokens
 from foretell.serving.api.stores import StorePool
-from foretell.serving.config import Config
+from foretell.serving.config import Config, PollConfig
 from foretell.serving.errors import StoreUnavailableError
 from foretell.serving.events import Delivery, digest, events_of
 from foretell.serving.ingest.committer import Committer
@@ -217,12 +218,11 @@ class Service:
             )  # fmt: skip
         if "ingest" in self.roles:
             for i, poll in enumerate(self.config.polls):
-                self._start(
-                    f"poller-{i}",
-                    lambda poll=poll: FhirPoller(
-                        poll, self.intake, self.committer, self.store.another(), self.metrics
-                    ).run(self.stopping),
-                )
+                self._start(f"poller-{i}", functools.partial(self._poll, poll))
+
+    def _poll(self, poll: PollConfig) -> None:
+        store = self.store.another()
+        FhirPoller(poll, self.intake, self.committer, store, self.metrics).run(self.stopping)
 
     async def run(self, ready: Callable[[dict[str, int]], None] | None = None) -> None:
         """Serves until :attr:`stopping` is set or a signal comes; then drains and leaves."""

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import math
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,7 +23,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from foretell import __version__
 from foretell.errors import ParameterError
-from foretell.serving.api.auth import Caller
+from foretell.serving.api.auth import Caller, needs
 from foretell.serving.api.fhir import fhir_routes
 from foretell.serving.audit import first_break
 from foretell.serving.errors import StoreUnavailableError
@@ -66,25 +65,10 @@ class CodeBody(BaseModel):
     code: Annotated[str, Field(min_length=1, max_length=40)]
 
 
-def needs(scope: str) -> Callable[..., Caller]:
-    """A dependency: the caller, if they may."""
-
-    def checked(request: Request, authorization: Annotated[str | None, Header()] = None) -> Caller:
-        service: Service = request.app.state.service
-        caller = service.tokens.caller(authorization)
-        if caller is None:
-            raise HTTPException(
-                401, "a bearer token is needed", headers={"WWW-Authenticate": "Bearer"}
-            )
-        wait = service.tokens.wait(caller)
-        if wait > 0:
-            headers = {"Retry-After": str(math.ceil(wait))}
-            raise HTTPException(429, "too many requests", headers=headers)
-        if scope not in caller.scopes:
-            raise HTTPException(403, f"the scope {scope!r} is needed")
-        return caller
-
-    return checked
+Reader = Annotated[Caller, Depends(needs("read"))]
+Actor = Annotated[Caller, Depends(needs("act"))]
+Admin = Annotated[Caller, Depends(needs("admin"))]
+Auditor = Annotated[Caller, Depends(needs("audit"))]
 
 
 def _visible(caller: Caller, site: str) -> None:
@@ -106,7 +90,7 @@ def build_app(service: Service) -> FastAPI:
     _health(app, service)
     _patients(app, service)
     _operations(app, service)
-    fhir_routes(app, service, needs("ingest"))
+    fhir_routes(app, service)
     return app
 
 
@@ -170,7 +154,6 @@ def _health(app: FastAPI, service: Service) -> None:
 
 
 def _patients(app: FastAPI, service: Service) -> None:
-    Reader = Annotated[Caller, Depends(needs("read"))]
     missing: dict[int | str, dict[str, Any]] = {404: {"description": "there is no such patient"}}
 
     @app.get("/v1/patients", tags=["patients"])
@@ -210,7 +193,7 @@ def _patients(app: FastAPI, service: Service) -> None:
     @app.post("/v1/patients/{site}/{patient}/actions", tags=["patients"], responses=missing,
               status_code=202)  # fmt: skip
     def act(
-        caller: Annotated[Caller, Depends(needs("act"))], site: str, patient: str,
+        caller: Actor, site: str, patient: str,
         body: ActionBody,
     ) -> dict[str, Any]:  # fmt: skip
         """Acknowledges, snoozes, suppresses or resumes a stay's alarms; ``key`` makes it once."""
@@ -291,9 +274,6 @@ def _told(row: Any) -> dict[str, Any]:
 
 
 def _operations(app: FastAPI, service: Service) -> None:
-    Admin = Annotated[Caller, Depends(needs("admin"))]
-    Auditor = Annotated[Caller, Depends(needs("audit"))]
-
     @app.get("/v1/quarantine", tags=["operations"])
     def quarantine(caller: Admin) -> dict[str, Any]:
         """What could not be used, by reason, code and unit."""

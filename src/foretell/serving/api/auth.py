@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 import secrets
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from fastapi import Header, HTTPException, Request
 
 from foretell.serving.config import SCOPES, TokenConfig
+
+if TYPE_CHECKING:
+    from foretell.serving.service import Service
 
 
 @dataclass(frozen=True)
@@ -73,3 +80,24 @@ def new_token(name: str, scopes: Sequence[str] = SCOPES) -> tuple[str, TokenConf
     token = secrets.token_urlsafe(32)
     hashed = hashlib.sha256(token.encode()).hexdigest()
     return token, TokenConfig(name=name, sha256=hashed, scopes=tuple(scopes))  # type: ignore[arg-type]
+
+
+def needs(scope: str) -> Callable[..., Caller]:
+    """A dependency: the caller, if they may."""
+
+    def checked(request: Request, authorization: Annotated[str | None, Header()] = None) -> Caller:
+        service: Service = request.app.state.service
+        caller = service.tokens.caller(authorization)
+        if caller is None:
+            raise HTTPException(
+                401, "a bearer token is needed", headers={"WWW-Authenticate": "Bearer"}
+            )
+        wait = service.tokens.wait(caller)
+        if wait > 0:
+            headers = {"Retry-After": str(math.ceil(wait))}
+            raise HTTPException(429, "too many requests", headers=headers)
+        if scope not in caller.scopes:
+            raise HTTPException(403, f"the scope {scope!r} is needed")
+        return caller
+
+    return checked

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, FastAPI, Query, Request
@@ -13,7 +12,7 @@ from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from foretell.data.clinical.fhir import FhirError
-from foretell.serving.api.auth import Caller
+from foretell.serving.api.auth import Caller, needs
 from foretell.serving.errors import StoreUnavailableError
 from foretell.serving.ingest.committer import BusyError
 
@@ -36,10 +35,12 @@ def outcome(severity: str, code: str, text: str, where: str = "") -> dict[str, A
     return {"resourceType": "OperationOutcome", "issue": [issue]}
 
 
-def fhir_routes(app: FastAPI, service: Service, caller: Callable[..., Caller]) -> None:
+Sender = Annotated[Caller, Depends(needs("ingest"))]
+Site = Annotated[str | None, Query(max_length=200)]
+
+
+def fhir_routes(app: FastAPI, service: Service) -> None:
     """Adds ``POST /fhir`` and ``POST /fhir/{type}``, and ``PUT`` for rest-hooks with payload."""
-    Sender = Annotated[Caller, Depends(caller)]
-    Site = Annotated[str | None, Query(max_length=200)]
     told = {
         400: {"description": "no FHIR resource"}, 413: {"description": "too large"},
         415: {"description": "not JSON"}, 429: {"description": "busy"},

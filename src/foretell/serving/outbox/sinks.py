@@ -19,10 +19,17 @@ from foretell.serving.store.base import OutboxRow
 
 def make_sink(config: SinkConfig) -> Sink:
     """The receiver that a configuration describes."""
-    return WebhookSink(config) if config.kind == "webhook" else MllpSink(config)
+    if config.kind == "webhook":
+        return WebhookSink(config)
+    return MllpSink(config)
 
 
 class _Base:
+    name: str
+    kinds: frozenset[str]
+    attempts: int
+    longest: float
+
     def __init__(self, config: SinkConfig) -> None:
         self.name, self.kinds = config.name, frozenset(config.kinds)
         self.attempts, self.longest = config.attempts, config.longest_pause_seconds

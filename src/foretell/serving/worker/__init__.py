@@ -2,7 +2,7 @@
 
 from foretell.serving.worker.fold import Fold
 from foretell.serving.worker.policy import Alarm, Policy, ThresholdPolicy
-from foretell.serving.worker.scorer import Ladder, Risk, RuleScorer, Scorer
+from foretell.serving.worker.scorer import Ladder, ModelScorer, Risk, RuleScorer, Scorer
 from foretell.serving.worker.state import PatientState
 from foretell.serving.worker.worker import Worker
 
@@ -10,6 +10,7 @@ __all__ = [
     "Alarm",
     "Fold",
     "Ladder",
+    "ModelScorer",
     "PatientState",
     "Policy",
     "Risk",

@@ -313,7 +313,9 @@ class Fold:
 
     def _initial(self, state: PatientState) -> Checkpoint:
         fresh = [b.builder.stream(scaled=b.scaled).snapshot() for b in self.ladder.scorers]
-        return Checkpoint(fresh, [s.state0() for s in self.ladder.scorers], self.policy.state0())
+        return Checkpoint(
+            fresh, [dict(s.state0()) for s in self.ladder.scorers], self.policy.state0()
+        )
 
     def _streams(self, state: PatientState, hour: int) -> list[Any]:
         """Feature streams that know who and where the patient is in an hour."""
@@ -329,7 +331,7 @@ class Fold:
 
     def _step(
         self, state: PatientState, before: Checkpoint, hour: int, row: NDArray[np.float32]
-    ) -> tuple[list[dict[str, NDArray]], list[NDArray], Risk]:
+    ) -> tuple[list[dict[str, NDArray]], list[dict[str, NDArray]], Risk]:
         streams = self._streams(state, hour)
         features, after = [], []
         for stream, held in zip(streams, before.streams, strict=True):

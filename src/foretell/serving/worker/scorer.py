@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -15,6 +15,7 @@ from foretell.data.clinical.features import CausalFeatureBuilder
 from foretell.data.clinical.schema import Schema
 from foretell.errors import ParameterError
 from foretell.learners.risk.scores import SCORES
+from foretell.learners.risk.stream import HourlyModel, Memory
 
 OK, DEGRADED, INDETERMINATE, NO_SCORE = "ok", "degraded", "indeterminate", "no_score"
 
@@ -55,11 +56,45 @@ class Scorer(Protocol):
     builder: CausalFeatureBuilder
     scaled: bool
 
-    def state0(self) -> NDArray:
-        """What is carried before the first hour; of any shape and type, empty where nothing is."""
+    def state0(self) -> Memory:
+        """What is carried before the first hour, as arrays by name; empty where nothing is."""
 
-    def step(self, state: NDArray, features: NDArray[np.float32]) -> tuple[NDArray, Risk]:
-        """The state after an hour and its risk, from features (F,)."""
+    def step(self, state: Memory, features: NDArray[np.float32]) -> tuple[Memory, Risk]:
+        """The memory after an hour and its risk, from features (F,)."""
+
+
+class ModelScorer:
+    """A trained model as scorer.
+
+    Args:
+        model: one hour's step and its memory.
+        builder: of its features.
+        version: names the model; every change of its parameters needs another.
+        scaled: whether it takes scaled features.
+        explain: (name, share) of what drove a risk, from features (F,) and the risk.
+    """
+
+    def __init__(
+        self,
+        model: HourlyModel,
+        builder: CausalFeatureBuilder,
+        version: str,
+        *,
+        scaled: bool = True,
+        explain: Callable[[NDArray[np.float32], float], Sequence[tuple[str, float]]] | None = None,
+    ) -> None:
+        self.version, self.builder, self.scaled = version, builder, scaled
+        self._model, self._explain = model, explain
+
+    def state0(self) -> Memory:
+        """The model's memory before the first hour."""
+        return self._model.memory()
+
+    def step(self, state: Memory, features: NDArray[np.float32]) -> tuple[Memory, Risk]:
+        """The memory after an hour and its risk."""
+        value, memory = self._model.advance(state, features)
+        told = () if self._explain is None else tuple(self._explain(features, value))
+        return memory, Risk(float(value), OK, self.version, None, told[:5])
 
 
 _MOST = {"news2": 20, "sirs": 4, "qsofa": 3}
@@ -92,14 +127,13 @@ class RuleScorer:
         self.builder = CausalFeatureBuilder(spec, schema=schema)
         names = self.builder.schema.names
         self._columns = [(n, names.index(n)) for n in _PARTS[score] if n in names]
-        self._empty = np.zeros(0, np.float32)
         self._held: dict[bytes, Risk] = {}
 
-    def state0(self) -> NDArray:
+    def state0(self) -> Memory:
         """Nothing is carried."""
-        return self._empty
+        return {}
 
-    def step(self, state: NDArray, features: NDArray[np.float32]) -> tuple[NDArray, Risk]:
+    def step(self, state: Memory, features: NDArray[np.float32]) -> tuple[Memory, Risk]:
         """The points of the last known values."""
         used = features[[i for _, i in self._columns]]
         key = used.tobytes()
@@ -161,15 +195,16 @@ class Ladder:
         return self.scorers[0].builder.schema
 
     def step(
-        self, states: list[NDArray], features: list[NDArray[np.float32]]
-    ) -> tuple[list[NDArray], Risk]:
+        self, states: Sequence[Memory], features: Sequence[NDArray[np.float32]]
+    ) -> tuple[list[dict[str, NDArray]], Risk]:
         """The states after an hour and the first answer."""
-        out, answer = [], None
+        out: list[dict[str, NDArray]] = []
+        answer: Risk | None = None
         reason = None
         for i, scorer in enumerate(self.scorers):
             # Rules without a state need not be asked while a better one answers.
-            if answer is not None and states[i].size == 0:
-                out.append(states[i])
+            if answer is not None and not states[i]:
+                out.append({})
                 continue
             try:
                 state, risk = scorer.step(states[i], features[i])
@@ -179,9 +214,9 @@ class Ladder:
                 # A model that fails must not silence the service: the next one speaks.
                 self.failures[scorer.version] = self.failures.get(scorer.version, 0) + 1
                 reason = reason or f"{scorer.version} failed: {type(error).__name__}"
-                out.append(states[i])
+                out.append(dict(states[i]))
                 continue
-            out.append(state)
+            out.append(dict(state))
             if answer is None:
                 answer = risk
                 if i and risk.status == OK:

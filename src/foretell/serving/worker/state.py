@@ -53,7 +53,7 @@ class Checkpoint:
     """Features, scorers and policy after an hour."""
 
     streams: list[dict[str, NDArray]]
-    scorers: list[NDArray]
+    scorers: list[dict[str, NDArray]]
     policy: dict[str, Any]
 
 
@@ -140,7 +140,9 @@ def dump(state: PatientState) -> bytes:
         head["policy"] = base.policy
         for stream in base.streams:
             arrays.extend(stream[name] for name in sorted(stream))
-        arrays.extend(base.scorers)
+        head["scorers"] = [sorted(m) for m in base.scorers]
+        for memory in base.scorers:
+            arrays.extend(memory[name] for name in sorted(memory))
     head["arrays"] = [[a.dtype.str, list(a.shape)] for a in arrays]
     records = b"".join(
         r.pack() for r in sorted(state.records.values(), key=lambda r: (r.hour, r.group, r.time))
@@ -182,8 +184,7 @@ def load(body: bytes) -> PatientState:
         arrays.append(array)
         at += array.nbytes
     if "policy" in head:
-        streams = []
-        for names in head["streams"]:
-            streams.append({name: arrays.pop(0) for name in names})
-        state.checkpoints = [Checkpoint(streams, arrays, head["policy"])]
+        streams = [{name: arrays.pop(0) for name in names} for names in head["streams"]]
+        scorers = [{name: arrays.pop(0) for name in names} for names in head["scorers"]]
+        state.checkpoints = [Checkpoint(streams, scorers, head["policy"])]
     return state

@@ -1,0 +1,131 @@
+"""Plays feeds to a running service, as a hospital's interface engine would."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from foretell.data.clinical.hl7 import Hl7Error, Message
+from foretell.serving.errors import ServingError
+
+
+class MllpClient:
+    """Sends HL7 v2 messages and waits for their answers; several may be on their way.
+
+    Args:
+        host: of the door.
+        port: of the door.
+        window: messages on their way at most.
+        timeout: seconds to wait for an answer.
+        tls: of the client, None for plain connections.
+    """
+
+    def __init__(
+        self, host: str, port: int, *, window: int = 32, timeout: float = 30.0,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:  # fmt: skip
+        connection = socket.create_connection((host, port), timeout)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket: socket.socket = connection
+        if tls is not None:
+            self._socket = tls.wrap_socket(connection, server_hostname=host)
+        self._window = window
+        self._waiting: deque[object] = deque()
+        self._held = b""
+
+    def __enter__(self) -> MllpClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the connection."""
+        self._socket.close()
+
+    def send(self, content: bytes, name: object = None) -> list[tuple[object, str]]:
+        """Sends a message; returns (name, code) of the answers that came meanwhile.
+
+        Raises:
+            OSError: the connection is lost; what was not answered has to be sent again.
+        """
+        out = []
+        while len(self._waiting) >= self._window:
+            out.append(self._answer())
+        self._socket.sendall(b"\x0b" + content + b"\x1c\r")
+        self._waiting.append(name)
+        return out
+
+    def flush(self) -> list[tuple[object, str]]:
+        """Waits for all answers."""
+        out = []
+        while self._waiting:
+            out.append(self._answer())
+        return out
+
+    def _answer(self) -> tuple[object, str]:
+        while b"\x1c\r" not in self._held:
+            part = self._socket.recv(1 << 16)
+            if not part:
+                raise ConnectionResetError("the service closed the connection")
+            self._held += part
+        content, _, self._held = self._held.partition(b"\x1c\r")
+        try:
+            message = Message.from_bytes(content.lstrip(b"\x0b"))
+        except Hl7Error as error:
+            raise ServingError(f"the answer is no message: {error}") from None
+        return self._waiting.popleft(), message.part(message.get("MSA"), 1)
+
+
+def play(
+    messages: Iterable[tuple[float, bytes]],
+    client: MllpClient,
+    *,
+    speed: float | None = 60.0,
+    tick: Callable[[float], None] | None = None,
+    every: float = 600.0,
+    told: Callable[[object, str], None] | None = None,
+) -> int:
+    """Plays (time, message) pairs in their order; returns how many were taken.
+
+    Args:
+        messages: ascending in time.
+        client: of the service.
+        speed: seconds of the feed a second; None for as fast as the service takes them.
+        tick: told the feed's time every ``every`` seconds of it, for services with an external
+            clock; what was sent before is durable by then.
+        every: see ``tick``.
+        told: told of each answer.
+    """
+    begun = time.monotonic()
+    first: float | None = None
+    ticked = -1e300
+    count = 0
+
+    def settle(answers: list[tuple[object, str]]) -> None:
+        nonlocal count
+        for name, code in answers:
+            count += code in ("AA", "CA")
+            if told is not None:
+                told(name, code)
+
+    last = 0.0
+    for last, content in messages:
+        first = last if first is None else first
+        if speed is not None:
+            pause = (last - first) / speed - (time.monotonic() - begun)
+            if pause > 0:
+                settle(client.flush())
+                time.sleep(pause)
+        if tick is not None and last - ticked >= every:
+            settle(client.flush())
+            ticked = last
+            tick(last)
+        settle(client.send(content, last))
+    settle(client.flush())
+    if tick is not None and first is not None:
+        tick(last)
+    return count
