@@ -331,7 +331,8 @@ def test_secure_noise_is_normal_and_follows_from_no_seed():
     [
         ({}, "noise_multiplier or target_epsilon"),
         ({"noise_multiplier": 1.0, "target_epsilon": 1.0}, "not both"),
-        ({"noise_multiplier": 0.0}, "positive"),
+        ({"noise_multiplier": -1.0}, "negative"),
+        ({"noise_multiplier": 0.0, "max_grad_norm": "quantile"}, "above 0"),
         ({"target_epsilon": 1.0, "target_delta": 1.0}, "target_delta"),
         ({"noise_multiplier": 1.0, "noise_decay": 1.1}, "noise_decay"),
     ],
@@ -345,6 +346,15 @@ def test_wrong_bounds_are_named():
     for bound in (0.0, -1.0, float("nan"), "median"):
         with pytest.raises(ParameterError, match="max_grad_norm"):
             train([PrivateTraining(1.0, max_grad_norm=bound)])
+
+
+def test_clipping_without_noise_guarantees_nothing_and_says_so():
+    strategy = PrivateTraining(0.0)
+    train([strategy], max_steps=2)
+    statement = strategy.statement()
+    assert statement.epsilon == float("inf") and "no differential privacy" in str(statement)
+    assert statement.to_dict()["epsilon"] is None
+    assert type(statement).from_dict(statement.to_dict()) == statement
 
 
 def test_there_is_no_statement_before_training():

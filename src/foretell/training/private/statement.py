@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -40,22 +41,29 @@ class PrivacyStatement:
     dp_event: str
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
-        return asdict(self)
+        """JSON values; an infinite epsilon is None."""
+        values = asdict(self)
+        return {**values, "epsilon": self.epsilon if math.isfinite(self.epsilon) else None}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> PrivacyStatement:
         """The inverse of :meth:`to_dict`, from JSON too."""
         tuples = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
-        return cls(**{**values, **tuples})
+        epsilon = math.inf if values["epsilon"] is None else values["epsilon"]
+        return cls(**{**values, **tuples, "epsilon": epsilon})
 
     def __str__(self) -> str:
         noise = ", ".join(
             f"{s} steps at {m:.4g}" for m, s in zip(self.noise_multipliers, self.steps, strict=True)
         )
+        guarantee = (
+            "no differential privacy (epsilon is infinite)"
+            if math.isinf(self.epsilon)
+            else f"(epsilon {self.epsilon:.4g}, delta {self.delta:.3g}) differential privacy"
+        )
         return "\n".join(
             [
-                f"(epsilon {self.epsilon:.4g}, delta {self.delta:.3g}) differential privacy of one "
+                f"{guarantee} of one "
                 f"{self.unit} ({self.adjacency}), {self.accountant.upper()} accountant",
                 f"  sampling {self.sampling}; clipping {self.clipping}, sensitivity "
                 f"{self.sensitivity_factor:g} times the bound",

@@ -51,7 +51,8 @@ class PrivateTraining(Strategy):
     are computed from raw data: do not publish them.
 
     Args:
-        noise_multiplier: noise over C; give this or ``target_epsilon``.
+        noise_multiplier: noise over C; give this or ``target_epsilon``. 0 only clips, for
+            comparison, and guarantees nothing: the statement's epsilon is infinite.
         target_epsilon: the noise is chosen so that all ``max_steps`` steps cost this much.
         target_delta: ``None`` for ``N ** -1.1``.
         max_grad_norm: C, or ``"automatic"`` or ``"quantile"``; see
@@ -99,8 +100,10 @@ class PrivateTraining(Strategy):
     ) -> None:
         if (noise_multiplier is None) == (target_epsilon is None):
             raise ParameterError("give noise_multiplier or target_epsilon, and not both")
-        if noise_multiplier is not None and not noise_multiplier > 0:
-            raise ParameterError(f"noise_multiplier must be positive, not {noise_multiplier}")
+        if noise_multiplier is not None and not noise_multiplier >= 0:
+            raise ParameterError(f"noise_multiplier must not be negative, not {noise_multiplier}")
+        if noise_multiplier == 0 and "quantile" in (max_grad_norm, layer_scale):
+            raise ParameterError("bounds that follow quantiles need noise_multiplier above 0")
         if target_delta is not None and not 0 < target_delta < 1:
             raise ParameterError(f"target_delta must lie in (0, 1), not {target_delta}")
         if not 0 < noise_decay <= 1:
