@@ -7,7 +7,6 @@ release since 2020 and is published as source only.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -17,6 +16,7 @@ import polars as pl
 
 from foretell.data.text import TextSet, spans_of
 from foretell.errors import DataError
+from foretell.learners.language.agreement import span_counts
 from foretell.learners.language.understanding import Understanding
 
 
@@ -84,19 +84,14 @@ def slot_scores(true: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]
         DataError: utterances or tags of different number, or what is no tag; names the row.
     """
     _same_number(true, predicted)
-    there: Counter[str] = Counter()
-    found: Counter[str] = Counter()
-    right: Counter[str] = Counter()
     for row, (tags, guesses) in enumerate(zip(true, predicted, strict=True)):
         if len(tags) != len(guesses):
             raise DataError(f"{len(tags)} true tags but {len(guesses)} predicted ones", row=row)
         try:
-            spans, guessed = set(spans_of(tags)), set(spans_of(guesses))
+            spans_of(tags), spans_of(guesses)
         except ValueError as error:
             raise DataError(str(error), row=row) from None
-        there.update(span.kind for span in spans)
-        found.update(span.kind for span in guessed)
-        right.update(span.kind for span in spans & guessed)
+    there, found, right = span_counts(true, predicted)
     kinds = {k: SpanScore(there[k], found[k], right[k]) for k in sorted(there | found)}
     return SpanScores(SpanScore(there.total(), found.total(), right.total()), kinds)
 
