@@ -8,6 +8,7 @@ from foretell.data.clinical.binning import (
     hour_of,
 )
 from foretell.data.clinical.encoding import PiecewiseLinearEncoder
+from foretell.data.clinical.episodes import split_episodes
 from foretell.data.clinical.feature_spec import FeatureSpec
 from foretell.data.clinical.feature_stream import FeatureStream
 from foretell.data.clinical.features import CausalFeatureBuilder, carry_forward
@@ -78,6 +79,7 @@ __all__ = [
     "sofa_components",
     "sofa_scores",
     "split_by_patient",
+    "split_episodes",
     "stays_from_frame",
     "target",
     "write_stays",
