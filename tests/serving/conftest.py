@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -88,19 +89,68 @@ def store(address: str) -> Iterator[Store]:
     held.close()
 
 
-class Running:
-    """A service as a process."""
+# Imports cost seconds: this process pays once, and every service is a fork of it that runs the
+# command line's own code.
+_NURSERY = """
+import json, os, signal, sys
+import foretell.serving.api.app, foretell.serving.service, uvicorn, psycopg, httpx
+from foretell.cli import app
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+print("ready", flush=True)
+for line in sys.stdin:
+    told = json.loads(line)
+    pid = os.fork()
+    if pid == 0:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        log = os.open(told["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(log, 1); os.dup2(log, 2)
+        code = 1
+        try:
+            app(told["args"], standalone_mode=False)
+            code = 0
+        finally:
+            with open(told["log"] + ".exit", "w") as file:
+                file.write(str(code))
+            os._exit(code)
+    print(pid, flush=True)
+"""
 
-    def __init__(self, config: Path, roles: str, folder: Path) -> None:
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[subprocess.Popen]:
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", _NURSERY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env,
+        text=True,
+    )  # fmt: skip
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    yield process
+    process.kill()
+    process.wait(30)
+
+
+class Running:
+    """A service as a process of its own."""
+
+    def __init__(self, nursery: subprocess.Popen, config: Path, roles: str, folder: Path) -> None:
         self.log = folder / f"{roles.replace(',', '-')}-{time.time_ns()}.log"
-        env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-        code = "from foretell.cli import app; app()"
-        command = [sys.executable, "-c", code, "serve", "--config", str(config), "--roles", roles]
-        with open(self.log, "wb") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=env)
+        args = ["serve", "--config", str(config), "--roles", roles]
+        assert nursery.stdin is not None and nursery.stdout is not None
+        nursery.stdin.write(json.dumps({"log": str(self.log), "args": args}) + "\n")
+        nursery.stdin.flush()
+        self.pid = int(nursery.stdout.readline())
         self.ports: dict[str, int] = {}
 
+    @property
+    def alive(self) -> bool:
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
     def wait(self, seconds: float = 120) -> Running:
+        """Until it is ready."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             for line in self.text().splitlines():
@@ -108,31 +158,39 @@ class Running:
                     pairs = (p.split("=") for p in line.split()[1:])
                     self.ports = {n: int(v) for n, v in pairs}
                     return self
-            if self.process.poll() is not None:
+            if not self.alive:
                 break
-            time.sleep(0.05)
+            time.sleep(0.02)
         raise AssertionError(f"the service did not start: {self.text()[-2000:]}")
 
     def text(self) -> str:
-        return self.log.read_text("utf-8", "replace")
+        return self.log.read_text("utf-8", "replace") if self.log.exists() else ""
+
+    def gone(self, seconds: float = 60) -> None:
+        end = time.monotonic() + seconds
+        while self.alive:
+            assert time.monotonic() < end, "the process is still there"
+            time.sleep(0.01)
 
     def kill(self) -> None:
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGKILL)
-        self.process.wait(30)
+        if self.alive:
+            os.kill(self.pid, signal.SIGKILL)
+        self.gone()
 
-    def stop(self, seconds: float = 60) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(seconds)
+    def stop(self) -> int:
+        """Asks it to end; returns its exit status."""
+        os.kill(self.pid, signal.SIGTERM)
+        self.gone()
+        return int(Path(f"{self.log}.exit").read_text())
 
 
 @pytest.fixture
-def launch(tmp_path: Path) -> Iterator[Callable[..., Running]]:
+def launch(tmp_path: Path, nursery: subprocess.Popen) -> Iterator[Callable[..., Running]]:
     """Starts service processes, and ends them with the test."""
     started: list[Running] = []
 
     def start(config: Path, roles: str = "ingest,worker,dispatcher") -> Running:
-        one = Running(config, roles, tmp_path)
+        one = Running(nursery, config, roles, tmp_path)
         started.append(one)
         return one
 

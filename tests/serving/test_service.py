@@ -132,7 +132,7 @@ def test_killed_at_random_moments_nothing_acknowledged_is_lost(tmp_path, launch)
                 tick(service.ports["http"], T0 + 11 * 3600)
         except (OSError, httpx.HTTPError):
             assert round_ < 2
-            service.process.wait(30)
+            service.gone()
         held = open_store(address, partitions=4)
         assert acknowledged <= known(held)
         held.close()
