@@ -172,17 +172,45 @@ class ClientLedger:
             },
         )  # fmt: skip
 
+    def _worst(self) -> int:
+        """The client whose privacy costs most.
+
+        Costs grow with chances: a client whose chances, sorted and filled up with zeros, are
+        nowhere above another's costs no more. Only those that no other dominates are computed.
+        """
+        chances = {
+            client: np.sort(np.repeat(list(known), list(known.values())))[::-1]
+            for client, known in self._chances.items()
+        }
+        different = {tuple(c.tolist()): client for client, c in sorted(chances.items())[::-1]}
+        rows = np.zeros((len(different), self.rounds))
+        for row, history in zip(rows, different, strict=True):
+            row[: len(history)] = history
+        order = np.argsort(-rows.sum(1), kind="stable")
+        front: list[int] = []
+        for at in order.tolist():
+            if not any((rows[other] >= rows[at]).all() for other in front):
+                front.append(at)
+        clients = list(different.values())
+        if len(front) == 1:
+            return clients[front[0]]
+        costs = client_epsilons(
+            [list(self._chances[clients[at]].items()) for at in front],
+            self.privacy.noise_multiplier, self.privacy.delta,
+            accountant=self.privacy.accountant, discretization=1e-3,
+        )  # fmt: skip
+        return clients[front[int(np.argmax(costs))]]
+
     def statement(self, client: int | None = None) -> PrivacyStatement:
         """The guarantee of one client, or of the client whose privacy costs most.
 
         Raises:
             ParameterError: the client was never among those to choose from.
         """
-        table = self.table()
         if client is None:
-            if not table.height:
+            if not self.rounds:
                 raise ParameterError("there was no round: there is nothing to state")
-            client = int(table.sort("epsilon", "client", descending=[True, False])["client"][0])
+            client = self._worst()
             whose = "the client whose privacy costs most"
         else:
             if client not in self._chances:
@@ -196,7 +224,7 @@ class ClientLedger:
         chance = f"{largest:.4g}" if largest == least else f"{least:.4g} to {largest:.4g}"
         event: Any = dp_event(steps) if steps and noise > 0 else "none"
         return PrivacyStatement(
-            epsilon=float(table.filter(pl.col("client") == client)["epsilon"][0]),
+            epsilon=epsilon(steps, self.privacy.delta, accountant=self.privacy.accountant),
             delta=self.privacy.delta,
             adjacency="add_remove_client",
             unit="client",

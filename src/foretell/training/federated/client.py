@@ -17,6 +17,7 @@ from foretell.errors import TrainingError
 from foretell.learners.contract import Learner
 from foretell.training.examples import Examples
 from foretell.training.federated import kept
+from foretell.training.federated.activity import private_activity
 from foretell.training.federated.clients import Clients
 from foretell.training.federated.freezing import freeze
 from foretell.training.federated.local import KeptOptimizer, LocalTraining, whole_epochs
@@ -105,7 +106,9 @@ def client_app(
       ``proximal-mu`` (FedProx); arrays named ``control`` make it a client of SCAFFOLD;
     - ``evaluate``: returns ``num-examples`` and what ``evaluate_client`` measures on the client's
       test examples (the mean score, as ``loss``, when there is none);
-    - ``query.activity``: returns ``client`` and ``activity``, its number of examples.
+    - ``query.activity``: returns ``client`` and ``activity``, its number of examples; with
+      ``bucket`` or ``epsilon`` in the message's config, as
+      :func:`foretell.training.federated.private_activity` tells it.
 
     Args:
         build: makes the learner.
@@ -192,7 +195,13 @@ def client_app(
     @app.query("activity")
     def activity(message: Message, context: Context) -> Message:
         client = _client(context)
-        record = MetricRecord({"client": client, "activity": int(clients.activity(client))})
+        config = message.content.config_records.get("config", ConfigRecord())
+        number = int(clients.activity(client))
+        if config:
+            told = float(config.get("epsilon", 0.0))  # type: ignore[arg-type]
+            bucket = bool(config.get("bucket", True))
+            number = private_activity(number, bucket=bucket, epsilon=told or None)
+        record = MetricRecord({"client": client, "activity": number})
         return Message(RecordDict({"metrics": record}), reply_to=message)
 
     return app

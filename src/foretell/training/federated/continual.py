@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from foretell.errors import DataError, ParameterError
 from foretell.learners.contract import Learner
 from foretell.training.examples import Examples
+from foretell.training.federated.clients import SplitClients
 from foretell.training.federated.result import FederatedResult
 from foretell.training.federated.run import run_federated
 from foretell.training.federated.strategies import make_strategy
@@ -140,43 +141,6 @@ class ContinualSchedule:
         make_buffer(self.buffer)
 
 
-class RowsExamples:
-    """Some rows of examples, by position."""
-
-    def __init__(self, examples: Examples, rows: Rows) -> None:
-        self._examples, self._rows = examples, rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def batch(self, indices: NDArray[np.int64], rng: np.random.Generator) -> dict[str, Any]:
-        """A batch of the rows at ``indices``."""
-        return self._examples.batch(self._rows[indices], rng)
-
-
-class RowsClients:
-    """Clients that hold rows of one store of examples, as when a data set was partitioned.
-
-    Args:
-        examples: the store.
-        parts: rows of each client.
-    """
-
-    def __init__(self, examples: Examples, parts: list[Rows]) -> None:
-        self._examples, self.parts = examples, parts
-
-    def __len__(self) -> int:
-        return len(self.parts)
-
-    def examples(self, client: int) -> Examples:
-        """The examples of a client."""
-        return RowsExamples(self._examples, self.parts[client])
-
-    def activity(self, client: int) -> int:
-        """Its number of examples."""
-        return len(self.parts[client])
-
-
 class ContinualClients:
     """Clients whose examples arrive in periods; what they hold now is what their buffer kept.
 
@@ -206,6 +170,7 @@ class ContinualClients:
         self.buffer, self.seed = make_buffer(buffer), seed
         self._held: list[Rows] = [np.zeros(0, dtype=np.int64) for _ in parts]
         self._seen = np.zeros(len(parts), dtype=np.int64)
+        self._split = SplitClients(examples, self._held)
         self.now = -1
 
     def __len__(self) -> int:
@@ -214,19 +179,22 @@ class ContinualClients:
     def advance(self) -> int:
         """Goes to the next period: examples arrive, buffers forget. Returns the period."""
         self.now += 1
-        for client, rows in enumerate(self._arriving):
-            when = self._period[rows]
-            if isinstance(self.buffer, Window):
-                inside = (when <= self.now) & (when > self.now - self.buffer.periods)
-                self._held[client] = rows[inside]
-                continue
-            new = rows[when == self.now]
-            if len(new):
-                rng = np.random.default_rng((self.seed, client, self.now))
-                held, seen = self._held[client], int(self._seen[client])
-                self._held[client] = self.buffer.keep(held, new, seen, rng)
-                self._seen[client] += len(new)
+        self._held = [self._after(client, rows) for client, rows in enumerate(self._arriving)]
+        self._split = SplitClients(self._examples, self._held)
         return self.now
+
+    def _after(self, client: int, rows: Rows) -> Rows:
+        """Rows that a client holds in this period."""
+        when = self._period[rows]
+        if isinstance(self.buffer, Window):
+            return rows[(when <= self.now) & (when > self.now - self.buffer.periods)]
+        new = rows[when == self.now]
+        if not len(new):
+            return self._held[client]
+        rng = np.random.default_rng((self.seed, client, self.now))
+        held, seen = self._held[client], int(self._seen[client])
+        self._seen[client] += len(new)
+        return self.buffer.keep(held, new, seen, rng)
 
     def held(self, client: int) -> Rows:
         """Rows that a client holds now."""
@@ -234,7 +202,7 @@ class ContinualClients:
 
     def examples(self, client: int) -> Examples:
         """The examples that a client holds now."""
-        return RowsExamples(self._examples, self._held[client])
+        return self._split.examples(client)
 
     def activity(self, client: int) -> int:
         """How many these are."""
@@ -343,7 +311,11 @@ def run_continual(
             row.update(evaluate_period(result.learner, period))
         rows.append(row)
     assert result is not None
-    joined = pl.concat(tables, how="diagonal_relaxed").unique("round", keep="first", maintain_order=True).sort("round")
+    joined = (
+        pl.concat(tables, how="diagonal_relaxed")
+        .unique("round", keep="first", maintain_order=True)
+        .sort("round")
+    )
     counted = joined.with_columns(pl.col("samples").cum_sum().alias("samples_cumulative"))
     return ContinualResult(result, pl.DataFrame(rows), counted)
 

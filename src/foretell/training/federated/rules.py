@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -121,7 +122,7 @@ class TopK:
         return chosen
 
 
-_NAMED = {
+_NAMED: dict[str, Callable[..., Rule]] = {
     "uniform": Uniform,
     "sqrt": lambda: Power(0.5),
     "proportional": lambda: Power(1.0),

@@ -133,7 +133,8 @@ class ActivitySelection:
             raise ParameterError(f"at least one client must be drawn, not {k}")
         chances = self.probabilities(activity, k)
         able = int((chances > 0).sum())
-        if able < k and not isinstance(self.made_rule, TopK):
+        fixed = self.draw_by in ("systematic_pps", "plackett_luce")
+        if able < k and fixed and not isinstance(self.made_rule, TopK):
             warnings.warn(
                 f"{k} clients a round were asked for, but only {able} can be chosen: all of them "
                 "are taken",

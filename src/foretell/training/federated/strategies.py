@@ -83,7 +83,10 @@ def make_strategy(
         from foretell.training.federated.with_selection import WithSelection
 
         kind = WithSelection(kind)
-        arguments.update(selection=selection, seed=seed)
+        # Its own number of clients: it may be drawn with replacement, or on average only.
+        arguments.update(
+            selection=selection, seed=seed, clients_per_round=clients_per_round, min_train_nodes=1
+        )
         if aggregation is not None:
             arguments.update(aggregation=aggregation)
     with quiet(40):
