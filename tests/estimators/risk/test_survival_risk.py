@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from foretell.data.clinical import target
+from foretell.data.clinical import stays_from_frame, target
 from foretell.errors import ArtefactError, DataError, NotFittedError, ParameterError
 from foretell.estimators import DeepAISE, WeibullCox
 from foretell.learners.risk import survival_times
@@ -135,6 +136,25 @@ def test_a_stay_of_one_hour_and_one_septic_from_its_start(model, stays):
     early = stays.first(4)  # onsets come at hour 8 or later: none is seen within 12 h of nothing
     times = survival_times(early)
     assert times.time.min() >= 0
+
+
+@pytest.mark.parametrize("kind", [DeepAISE, WeibullCox])
+def test_time_blind_models_do_not_see_the_hour(kind, stays):
+    model = kind("time-blind-v1", **{**SMALL, "max_steps": 3}).fit(stays)
+    names = model.features_.names
+    assert not {"hour", "admission"} & set(names)
+    assert not any(n.endswith((":since", ":never")) for n in names)
+    # The same measurements, a day later on the unit's clock.
+    later = replace(stays, starts=stays.starts + 24, onset=stays.onset + 24)
+    np.testing.assert_array_equal(model.predict_risk(later), model.predict_risk(stays))
+
+
+def test_hours_without_a_row_are_hours_without_a_measurement(model, stays):
+    frame = stays.select([2]).to_polars()
+    gap = frame.filter((frame["hour"] < 4) | (frame["hour"] > 6)).drop("label")
+    short = stays_from_frame(gap.drop_nulls("hour"), numbers=(), categories=())
+    assert short.n_rows == frame.height
+    assert np.isfinite(model.predict_risk(short)).all()
 
 
 def test_refusals(stays):
