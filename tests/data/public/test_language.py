@@ -6,7 +6,19 @@ import polars as pl
 import pytest
 
 from foretell.data import registry
-from foretell.data.public import atis, newsgroups20, nlu_atis_snips, nlu_evaluation, snips
+from foretell.data.public import (
+    atis,
+    clinc150,
+    lm_text,
+    newsgroups20,
+    nlu_atis_snips,
+    nlu_evaluation,
+    question_generation,
+    seq2seq_small,
+    snips,
+    wnut17,
+    xquad,
+)
 from foretell.data.public.language import read_annotation
 from foretell.errors import DataError, ParameterError
 
@@ -98,3 +110,66 @@ def test_posts_are_cut_as_asked(tmp_path):
     pl.DataFrame({"group": ["a"]}).write_parquet(tmp_path / "bydate_train.parquet")
     with pytest.raises(DataError, match="no column 'doc_id'"):
         newsgroups20(tmp_path)
+
+
+@pytest.mark.real_data
+def test_queries_have_intents_and_domains(data_set):
+    text = clinc150(data_set("clinc150"))
+    assert {part: len(text.part(part)) for part in text.splits} == {
+        "valid": 3_000, "train": 15_000, "test": 4_500,
+    }  # fmt: skip
+    assert len(text.intent_names) == 150 and text.frame["domain"].n_unique() == 10
+    whole = clinc150(data_set("clinc150"), out_of_scope=True)
+    assert len(whole) == 23_700 and (whole.intents == "oos").sum() == 1_200
+
+
+@pytest.mark.real_data
+def test_sentences_of_the_web_have_entities(data_set):
+    text = wnut17(data_set("wnut17_ner"))
+    assert [len(text.part(part)) for part in text.splits] == [3_394, 1_009, 1_287]
+    assert len(text.slot_names) == 13 and text.part("train").frame["kinds_left_open"].sum() == 0
+    assert text.part("test").frame["kinds_left_open"].sum() == 297
+
+
+@pytest.mark.real_data
+def test_questions_and_pairs_are_parted_by_their_source(data_set):
+    questions = xquad(data_set("squad_derived"))
+    train, test = questions.part("train").frame, questions.part("test").frame
+    assert len(train) + len(test) == 1_190
+    assert not set(train["title"]) & set(test["title"])
+    with pytest.raises(ParameterError, match="at least 2"):
+        xquad(data_set("squad_derived"), test_share=1)
+    assert len(question_generation(data_set("squad_derived"))) == 22_447
+    folder = data_set("seq2seq_small")
+    e2e = seq2seq_small(folder)
+    assert [len(e2e.part(part)) for part in e2e.splits] == [4_672, 630]
+    assert not set(e2e.part("train").sources) & set(e2e.part("test").sources)
+    assert max(map(len, e2e.part("test").references)) > 5
+    dialogues = seq2seq_small(folder, corpus="dialogsum").part("test")
+    assert {len(right) for right in dialogues.references} == {3}
+    talks = seq2seq_small(folder, corpus="negotiation")
+    assert not any("<selection>" in text for text in talks.frame["target"])
+    with pytest.raises(ParameterError, match="corpus must be"):
+        seq2seq_small(folder, corpus="wmt")
+
+
+@pytest.mark.real_data
+def test_speeches_have_speakers(data_set):
+    plays = lm_text(data_set("lm_text"))
+    assert len(plays) == 6_912 and plays.frame["author"].n_unique() == 305
+    tiny = lm_text(data_set("lm_text"), corpus="tinyshakespeare")
+    assert 290 < tiny.frame["author"].n_unique() < 305
+    assert "ROMEO" in tiny.frame["author"] and "Before we proceed" in tiny.frame["text"][0]
+    with pytest.raises(ParameterError, match="no corpus 'bible'"):
+        lm_text(data_set("lm_text"), corpus="bible")
+
+
+def test_damaged_files_are_named(tmp_path):
+    pl.DataFrame({"split": ["train"], "text": ["a"], "intent": ["b"]}).write_parquet(
+        tmp_path / "data_full.parquet"
+    )
+    with pytest.raises(DataError, match=r"domains cannot be read.*domains\.json"):
+        clinc150(tmp_path)
+    for loader in (wnut17, xquad, seq2seq_small, lm_text, question_generation):
+        with pytest.raises(DataError, match="cannot be read"):
+            loader(tmp_path)
