@@ -207,7 +207,8 @@ def newsgroups(canaries: int, targets: list[float | None]) -> list[dict[str, Any
         statement = strategy.statement()
         row: dict[str, Any] = {
             "target": target,
-            "statement": statement.epsilon if math.isfinite(statement.epsilon) else None, "noise": strategy.first_noise,
+            "statement": statement.epsilon if math.isfinite(statement.epsilon) else None,
+            "noise": strategy.first_noise,
             "canaries": canaries, "included": int(coins.sum()), "cpu_seconds": seconds,
         }  # fmt: skip
         for method in ("fdp", "steinke"):

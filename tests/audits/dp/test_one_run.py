@@ -1,4 +1,4 @@
-"""Lower bounds from one run, against linear programs, exact chances and the mechanisms themselves."""
+"""Lower bounds from one run, against linear programs, exact chances and the mechanisms."""
 
 from __future__ import annotations
 

@@ -169,11 +169,11 @@ class ModelInversionAttack:
             rng = np.random.default_rng([self.seed, number, 1])
             drawn = rng.integers(len(known), size=(self.sample, problem.n))
             sample = problem.losses(drawn)
-            bits = estimated_exposure(sample, own)
+            most = math.log2(problem.space)  # beyond the sample the fit knows no end
+            bits = min(most, estimated_exposure(sample, own))
             if has_control:
-                control = estimated_exposure(
-                    sample, float(problem.losses(problem.control[None])[0])
-                )
+                other = float(problem.losses(problem.control[None])[0])
+                control = min(most, estimated_exposure(sample, other))
         optimum = None if everything is None else float(everything.min())
         words = tuple(known[place] for place in found.tolist())
         return ExtractionRow(number, canary, words, loss, own, optimum, rank, bits, control)

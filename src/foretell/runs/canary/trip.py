@@ -135,7 +135,9 @@ def _found(
         "leaderboard": {
             PROTOCOL: [{"rank": rank, "model": name} for rank, name in enumerate(ranked, start=1)]
         },
-        "final": {"model": None, "kept": False, "reason": "models with planted secrets are not kept"},
+        "final": {
+            "model": None, "kept": False, "reason": "models with planted secrets are not kept",
+        },
     }  # fmt: skip
 
 

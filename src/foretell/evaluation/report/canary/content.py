@@ -206,7 +206,8 @@ def _figures(record: Record) -> dict[str, Any]:
             x=value, y=names, mode="markers", name=label,
             marker={"color": colour, "size": 9, "symbol": symbol},
             error_x={
-                "type": "data", "symmetric": False, "color": "#52606d", "thickness": 1.3, "width": 4,
+                "type": "data", "symmetric": False, "color": "#52606d", "thickness": 1.3,
+                "width": 4,
                 "array": [_gap(s, key, "high") for s in scores],
                 "arrayminus": [_gap(s, key, "low") for s in scores],
             },
