@@ -295,7 +295,7 @@ def flatten(resource: Any, depth: int = 0) -> Iterator[dict]:
     if resource["resourceType"] != "Bundle":
         yield resource
         return
-    if resource.get("type") not in _BUNDLES:
+    if str(resource.get("type")) not in _BUNDLES:
         raise FhirError("bundles of this type are not taken", where="Bundle.type")
     entries = resource.get("entry", [])
     if not isinstance(entries, list):

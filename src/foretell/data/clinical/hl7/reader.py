@@ -283,7 +283,7 @@ class Hl7Reader:
 def split_messages(data: bytes) -> Iterator[bytes]:
     """The messages of a file: in MLLP frames, in batches (FHS, BHS), or one after another."""
     starts = [found.end() for found in _START.finditer(data)]
-    for begin, end in zip(starts, [*starts[1:], len(data)], strict=True):
+    for begin, end in zip(starts, [*starts[1:], len(data)], strict=False):
         part = data[begin:end]
         for mark in (b"\x1c", b"\rBTS", b"\rFTS", b"\nBTS", b"\nFTS", b"\rBHS", b"\nBHS"):
             part = part.split(mark, 1)[0]

@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta, timezone, tzinfo
 
 _TIME = re.compile(
     r"(?P<year>\d{4})(?P<month>\d{2})?(?P<day>\d{2})?(?P<hour>\d{2})?(?P<minute>\d{2})?"
-    r"(?P<second>\d{2})?(?P<fraction>\.\d{1,6})?(?P<sign>[+-])?(?P<offset>\d{4})?"
+    r"(?P<second>\d{2})?(?P<fraction>\.\d{1,6})?(?P<sign>[+-])?(?P<offset>\d{4})?",
+    re.ASCII,
 )
 
 

@@ -1,0 +1,218 @@
+"""The service under load: ingest to commit, drain of a backlog, ingest to score, memory.
+
+    python benchmarks/bench_serving.py --engine sqlite --messages 20000 --out results.json
+
+Door and worker are processes of their own, started here, as is PostgreSQL where it is asked for.
+Messages are ORU^R01 with five results each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import httpx
+
+from foretell.data.clinical.hl7.writer import Result, result_message
+from foretell.serving.replay import MllpClient
+from foretell.serving.store import open_store
+
+TOKEN = "bench"
+T0 = 1_767_225_600.0
+CODES = (("8867-4", 80.0, "/min"), ("9279-1", 16.0, "/min"), ("8480-6", 120.0, "mm[Hg]"),
+         ("8310-5", 37.2, "Cel"), ("59408-5", 97.0, "%"))  # fmt: skip
+
+
+def message(number: int, patients: int, spread: float = 20.0, prefix: str = "") -> bytes:
+    """One of a stream in which every patient is heard every ``patients`` messages."""
+    turn, patient = divmod(number, patients)
+    results = [Result(c, v + (number * 7 + turn) % 23, u) for c, v, u in CODES]
+    return result_message(
+        "BENCH", f"P{patient}", results, time=T0 + turn * spread, control=f"{prefix}{number}"
+    )
+
+
+def postgres(folder: Path) -> tuple[str, list[str]]:
+    place = Path(shutil.which("initdb") or "/usr/lib/postgresql/15/bin/initdb").resolve().parent
+    user = []
+    if os.geteuid() == 0:
+        user = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
+        shutil.chown(folder, "nobody")
+    quiet = {"check": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": "/"}
+    data = str(folder / "d")
+    subprocess.run([*user, str(place / "initdb"), "-D", data, "-A", "trust", "-U", "foretell"],
+                   **quiet)  # fmt: skip
+    options = f"-c listen_addresses='' -k {folder} -c shared_buffers=128MB"
+    control = [*user, str(place / "pg_ctl"), "-D", data]
+    subprocess.run([*control, "-o", options, "-l", str(folder / "log"), "-w", "start"], **quiet)
+    return f"postgresql:///postgres?host={folder}&user=foretell", [*control, "-m", "fast", "stop"]
+
+
+class Process:
+    def __init__(self, config: Path, roles: str) -> None:
+        code = "from foretell.cli import app; app()"
+        command = [sys.executable, "-c", code, "serve", "--config", str(config), "--roles", roles]
+        env = {**os.environ, "OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=env
+        )
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.startswith("ready"):
+                pairs = (p.split("=") for p in line.split()[1:])
+                self.ports = {n: int(v) for n, v in pairs}
+                return
+        raise SystemExit("the service did not start")
+
+    def memory(self) -> float:
+        """Resident MB."""
+        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS"):
+                return int(line.split()[1]) / 1024
+        return float("nan")
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(120)
+
+
+def send_all(port: int, contents: list[bytes], connections: int = 4) -> float:
+    """Messages a second, from the first byte to the last acknowledgement."""
+    failed = []
+
+    def run(part: list[bytes]) -> None:
+        with MllpClient("127.0.0.1", port, window=64, timeout=300) as client:
+            for content in part:
+                failed.extend(c for _, c in client.send(content) if c != "AA")
+            failed.extend(c for _, c in client.flush() if c != "AA")
+
+    threads = [
+        threading.Thread(target=run, args=(contents[i::connections],)) for i in range(connections)
+    ]
+    begun = time.monotonic()
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not failed, failed[:3]
+    return len(contents) / (time.monotonic() - begun)
+
+
+def drained(store) -> None:
+    while store.counts()["lag"] > 0:
+        time.sleep(0.05)
+
+
+def quantile(text: str, name: str, q: float) -> tuple[float, int]:
+    """Upper bound of the bucket that holds a quantile, and the number of observations."""
+    buckets = []
+    for line in text.splitlines():
+        if line.startswith(f"{name}_bucket"):
+            bound = float(line.split('le="')[1].split('"')[0])
+            buckets.append((bound, float(line.split()[-1])))
+    total = buckets[-1][1]
+    return next((b for b, n in buckets if n >= q * total), float("inf")), int(total)
+
+
+def measure(engine: str, args: argparse.Namespace) -> dict:
+    folder = Path(tempfile.mkdtemp(prefix="fbench"))
+    end: list[str] = []
+    address = str(folder / "store.db")
+    if engine == "postgres":
+        address, end = postgres(folder)
+    config = folder.parent / f"{folder.name}.toml"
+    digest = hashlib.sha256(TOKEN.encode()).hexdigest()
+    config.write_text(
+        f'[service]\nstore = "{address}"\nclock = "external"\n[mllp]\nport = 0\n[http]\nport = 0\n'
+        f'[[tokens]]\nname = "bench"\nsha256 = "{digest}"\nscopes = ["admin", "read"]\n'
+    )
+    out: dict = {"engine": engine, "messages": args.messages, "results_per_message": len(CODES)}
+    processes: list[Process] = []
+    try:
+        door = Process(config, "ingest")
+        processes.append(door)
+        store = open_store(address)
+        out["load_before"] = os.getloadavg()[0]
+        batch = [message(i, args.stays) for i in range(args.messages)]
+        out["ingest_per_second"] = send_all(door.ports["mllp"], batch)
+        print(engine, "ingest/s", round(out["ingest_per_second"]), flush=True)
+        worker = Process(config, "worker")
+        begun = time.monotonic()
+        processes.append(worker)
+        drained(store)
+        out["drain_per_second"] = args.messages / (time.monotonic() - begun)
+        print(engine, "drain/s", round(out["drain_per_second"]), flush=True)
+        out["worker_mb"], out["door_mb"] = worker.memory(), door.memory()
+        out["open_stays"] = store.counts()["stays"]
+        at = f"http://127.0.0.1:{worker.ports['http']}/metrics"
+        worker.stop()
+        processes.remove(worker)
+        # A fresh worker, so that its histogram knows nothing of the backlog.
+        worker = Process(config, "worker")
+        processes.append(worker)
+        at = f"http://127.0.0.1:{worker.ports['http']}/metrics"
+        time.sleep(2)
+        count = int(args.rate * args.seconds)
+        with MllpClient("127.0.0.1", door.ports["mllp"], timeout=60) as client:
+            begun = time.monotonic()
+            for i in range(count):
+                pause = i / args.rate - (time.monotonic() - begun)
+                if pause > 0:
+                    time.sleep(pause)
+                client.send(message(args.messages + i, args.stays, prefix="l"))
+            client.flush()
+        drained(store)
+        time.sleep(0.5)
+        text = httpx.get(at).text
+        name = "foretell_ingest_to_score_seconds"
+        for q in (0.5, 0.95, 0.99):
+            bound, seen = quantile(text, name, q)
+            out[f"score_p{round(q * 100)}_at_most"] = bound
+        out["score_observations"], out["rate"] = seen, args.rate
+        moment = T0 + (args.messages // args.stays) * 20 + 3700
+        begun = time.monotonic()
+        header = {"Authorization": f"Bearer {TOKEN}"}
+        httpx.post(f"http://127.0.0.1:{door.ports['http']}/v1/clock", json={"time": moment},
+                   headers=header, timeout=60)  # fmt: skip
+        drained(store)
+        out["hour_of_all_stays_seconds"] = time.monotonic() - begun
+        out["worker_mb_after_hour"] = worker.memory()
+        out["load_after"] = os.getloadavg()[0]
+        store.close()
+    finally:
+        for process in processes:
+            process.stop()
+        if end:
+            subprocess.run(end, cwd="/", stdout=subprocess.DEVNULL, check=False)
+        shutil.rmtree(folder, ignore_errors=True)
+        config.unlink()
+    return out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--engine", choices=("sqlite", "postgres", "both"), default="both")
+    parser.add_argument("--messages", type=int, default=20_000)
+    parser.add_argument("--stays", type=int, default=5_000)
+    parser.add_argument("--rate", type=float, default=50.0)
+    parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    engines = ("sqlite", "postgres") if args.engine == "both" else (args.engine,)
+    results = [measure(engine, args) for engine in engines]
+    print(json.dumps(results, indent=2))
+    if args.out is not None:
+        args.out.write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""FHIR R4: what resources and bundles say."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from foretell.data.clinical.feed import Measurement, OrderChange, VisitChange, normalise
+from foretell.data.clinical.fhir import FhirError, FhirReader, read_fhir, read_instant
+
+
+def observation(**more) -> dict:
+    return {
+        "resourceType": "Observation", "id": "o1", "status": "final",
+        "code": {"coding": [{"system": "http://loinc.org", "code": "8867-4"}]},
+        "subject": {"reference": "Patient/p1"}, "encounter": {"reference": "Encounter/e1"},
+        "effectiveDateTime": "2026-01-01T10:00:00+01:00", "issued": "2026-01-01T09:20:00Z",
+        "valueQuantity": {"value": 88, "code": "/min"}, **more,
+    }  # fmt: skip
+
+
+def read(resource, **options) -> list:
+    return FhirReader("A", **options).read(resource)
+
+
+def test_an_observation_is_read():
+    (r,) = read(observation())
+    assert isinstance(r, Measurement)
+    assert (r.patient, r.visit, r.value, r.status) == ("p1", "e1", 88.0, "final")
+    assert r.time == datetime(2026, 1, 1, 9, tzinfo=UTC).timestamp() and r.issued == r.time + 1200
+    assert normalise(r) == ("HR", 88.0)
+    assert read(observation(status="amended"))[0].status == "corrected"
+    assert read(observation(status="entered-in-error"))[0].status == "deleted"
+    assert read(observation(status="registered")) == []
+    told = observation(valueString="> 100 bpm")
+    del told["valueQuantity"]
+    assert (read(told)[0].value, read(told)[0].comparator) == (100.0, ">")
+    absent = observation(dataAbsentReason={"text": "off"})
+    del absent["valueQuantity"]
+    assert read(absent) == []
+
+
+def test_a_panel_is_its_components():
+    def part(code, value):
+        coding = [{"system": "http://loinc.org", "code": code}]
+        return {"code": {"coding": coding}, "valueQuantity": {"value": value, "unit": "mmHg"}}
+
+    panel = observation(component=[part("8480-6", 120), part("8462-4", 70)])
+    panel["code"]["coding"][0]["code"] = "85354-9"
+    del panel["valueQuantity"]
+    assert [normalise(r) for r in read(panel)] == [("SBP", 120.0), ("DBP", 70.0)]
+    assert len({r.group for r in read(panel)}) == 2
+
+
+def test_patients_encounters_and_merges():
+    patient = {
+        "resourceType": "Patient", "id": "p1", "gender": "female", "birthDate": "1950-06-01",
+        "name": [{"family": "CANARY"}], "meta": {"lastUpdated": "2026-01-01T00:00:00Z"},
+        "identifier": [{"system": "urn:mrn", "value": "M1"}],
+        "link": [{"type": "replaces", "other": {"reference": "Patient/p0"}}],
+    }  # fmt: skip
+    encounter = {
+        "resourceType": "Encounter", "id": "e1", "status": "in-progress",
+        "subject": {"reference": "Patient/p1"}, "period": {"start": "2026-01-01T08:00:00Z"},
+        "location": [{"location": {"display": "MICU"}}],
+    }  # fmt: skip
+    bundle = {"resourceType": "Bundle", "type": "transaction",
+              "entry": [{"resource": r} for r in (encounter, patient, observation())]}  # fmt: skip
+    found = read(bundle, systems=("urn:mrn",))
+    assert "CANARY" not in repr(found)
+    assert {r.patient for r in found} == {"M1"}
+    admit = next(r for r in found if isinstance(r, VisitChange) and r.kind == "admit")
+    assert (admit.unit, admit.age, admit.sex, admit.visit) == ("MICU", 75.0, "female", "e1")
+    assert [r.prior for r in found if getattr(r, "kind", "") == "merge"] == ["p0"]
+    done = {**encounter, "status": "finished", "period": {**encounter["period"],
+            "end": "2026-01-02T08:00:00Z"}}  # fmt: skip
+    assert [r.kind for r in read(done)] == ["admit", "discharge"]
+    bundle |= {"entry": [{"resource": r} for r in (done, patient, observation())]}
+    stays = read_fhir(bundle)
+    assert stays.lengths.tolist() == [24] and stays.column("HR")[1] == 88
+
+
+def test_orders_and_treatments():
+    order = {
+        "resourceType": "ServiceRequest", "id": "s1", "status": "active",
+        "subject": {"reference": "Patient/p1"}, "authoredOn": "2026-01-01T08:00:00Z",
+        "code": {"coding": [{"system": "http://loinc.org", "code": "2524-7"}]},
+    }  # fmt: skip
+    drug = {**order, "resourceType": "MedicationAdministration", "status": "completed"}
+    a, b = (*read(order), *read(drug))
+    assert isinstance(a, OrderChange)
+    assert (a.status, a.kind, b.status, b.kind) == ("pending", "test", "done", "treatment")
+
+
+def test_parts_of_no_use_are_refused_one_by_one():
+    bad = [
+        observation(status="odd"), observation(subject={}), {"resourceType": "Group"},
+        observation(effectiveDateTime="2026", issued=None), "text", {"resourceType": 5},
+    ]  # fmt: skip
+    bundle = {"resourceType": "Bundle", "type": "batch",
+              "entry": [{"resource": r} for r in [*bad, observation()]]}  # fmt: skip
+    *refused, good = read(bundle)
+    assert len(refused) == 5 and good.value == 88.0
+    for resource in ([], {}, {"resourceType": "Bundle", "type": "odd"},
+                     {"resourceType": "Bundle", "type": "batch", "entry": 5}):  # fmt: skip
+        with pytest.raises(FhirError):
+            read(resource)
+
+
+def test_files_of_one_bundle_or_a_resource_a_line(tmp_path):
+    file = tmp_path / "f.ndjson"
+    second = observation(id="o2", effectiveDateTime="2026-01-01T13:00:00Z", issued=None)
+    file.write_text("\n".join(json.dumps(o) for o in (observation(), second)))
+    assert read_fhir(file).n_rows == 4
+    assert read_instant("2016-12-31T23:59:60Z", UTC) == datetime(2017, 1, 1, tzinfo=UTC).timestamp()
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(max_size=8) | st.sampled_from(
+        ["final", "Patient/p", "2026-01-01T10:00:00Z", "in-progress"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
+        st.sampled_from(["reference", "coding", "code", "system", "value", "type", "entry",
+                         "resource", "start", "end", "lastUpdated"]), inner, max_size=3),
+    max_leaves=12,
+)  # fmt: skip
+KEYS = ("id", "status", "code", "subject", "component", "valueQuantity", "valueString", "meta",
+        "effectiveDateTime", "effectivePeriod", "encounter", "period", "location", "identifier",
+        "link", "birthDate", "entry", "type", "issued", "authoredOn")  # fmt: skip
+
+
+@given(
+    st.sampled_from(["Observation", "Encounter", "Patient", "ServiceRequest", "Bundle",
+                     "Condition"]),
+    st.dictionaries(st.sampled_from(KEYS), json_values, max_size=8),
+)  # fmt: skip
+def test_no_resource_raises_anything_else(kind, body):
+    resource = {**observation(), **body, "resourceType": kind}
+    try:
+        for record in read(resource):
+            if isinstance(record, Measurement):
+                normalise(record)
+    except FhirError as error:
+        assert str(error)
