@@ -34,7 +34,7 @@ from foretell.runs.threads import limited_threads
 from foretell.training import Examples, TensorExamples, fit
 from foretell.training.private import PrivateTraining
 
-_AT_ONCE = 1024
+_AT_ONCE = 256
 _PUBLIC = "labels and the counts behind the features' weights (idf) are public"
 _HALVES = (
     "halves have a fixed size, so two of them differ by a replacement: the bound of one addition "
@@ -217,13 +217,10 @@ def _plain_descent(groups: list[dict[str, Any]]) -> Optimizer:
 
 
 def _logits(learner: BagOfWordsLearner, examples: BagExamples) -> NDArray[np.float64]:
-    """Scores of the labels ``(N, C)`` in double precision."""
-    weight = learner.intent.weight.detach().double()
-    bias = learner.intent.bias.detach().double()
+    """Scores of the labels ``(N, C)``; what is made of them is computed in double precision."""
     parts = []
     with torch.inference_mode():
         for begin in range(0, len(examples), _AT_ONCE):
             rows = np.arange(begin, min(begin + _AT_ONCE, len(examples)))
-            features = examples.batch(rows)["features"].double()
-            parts.append((features @ weight.T + bias).numpy())
+            parts.append(learner(examples.batch(rows)).intent.double().numpy())
     return np.concatenate(parts)

@@ -11,7 +11,6 @@ from foretell.audits.membership import (
     LossThreshold,
     MembershipAttack,
     MembershipAudit,
-    ShadowClassifier,
     ShadowTrainer,
     audit_membership,
     check_bound,
@@ -33,7 +32,6 @@ from foretell.training.private import NoisySteps, PrivacyStatement, epsilon
 PROTOCOL = "membership"
 _NAMES = {
     "LossThreshold": "loss",
-    "ShadowClassifier": "shadow_classifier",
     "LiRA online": "lira",
     "LiRA offline": "lira_offline",
     "LiRA online (nig)": "lira_nig",
@@ -92,11 +90,10 @@ def run(trip: Trip[Recipe]) -> dict[str, Any]:
     return found
 
 
-def attacks(labels: Any) -> list[MembershipAttack]:
+def attacks() -> list[MembershipAttack]:
     """What is tried: variances are global, as the number of shadow models asks for."""
     return [
         LossThreshold(),
-        ShadowClassifier(labels),
         LiRA(),
         LiRA("offline"),
         LiRA(variance="nig"),
@@ -145,9 +142,7 @@ def _attack(trip: Trip[Recipe], texts: Texts, training: Training, found: dict[st
     statement = None
     if section.target_epsilon is not None:
         statement = json.loads(training.statement_file.read_text(encoding="utf-8"))
-    audit = audit_membership(
-        shadows, attacks(texts.train.intents), targets=recipe.attack.targets, statement=statement
-    )
+    audit = audit_membership(shadows, attacks(), targets=recipe.attack.targets, statement=statement)
     metrics: dict[str, Any] = {"test_accuracy": float(shadows.extra["test_accuracy"].mean())}
     for summary in audit.summaries:
         short = _NAMES[summary.attack]
