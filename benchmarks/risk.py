@@ -203,7 +203,7 @@ def judged(study: Study, make: Callable[[int], Any]) -> dict[str, Any]:
             "utility": study.utility(alarms, split.test),
             "steps": fitted.result_.steps, "seconds": fitted.result_.seconds,
         })  # fmt: skip
-        print(f"{type(model).__name__} seed {seed}: {runs[-1]['ranks']['A+B']}", flush=True)
+        print(f"{type(model).__name__}: {json.dumps(runs[-1])}", flush=True)
     mean = {w: float(np.mean([r["ranks"][w]["auroc"] for r in runs])) for w in ("A", "B", "A+B")}
     return {"seeds": runs, "auroc": mean,
             "ece": float(np.mean([r["calibration"]["ece"] for r in runs]))}  # fmt: skip

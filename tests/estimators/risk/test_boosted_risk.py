@@ -113,7 +113,7 @@ def test_explanations_name_the_heart_rate(model, stays):
     np.testing.assert_allclose(sums, model.decision_function(septic)[:7], atol=1e-9)
 
 
-def test_onset_is_a_probability(stays):
+def test_onset_is_a_probability(stays, tmp_path):
     model = GBMVitals(trees=30, well_share=1.0)
     model.leaf_rows = 20
     model.fit(stays.select(slice(0, 90)))
@@ -122,6 +122,10 @@ def test_onset_is_a_probability(stays):
     risk = model.predict_proba(test)[:, 1]
     assert auroc(risk[wanted.at_risk], wanted.label[wanted.at_risk]) > 0.8
     assert ((risk > 0) & (risk < 1)).all() and model.predict(test).dtype == bool
+    model.save(tmp_path)
+    np.testing.assert_array_equal(GBMVitals.load(tmp_path).predict_proba(test)[:, 1], risk)
+    with pytest.raises(ArtefactError, match="GBMVitals"):
+        BoostedRisk.load(tmp_path)
 
 
 def test_every_feature_has_words():

@@ -254,7 +254,7 @@ class BoostedRisk(BaseEstimator):
             "threshold": self.threshold_,
             "backend": self.backend_,
         }
-        save_artefact(folder, "BoostedRisk", config, self.trees_.to_arrays())
+        save_artefact(folder, type(self).__name__, config, self.trees_.to_arrays())
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -263,7 +263,7 @@ class BoostedRisk(BaseEstimator):
         Raises:
             ArtefactError: the folder is damaged, newer, or holds something else.
         """
-        config, arrays = load_artefact(folder, "BoostedRisk")
+        config, arrays = load_artefact(folder, cls.__name__)
         try:
             model = cls(**config["parameters"])
             model._check()
@@ -274,9 +274,9 @@ class BoostedRisk(BaseEstimator):
             if model.trees_.n_features != model.features_.n_features:
                 raise ValueError("the trees have another number of features")
         except (LookupError, TypeError, AttributeError, ValueError) as error:
-            raise ArtefactError(f"{folder} is not a readable BoostedRisk: {error}") from error
+            raise ArtefactError(f"{folder} is not a readable {cls.__name__}: {error}") from error
         except ForetellError as error:
-            raise ArtefactError(f"{folder} is not a readable BoostedRisk: {error}") from error
+            raise ArtefactError(f"{folder} is not a readable {cls.__name__}: {error}") from error
         model.is_fitted_ = True
         return model
 
@@ -369,7 +369,7 @@ class BoostedRisk(BaseEstimator):
 
     def _require_fit(self) -> None:
         if not getattr(self, "is_fitted_", False):
-            raise NotFittedError("BoostedRisk is not fitted: call fit(stays) first")
+            raise NotFittedError(f"{type(self).__name__} is not fitted: call fit(stays) first")
 
 
 class GBMVitals(BoostedRisk):
