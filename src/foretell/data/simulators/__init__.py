@@ -10,6 +10,13 @@ from foretell.data.simulators.funnel_stream import (
     funnel_stream,
 )
 from foretell.data.simulators.hospitals import Hospital, HospitalsTruth, hospitals
+from foretell.data.simulators.panels import (
+    PanelPatients,
+    exact_gain,
+    panel_patients,
+    panel_posterior,
+    panel_risk,
+)
 from foretell.data.simulators.shop import ShopTruth, shop
 from foretell.data.simulators.spikes import SpikeTruth, spikes
 from foretell.data.simulators.truth import Truth
@@ -24,14 +31,19 @@ __all__ = [
     "FunnelTruth",
     "Hospital",
     "HospitalsTruth",
+    "PanelPatients",
     "ShopTruth",
     "SpikeTruth",
     "Truth",
     "cones",
     "elastic_demand",
     "evidence_cells",
+    "exact_gain",
     "funnel_stream",
     "hospitals",
+    "panel_patients",
+    "panel_posterior",
+    "panel_risk",
     "shop",
     "spikes",
 ]

@@ -1,0 +1,70 @@
+"""What a panel may show: values of patients who are alike in what is known."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from foretell.decisions.sensing.panels import Panel
+from foretell.errors import DataError
+
+
+class NearestDonors:
+    """Draws a panel's values from the nearest training patients who have it.
+
+    Two patients are compared on what both have: the mean squared difference of standardised
+    features, plus one for each share of the asker's features that the donor lacks (a donor about
+    whom little is known is not near).
+
+    Args:
+        values: (N, F) training patients.
+        seen: (N, F) bool, which values are there.
+        size: donors of a patient.
+
+    Raises:
+        DataError: shapes do not fit, or a value that was seen is not finite.
+    """
+
+    def __init__(self, values: ArrayLike, seen: ArrayLike, *, size: int = 24) -> None:
+        X, S = np.asarray(values, np.float64), np.asarray(seen, bool)
+        if X.ndim != 2 or X.shape != S.shape or len(X) < 1:
+            raise DataError(f"values {X.shape} and seen {S.shape} must be of the same patients")
+        if not np.isfinite(X[S]).all():
+            raise DataError("a value that was seen is not finite")
+        self.size = size
+        self._seen = S.astype(np.float64)
+        count = np.maximum(self._seen.sum(0), 1)
+        filled = np.where(S, X, 0.0)
+        self._mean = filled.sum(0) / count
+        spread = np.sqrt((np.where(S, X - self._mean, 0.0) ** 2).sum(0) / count)
+        self._spread = np.where(spread > 1e-9, spread, 1.0)
+        self._values = X
+        self._z = np.where(S, (X - self._mean) / self._spread, 0.0)
+
+    def distances(self, values: NDArray, seen: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """(n, N) distances to all training patients."""
+        known = seen.astype(np.float64)
+        z = np.where(seen, (values - self._mean) / self._spread, 0.0)
+        # Three products of matrices are the sums over features that both have.
+        apart = (z**2) @ self._seen.T - 2 * z @ self._z.T + known @ (self._z**2).T
+        shared = known @ self._seen.T
+        wanted = np.maximum(known.sum(1, keepdims=True), 1)
+        return np.maximum(apart, 0) / np.maximum(shared, 1) + (wanted - shared) / wanted
+
+    def draw(
+        self, values: NDArray, seen: NDArray[np.bool_], panel: Panel
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Values and masks (n, k, len(panel.features)) of the panel from k donors each.
+
+        Raises:
+            DataError: no training patient has the panel.
+        """
+        columns = list(panel.features)
+        have = self._seen[:, columns].any(1)
+        if not have.any():
+            raise DataError(f"no training patient has panel {panel.name!r}")
+        donors = np.flatnonzero(have)
+        far = self.distances(values, seen)[:, donors]
+        size = min(self.size, len(donors))
+        near = donors[np.argpartition(far, size - 1, axis=1)[:, :size]]
+        return self._values[near][..., columns], self._seen[near][..., columns].astype(bool)

@@ -1,0 +1,133 @@
+"""Which measurement would tell most: expected information gain, and cheaper kin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from foretell.decisions.sensing.donors import NearestDonors
+from foretell.decisions.sensing.panels import Panel, check_panels, measured
+from foretell.errors import DataError, ParameterError
+
+Predict = Callable[[NDArray[np.float64], NDArray[np.bool_]], NDArray[np.float64]]
+"""``(values (n, F), seen (n, F)) -> (n,)`` or ``(members, n)``: risk given any subset."""
+
+_ROWS_AT_ONCE = 200_000
+
+
+class EIGSensing:
+    """Expected information gain of each panel, from a model that takes any subset of features.
+
+    ``EIG_j = H[E_v p(y | x, v)] - E_v H[p(y | x, v)]`` with values ``v`` of panel j drawn from
+    donors: the mutual information of the panel and the outcome given what is known, as in EDDI (Ma
+    et al. 2019). With losses it is the expected fall of the loss of the best decision instead
+    (value of information).
+
+    Args:
+        predict: the model; its features must be as stale in training as they are live.
+        panels: what can be ordered.
+        losses: ``(missed, false alarm)`` for the value of information; None for entropy.
+    """
+
+    def __init__(
+        self,
+        predict: Predict,
+        panels: Sequence[Panel],
+        *,
+        losses: tuple[float, float] | None = None,
+    ) -> None:
+        self.predict, self.panels = predict, check_panels(panels)
+        if losses is not None and not (losses[0] > 0 and losses[1] > 0):
+            raise ParameterError(f"losses must be positive, not {losses}")
+        self.losses = losses
+        self.donors_: NearestDonors | None = None
+
+    def fit(self, values: ArrayLike, seen: ArrayLike, *, donors: int = 24) -> EIGSensing:
+        """Keeps training patients as donors of what a panel may show.
+
+        Args:
+            values: (N, F).
+            seen: (N, F) bool.
+            donors: of a patient.
+        """
+        self.donors_ = NearestDonors(values, seen, size=donors)
+        return self
+
+    def risk(self, values: ArrayLike, seen: ArrayLike) -> NDArray[np.float64]:
+        """(n,) risk, the mean over members."""
+        p = np.asarray(self.predict(np.asarray(values, np.float64), np.asarray(seen, bool)))
+        return np.asarray(p.mean(0) if p.ndim == 2 else p, np.float64)
+
+    def gains(self, values: ArrayLike, seen: ArrayLike) -> NDArray[np.float64]:
+        """(n, P) what each panel is expected to tell, in nats or in units of loss; never negative.
+
+        0 for panels that were measured.
+
+        Raises:
+            DataError: before ``fit``, or shapes do not fit.
+        """
+        if self.donors_ is None:
+            raise DataError("there are no donors yet: call fit with training patients first")
+        X, S = np.asarray(values, np.float64), np.asarray(seen, bool)
+        if X.ndim != 2 or X.shape != S.shape:
+            raise DataError(f"values {X.shape} and seen {S.shape} must be of the same patients")
+        gains = np.zeros((len(X), len(self.panels)))
+        done = measured(self.panels, S)
+        step = max(1, _ROWS_AT_ONCE // self.donors_.size)
+        for j, panel in enumerate(self.panels):
+            rows = np.flatnonzero(~done[:, j])
+            for at in range(0, len(rows), step):
+                mine = rows[at : at + step]
+                gains[mine, j] = self._gain(X[mine], S[mine], panel)
+        return gains
+
+    def _gain(self, X: NDArray, S: NDArray[np.bool_], panel: Panel) -> NDArray[np.float64]:
+        assert self.donors_ is not None
+        shown, there = self.donors_.draw(X, S, panel)
+        n, k, _ = shown.shape
+        columns = list(panel.features)
+        after, known = np.repeat(X, k, axis=0), np.repeat(S, k, axis=0)
+        after[:, columns] = shown.reshape(n * k, -1)
+        known[:, columns] = there.reshape(n * k, -1)
+        p = self.risk(after, known).reshape(n, k)
+        uncertain = self._uncertainty
+        return np.maximum(uncertain(p.mean(1)) - uncertain(p).mean(1), 0.0)
+
+    def _uncertainty(self, p: NDArray[np.float64]) -> NDArray[np.float64]:
+        if self.losses is not None:
+            return np.minimum(p * self.losses[0], (1 - p) * self.losses[1])
+        q = np.clip(p, 1e-12, 1 - 1e-12)
+        return np.asarray(-(q * np.log(q) + (1 - q) * np.log1p(-q)))
+
+
+class UncertaintyPropagationSensing:
+    """How much of the score's variance each panel's missing values cause, to first order.
+
+    ``sum_{i in panel} (d f / d x_i)^2 sigma_i^2`` with the imputer's standard deviations
+    (SepsisLab, Yin et al., KDD 2024): one backward pass for all panels.
+
+    Args:
+        gradient: ``(values, seen) -> (n, F)`` derivatives of the risk at imputed values.
+        panels: what can be ordered.
+        spread: (F,) standard deviation of each feature given the others, of the imputer.
+    """
+
+    def __init__(
+        self,
+        gradient: Callable[[NDArray[np.float64], NDArray[np.bool_]], NDArray[np.float64]],
+        panels: Sequence[Panel],
+        spread: ArrayLike,
+    ) -> None:
+        self.gradient, self.panels = gradient, check_panels(panels)
+        self.spread = np.asarray(spread, np.float64)
+        if not (np.isfinite(self.spread) & (self.spread >= 0)).all():
+            raise ParameterError("standard deviations must be finite and not negative")
+
+    def gains(self, values: ArrayLike, seen: ArrayLike) -> NDArray[np.float64]:
+        """(n, P) variance of the risk that each panel would remove; 0 for measured panels."""
+        X, S = np.asarray(values, np.float64), np.asarray(seen, bool)
+        parts = np.where(S, 0.0, np.asarray(self.gradient(X, S)) ** 2 * self.spread**2)
+        gains = np.stack([parts[:, list(p.features)].sum(1) for p in self.panels], axis=1)
+        return np.where(measured(self.panels, S), 0.0, gains)
