@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 import pytest
+from federation import Regression, make_clients
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
@@ -12,7 +13,14 @@ from flwr.serverapp.strategy import FedAvg
 from flwr.supercore.task_identity import TaskIdentity
 
 from foretell.errors import ParameterError
-from foretell.training.federated import InProcessGrid
+from foretell.training.federated import (
+    ClientGrid,
+    InProcessGrid,
+    Server,
+    client_app,
+    make_strategy,
+)
+from foretell.training.federated.client import Workshop
 from foretell.training.federated.flower import FlowerVersionError, check_version
 
 
@@ -97,6 +105,57 @@ def test_messages_are_pushed_and_pulled_once():
         names = list(grid.push_messages(_messages([0, 1])))
         assert len(list(grid.pull_messages(names))) == 2
         assert list(grid.pull_messages(names)) == []
+
+
+class Shuffled(InProcessGrid):
+    """A runtime that calls its nodes by numbers of its own, as Flower's do."""
+
+    def get_node_ids(self):
+        return [1000 - node for node in range(self.nodes)]
+
+    def send_and_receive(self, messages, *, timeout=None):
+        named = {m.metadata.dst_node_id: m for m in messages}
+        inner = [
+            Message(m.content, dst_node_id=1000 - node, message_type=m.metadata.message_type)
+            for node, m in named.items()
+        ]
+        for reply in super().send_and_receive(inner, timeout=timeout):
+            asked = named[1000 - reply.metadata.src_node_id]
+            if reply.has_error():
+                yield Message(reply.error, reply_to=asked)
+            else:
+                yield Message(reply.content, reply_to=asked)
+
+
+def test_nodes_are_called_by_their_clients_numbers():
+    app = client_app(Regression, make_clients((5, 9, 3)))
+    with Shuffled(app, 3).open() as inner:
+        grid = ClientGrid(inner, 3)
+        assert list(grid.get_node_ids()) == [0, 1, 2]
+        grid.activities[0] = 7.0  # a reply has come since
+        assert grid.query_activity() == {0: 7.0, 1: 9.0, 2: 3.0}
+        query = Message(RecordDict(), dst_node_id=2, message_type="query.activity")
+        (reply,) = grid.send_and_receive([query])
+        assert reply.metadata.src_node_id == 2
+        assert reply.content["metrics"]["client"] == 2
+    with InProcessGrid(app, 3).open() as inner:
+        grid = ClientGrid(inner, 3)
+        grid.activities[1] = 4.0
+        assert grid.query_activity() == {0: 5.0, 1: 9.0, 2: 3.0}
+
+
+def test_federations_are_the_same_whatever_nodes_are_called():
+    def run(kind):
+        clients = make_clients()
+        app = client_app(Regression, clients)
+        strategy = make_strategy("fedadam", 2)
+        with kind(app, len(clients)).open() as grid:
+            return Server(Workshop(Regression), strategy, len(clients), 3).run(grid)
+
+    first, second = run(InProcessGrid), run(Shuffled)
+    assert first["rows"]["clients"] == second["rows"]["clients"]
+    for name, values in first["arrays"].items():
+        np.testing.assert_array_equal(values, second["arrays"][name])
 
 
 def test_other_versions_of_flower_are_refused():

@@ -34,6 +34,7 @@ class ClientGrid(Grid):
         self.grid, self.clients, self.patience = grid, clients, patience
         self.activities: dict[int, float] = {}
         self._nodes: dict[int, int] | None = None
+        self._reported: set[int] = set()
 
     def query_activity(self, timeout: float | None = None) -> dict[int, float]:
         """Asks every client for its number of examples, once; those that answered.
@@ -41,10 +42,11 @@ class ClientGrid(Grid):
         Args:
             timeout: seconds to wait for answers.
         """
-        if not self.activities:
-            self._connect(timeout)
-            if not self.activities:
-                self._ask(list(self._mapping()), timeout)
+        self._connect(timeout)
+        missing = [client for client in self._mapping() if client not in self._reported]
+        if missing:
+            self._ask(missing, timeout)
+            self._reported.update(missing)  # those that did not answer are not asked again
         return self.activities
 
     def _connect(self, timeout: float | None = None) -> None:
@@ -87,6 +89,7 @@ class ClientGrid(Grid):
 
     def _note(self, client: int, figures: MetricRecord) -> None:
         self.activities[client] = float(figures["activity"])  # type: ignore[arg-type]
+        self._reported.add(client)
 
     def _send_query(self, nodes: dict[int, int], timeout: float | None) -> list[Message]:
         messages = [
