@@ -9,7 +9,26 @@ from foretell.serving.store.base import Effects, Store
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
-_TIMES = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.35, 0.5, 1, 2.5, 5, 15, 60, 300)
+_TIMES = (
+    0.005,
+    0.01,
+    0.02,
+    0.03,
+    0.05,
+    0.075,
+    0.1,
+    0.15,
+    0.2,
+    0.25,
+    0.35,
+    0.5,
+    1,
+    2.5,
+    5,
+    15,
+    60,
+    300,
+)
 
 
 class Metrics:

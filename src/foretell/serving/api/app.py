@@ -337,6 +337,6 @@ def _operations(app: FastAPI, service: Service) -> None:
         if service.config.service.clock != "external":
             raise HTTPException(409, "the service has a clock of its own")
         with service.stores.use() as store, contextlib.suppress(OverflowError):
-            count = send_ticks(store, body.time)
+            count = send_ticks(store, body.time, everywhere=True)
         service.wake()
         return {"partitions": count}

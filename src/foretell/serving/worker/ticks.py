@@ -56,9 +56,16 @@ class Ticker:
         return send_ticks(self._store, now)
 
 
-def send_ticks(store: Store, now: float) -> int:
-    """Ticks the partitions in which an hour ends by a time; returns how many."""
-    parts = store.anything_due(now)
+def send_ticks(store: Store, now: float, *, everywhere: bool = False) -> int:
+    """Ticks the partitions in which an hour ends by a time; returns how many.
+
+    Args:
+        store: of this thread.
+        now: what time it is.
+        everywhere: whether all partitions are told: where a time is told once only, stays that
+            are in the log and not yet folded must hear it, too.
+    """
+    parts = list(range(store.partitions)) if everywhere else store.anything_due(now)
     if parts:
         store.append_events([tick(part, now) for part in parts])
     return len(parts)

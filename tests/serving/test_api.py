@@ -1,0 +1,191 @@
+"""The HTTP face of a running service: who may do what, and proper answers to everything."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+
+import httpx
+import pytest
+
+from foretell.errors import ParameterError
+from foretell.serving.config import read_config
+from foretell.serving.privacy import Pseudonyms
+
+SCOPES = ("read", "act", "ingest", "audit", "admin")
+
+
+def token_table(name: str, scopes, sites=()) -> str:
+    digest = hashlib.sha256(f"token-{name}".encode()).hexdigest()
+    return (
+        f'[[tokens]]\nname = "{name}"\nsha256 = "{digest}"\nscopes = {json.dumps(list(scopes))}\n'
+        f"sites = {json.dumps(list(sites))}\n"
+    )
+
+
+def as_(name: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer token-{name}"}
+
+
+@pytest.fixture
+def client(tmp_path, launch):
+    text = (
+        f'[service]\nstore = "{tmp_path / "s.db"}"\npartitions = 2\nclock = "external"\n'
+        "tick_seconds = 0.5\n[alarms]\nthreshold = 0.3\n[mllp]\nport = 0\n[http]\nport = 0\nmax_bytes = 4096\n"
+        '[sites.A]\ncodes = { "LOCAL|1" = "HR" }\n[sites.B]\n'
+        + token_table("all", SCOPES)
+        + token_table("nurse", ["read", "act"], ["A"])
+        + token_table("engine", ["ingest"], ["A"])
+    )
+    config = tmp_path / "c.toml"
+    config.write_text(text)
+    service = launch(config).wait()
+    with httpx.Client(base_url=f"http://127.0.0.1:{service.ports['http']}", timeout=30) as held:
+        yield held
+
+
+def observation(identity: str, value: float, minute: int = 0, *, code=None, patient="p1") -> dict:
+    coding = code or {"system": "http://loinc.org", "code": "8867-4"}
+    return {
+        "resourceType": "Observation", "id": identity, "status": "final",
+        "code": {"coding": [coding]}, "subject": {"reference": f"Patient/{patient}"},
+        "effectiveDateTime": f"2026-01-01T10:{minute:02d}:00Z",
+        "valueQuantity": {"value": value, "unit": "/min"},
+    }  # fmt: skip
+
+
+def soon(check, seconds: float = 30):
+    end = time.monotonic() + seconds
+    while True:
+        found = check()
+        if found:
+            return found
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def test_a_shift_at_the_board(client):
+    site = {"site": "A"}
+    resp = {"system": "http://loinc.org", "code": "9279-1"}
+    bundle = {
+        "resourceType": "Bundle", "type": "batch",
+        "entry": [{"resource": observation("o1", 138.0)},
+                  {"resource": observation("o2", 30.0, code=resp)}],
+    }  # fmt: skip
+    answer = client.post("/fhir", params=site, json=bundle, headers=as_("engine"))
+    assert answer.status_code == 200 and answer.json()["type"] == "batch-response"
+    assert answer.headers["content-type"].startswith("application/fhir+json")
+    client.post("/v1/clock", json={"time": 1767261600 + 3600}, headers=as_("all"))
+    # 2026-01-01T10:00Z is 1767261600: its first hour has ended.
+    (view,) = soon(
+        lambda: [v for v in client.get("/v1/patients", headers=as_("nurse")).json()["patients"]
+                 if v["alarms"]]
+    )  # fmt: skip
+    assert (view["patient"], view["policy"], view["status"]) == ("p1", "alarmed", "ok")
+    found = client.get("/v1/patients/A/p1/risk", headers=as_("nurse")).json()
+    assert found["course"][0]["hour"] == 1 and found["course"][0]["drivers"][0][1] == 3.0
+    told = {"action": "suppress", "hours": 4, "key": "k-12345678"}
+    path = "/v1/patients/A/p1/actions"
+    assert client.post(path, json=told, headers=as_("nurse")).status_code == 422
+    told["reason"] = "palliative"
+    assert client.post(path, json=told, headers=as_("nurse")).json()["repeated"] is False
+    assert client.post(path, json=told, headers=as_("nurse")).json()["repeated"] is True
+    assert client.post(path, json={**told, "hours": 70, "key": "other-key"},
+                       headers=as_("nurse")).status_code == 422  # fmt: skip
+    wrong = client.post(path, json={**told, "stay": "x", "key": "third-key"}, headers=as_("nurse"))
+    assert wrong.status_code == 409
+    soon(lambda: client.get("/v1/patients", headers=as_("nurse")).json()["patients"][0]["policy"]
+         == "suppressed")  # fmt: skip
+    events = []
+    with client.stream("GET", "/v1/alarms/stream", headers=as_("nurse")) as stream:
+        for line in stream.iter_lines():
+            if line.startswith("data:"):
+                events.append(json.loads(line[5:]))
+            if len(events) == 2:
+                break
+    assert [e["kind"] for e in events] == ["alarm", "action"]
+    later = client.get("/v1/alarms", params={"after": events[0]["id"]}, headers=as_("nurse")).json()
+    assert [n["kind"] for n in later["notes"]] == ["action"]
+    audit = client.get("/v1/audit", headers=as_("all")).json()["rows"]
+    assert {r["action"] for r in audit} >= {"list", "read", "suppress"}
+    assert "p1" not in {r["subject"] for r in audit}
+
+
+def test_who_may_do_what(client):
+    assert client.get("/v1/patients").status_code == 401
+    assert client.get("/v1/patients", headers=as_("nobody")).status_code == 401
+    assert client.get("/v1/patients", headers=as_("engine")).status_code == 403
+    assert client.get("/v1/quarantine", headers=as_("nurse")).status_code == 403
+    assert client.get("/v1/audit", headers=as_("nurse")).status_code == 403
+    send = {"json": observation("o", 80.0), "headers": as_("engine")}
+    assert client.post("/fhir", params={"site": "B"}, **send).status_code == 403
+    assert client.post("/fhir", params={"site": "C"}, **send).status_code == 403
+    assert client.post("/fhir", **send).status_code == 200
+    # Another site's patient is not even said to exist.
+    client.post("/fhir", params={"site": "B"}, json=observation("b", 80.0, patient="x"),
+                headers=as_("all"))  # fmt: skip
+    soon(lambda: client.get("/v1/patients/B/x/risk", headers=as_("all")).status_code == 200)
+    assert client.get("/v1/patients/B/x/risk", headers=as_("nurse")).status_code == 404
+    listed = client.get("/v1/patients", headers=as_("nurse")).json()["patients"]
+    assert all(v["site"] == "A" for v in listed)
+
+
+def test_every_refusal_is_an_operation_outcome(client):
+    head = {**as_("engine"), "Content-Type": "application/fhir+json"}
+    bodies = {
+        b"": 400, b"{": 400, b"[]": 400, b"5": 400, b'{"resourceType": 5}': 400,
+        b'{"resourceType": "Bundle", "type": "x"}': 400,
+        b'{"resourceType": "Observation", "value": NaN}': 400,
+        b"[" * 4000: 400, b'"' + b"x" * 5000 + b'"': 413, b"\xff\xfe": 400,
+        json.dumps(observation("o\x00", 1.0)).encode(): 400,
+        json.dumps(observation("o\ud800", 1.0)).encode(): 400,
+    }  # fmt: skip
+    for body, status in bodies.items():
+        answer = client.post("/fhir", content=body, headers=head)
+        assert answer.status_code == status, body[:60]
+        assert answer.json()["resourceType"] == "OperationOutcome"
+    assert client.post("/fhir", content=b"<x/>", headers={**as_("engine"),
+                       "Content-Type": "application/xml"}).status_code == 415  # fmt: skip
+    mismatch = client.post("/fhir/Patient", json=observation("o", 1.0), headers=as_("engine"))
+    assert mismatch.status_code == 400
+    hook = client.put("/fhir/Observation/o", json=observation("o", 80.0), headers=as_("engine"))
+    assert hook.status_code == 200
+
+
+def test_what_was_set_aside_is_read_when_its_code_is_known(client):
+    unknown = {"system": "urn:lab", "code": "ZZ"}
+    send = {"params": {"site": "A"}, "headers": as_("engine")}
+    client.post("/fhir", json=observation("q1", 80.0, code=unknown), **send)
+    local = {"system": "LOCAL", "code": "1"}
+    client.post("/fhir", json=observation("q2", 81.0, code=local), **send)
+    (aside,) = client.get("/v1/quarantine", headers=as_("all")).json()["quarantine"]
+    assert (aside["reason"], aside["code"], aside["count"]) == ("unknown_code", "ZZ", 1)
+    soon(lambda: client.get("/v1/patients", headers=as_("all")).json()["total"] == 1)
+    retry = {"json": {"system": "urn:lab", "code": "ZZ"}, "headers": as_("all")}
+    assert client.post("/v1/quarantine/retry", **retry).json() == {"read": 0}
+    assert client.get("/v1/quarantine", headers=as_("all")).json()["quarantine"] == [aside]
+
+
+def test_configurations_are_checked(tmp_path):
+    for text, words in (
+        ("[service]\nstorage = 1", "service.storage: Extra inputs"),
+        ('[sites.A]\nzone = "Mars/Base"', "no time zone"),
+        ('[sites.A]\ncodes = { x = "Nothing" }', "no variable"),
+        ('[sites.A]\nfacilities = ["F"]\n[sites.B]\nfacilities = ["F"]', "belongs to A and B"),
+        ('[[sinks]]\nname = "x"\nkind = "webhook"', "needs a url"),
+        ("not toml", "cannot be read"),
+        ('[[tokens]]\nname = "x"\nsha256 = "SECRET"\nscopes = ["read"]', "tokens.0.sha256"),
+    ):
+        file = tmp_path / "c.toml"
+        file.write_text(text)
+        with pytest.raises(ParameterError, match=words) as caught:
+            read_config(file)
+        assert "SECRET" not in str(caught.value)
+
+
+def test_pseudonyms_need_their_key(tmp_path):
+    a = Pseudonyms.from_file(tmp_path / "key")
+    assert a("S", "P") == Pseudonyms.from_file(tmp_path / "key")("S", "P") != a("T", "P")
+    assert a("S", "P") != Pseudonyms()("S", "P")
+    assert (tmp_path / "key").stat().st_mode & 0o077 == 0
