@@ -24,6 +24,7 @@ from foretell.audits.membership import (
     LiRA,
     LossThreshold,
     MembershipAttack,
+    MembershipAudit,
     ShadowClassifier,
     ShadowTrainer,
     auc,
@@ -48,16 +49,13 @@ def attacks(labels: np.ndarray) -> list[MembershipAttack]:
     ]
 
 
-def permuted(shadows: Any, made: list[MembershipAttack], around: int) -> dict[str, float]:
+def permuted(audit: MembershipAudit) -> dict[str, float]:
     """AUC of each attack against a permuted membership of the targets, mean."""
     rng = np.random.default_rng(0)
-    found: dict[str, list[float]] = {}
-    for target in range(TARGETS):
-        audit = audit_membership(shadows, made, targets=[target], n_shadows=around)
-        shuffled = rng.permutation(shadows.membership[target])
-        for name, results in audit.results.items():
-            found.setdefault(name, []).append(auc(results[0].scores, shuffled))
-    return {name: float(np.mean(values)) for name, values in found.items()}
+    return {
+        name: float(np.mean([auc(r.scores, rng.permutation(r.membership)) for r in results]))
+        for name, results in audit.results.items()
+    }
 
 
 def main() -> None:
@@ -69,16 +67,13 @@ def main() -> None:
     texts = load(recipe.data)
     labels = texts.train.intents
     assert labels is not None
-    started = time.process_time()
     trainer = ShadowTrainer(Training(recipe, "plain", given.work), MODELS, 0, given.work)
     shadows = trainer.run(len(texts.train), tell=print)
-    trained = time.process_time() - started
     document: dict[str, Any] = {
         "test_accuracy": float(shadows.extra["test_accuracy"].mean()),
         "models": MODELS,
         "targets": TARGETS,
         "examples": len(texts.train),
-        "training_cpu_seconds": trained,
         "attacks": {},
         "permuted": {},
     }
@@ -87,7 +82,7 @@ def main() -> None:
         made = attacks(labels)
         audit = audit_membership(shadows, made, targets=TARGETS, n_shadows=around)
         document["attacks"][f"{around} shadows"] = [s.to_dict() for s in audit.summaries]
-        document["permuted"][f"{around} shadows"] = permuted(shadows, made, around)
+        document["permuted"][f"{around} shadows"] = permuted(audit)
         print(f"{around} shadow models ({time.process_time() - begun:.1f} s)")
         for summary in audit.summaries:
             print(
