@@ -197,3 +197,17 @@ def test_the_server_keeps_its_optimizer_between_periods():
         Regression, make_clients(), strategy=strategy, rounds=3, previous=first
     )
     torch.testing.assert_close(flat(object_kept.learner), flat(whole.learner))
+
+
+def test_weights_to_start_from_reach_frozen_layers_on_clients():
+    clients = make_clients((4, 6, 3, 12))
+    other = run_federated(Deep, clients, rounds=2, seed=1).learner
+    weights = {name: t for name, t in other.state_dict().items() if t.is_floating_point()}
+    start = run_federated(Deep, clients, rounds=0, initial=weights).learner
+    assert all(torch.equal(start.state_dict()[name], value) for name, value in weights.items())
+    frozen = run_federated(Deep, clients, rounds=1, initial=weights, freeze_layers=[0, 1, 2])
+    free = run_federated(Deep, clients, rounds=1, initial=weights)
+    loss = [result.rounds["train_loss"][0] for result in (frozen, free)]
+    assert loss[0] == pytest.approx(loss[1], rel=0.2)  # the same forward pass in the first step
+    after = frozen.learner.state_dict()
+    assert torch.equal(after["layers.1.weight"], weights["layers.1.weight"])
