@@ -125,21 +125,27 @@ def _headline(
                 f"{base['samples_per_round']:.0f}. After the same {mark:,.0f} samples {best} has "
                 f"{percent(at[best], 1)} and {baseline} {percent(at[baseline], 1)}."
             )
-    for name in slices:
-        ordered = sorted(rows.values(), key=lambda r: -r[name])
-        if baseline in rows and rows[baseline][name] > top[name]:
-            sentences.append(
-                f"On {name} {best} is worse than {baseline}: {percent(top[name], 1)} against "
-                f"{percent(rows[baseline][name], 1)}. Devices that are rarely chosen pay for it."
-            )
-        else:
-            sentences.append(
-                f"On {name} {ordered[0]['method']} is best with {percent(ordered[0][name], 1)}."
-            )
+    sentences += [_slice(rows, name, baseline) for name in slices]
     gap = _gap(tables.get("groups") or [], best)
     if gap is not None:
         sentences.append(gap)
     return {"sentences": sentences, "tiles": tiles}
+
+
+def _slice(rows: Mapping[str, Mapping[str, Any]], name: str, baseline: Any) -> str:
+    """Who gains and who pays on some of the tests."""
+    ordered = sorted(rows.values(), key=lambda r: -r[name])
+    if baseline not in rows:
+        return f"On {name} {ordered[0]['method']} is best with {percent(ordered[0][name], 1)}."
+    base = rows[baseline][name]
+    worse = [r for r in ordered if r[name] < base]
+    if not worse:
+        return f"On {name} no method is worse than {baseline} with {percent(base, 1)}."
+    names = ", ".join(f"{r['method']} ({percent(r[name], 1)})" for r in worse)
+    return (
+        f"On {name} {names} {'is' if len(worse) == 1 else 'are'} worse than {baseline} "
+        f"({percent(base, 1)}): clients that are chosen less often pay for it."
+    )
 
 
 def _gap(groups: Rows, best: str) -> str | None:
