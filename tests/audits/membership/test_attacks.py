@@ -256,3 +256,34 @@ def test_the_area_counts_ties_half_as_scikit_learn_does(scores, bits):
     member[:2] = [True, False]
     assert auc(scores, member) == pytest.approx(roc_auc_score(member, scores))
     assert auc(scores, member) + auc(-np.array(scores), member) == pytest.approx(1)
+
+
+@given(
+    st.integers(1, 6),
+    st.integers(2, 8),
+    st.integers(0, 2**48 - 1),
+    st.lists(st.sampled_from([-1e3, -2.0, 0.0, 0.0, 1.5, 1e3]), min_size=56, max_size=56),
+)
+def test_scores_are_finite_whoever_was_in_and_whatever_was_said(models, examples, bits, values):
+    member = np.array([bits >> i & 1 for i in range(models * examples)], bool)
+    member = member.reshape(models, examples)
+    signals = np.array(values[: models * examples]).reshape(models, examples)
+    target = np.array(values[-examples:])
+    for variance in ("global", "per_example", "nig"):
+        for mode in ("online", "offline"):
+            attack = LiRA(mode, variance).fit(signals, member)
+            assert np.isfinite(attack.score(target)).all(), attack.name
+    for mode in ("online", "offline"):
+        scores = RMIA(mode).fit(signals, member).score(target)
+        assert ((scores >= 0) & (scores <= 1)).all()
+
+
+@given(st.integers(0, 1000), st.floats(-50, 50))
+def test_lira_compares_an_example_with_itself_only(seed, shift):
+    signals, member, _ = shadow_signals(models=9, examples=30, seed=seed)
+    moved = signals.copy()
+    moved[:, 4] += shift
+    for variance in ("global", "per_example"):
+        before = LiRA(variance=variance).fit(signals[1:], member[1:]).score(signals[0])
+        after = LiRA(variance=variance).fit(moved[1:], member[1:]).score(moved[0])
+        np.testing.assert_allclose(after, before, rtol=1e-6, atol=1e-6)

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import json
+import pickle
 
 import numpy as np
 import polars as pl
 import pytest
 from tiny_runs import call
 
-from foretell.runs.leakage.training import _load
+from foretell.runs import recipe as recipes
+from foretell.runs.leakage.training import Training, _load
 
 SETTINGS = (
     "data.features=256", "private.steps=6", "private.sample_rate=0.2", "plain.epochs=20",
@@ -106,3 +108,8 @@ def test_recipes_that_make_no_sense_are_refused(tmp_path, setting, message):
     result = call("run", "leakage-study", "--set", setting, "--out", tmp_path / "run")
     assert result.exit_code == 2
     assert message in result.stderr
+
+
+def test_a_training_can_be_sent_to_another_machine(tmp_path):
+    training = Training(recipes.load("leakage-study"), "plain", tmp_path)
+    assert pickle.loads(pickle.dumps(training)) == training
