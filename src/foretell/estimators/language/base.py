@@ -109,7 +109,10 @@ class LanguageEstimator(BaseEstimator, ABC):
 
     def _parameters(self) -> dict[str, Any]:
         """Parameters as JSON values."""
-        return self.get_params(deep=False)
+        parameters = self.get_params(deep=False)
+        if not isinstance(parameters.get("vocabulary"), (int, type(None))):
+            parameters["vocabulary"] = list(parameters["vocabulary"])
+        return parameters
 
     def _published(self) -> list[str]:
         """What a guarantee of privacy takes for public."""

@@ -194,11 +194,5 @@ class LanguageModel(LanguageEstimator):
     def _published(self) -> list[str]:
         return [PUBLIC_WORDS] * (self.vocabulary is None)
 
-    def _parameters(self) -> dict[str, Any]:
-        parameters = super()._parameters()
-        if self.vocabulary is not None:
-            parameters["vocabulary"] = list(self.vocabulary)
-        return parameters
-
     def _restore(self, config: dict[str, Any]) -> None:
         self.reader_ = StreamReader.from_dict(config["reader"])

@@ -141,8 +141,6 @@ class TokenEstimator(LanguageEstimator):
 
     def _parameters(self) -> dict[str, Any]:
         parameters = super()._parameters()
-        if not isinstance(self.vocabulary, (int, type(None))):
-            parameters["vocabulary"] = list(self.vocabulary)
         # The document of the tokenizer is in the reader.
         parameters["tokenizer"] = self.tokenizer if isinstance(self.tokenizer, str) else None
         given = self.pretrained

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,7 +16,7 @@ from foretell.data.text import HashingVocabulary, TextSet
 from foretell.errors import ParameterError
 from foretell.learners.contract import Batch, Learner
 from foretell.learners.language.joint import JointOutput
-from foretell.learners.language.reader import IGNORED, label_codes
+from foretell.learners.language.reader import IGNORED, identify, label_codes
 
 
 @dataclass(frozen=True)
@@ -133,9 +132,7 @@ class BagExamples:
     @cached_property
     def fingerprint(self) -> str:
         """Identifies the texts and what is read of them, for resuming."""
-        digest = hashlib.sha256(self._source.fingerprint().encode())
-        digest.update(repr(self.reader.to_dict()).encode())
-        return digest.hexdigest()
+        return identify(self._source, self.reader.to_dict())
 
     def batch(
         self, indices: NDArray[np.int64], rng: np.random.Generator | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from foretell.data.text import PADDING, UNKNOWN, PairSet, Vocabulary
 from foretell.data.text.words import join_words, split_words
-from foretell.learners.language.reader import IGNORED
+from foretell.learners.language.reader import IGNORED, identify
 
 BEGIN, END = "<begin>", "<end>"
 
@@ -150,9 +149,7 @@ class PairExamples:
     @cached_property
     def fingerprint(self) -> str:
         """Identifies the pairs and what is read of them, for resuming."""
-        digest = hashlib.sha256(self._source.fingerprint().encode())
-        digest.update(repr(self.reader.to_dict()).encode())
-        return digest.hexdigest()
+        return identify(self._source, self.reader.to_dict())
 
     def batch(
         self, indices: NDArray[np.int64], rng: np.random.Generator | None = None

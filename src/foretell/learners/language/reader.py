@@ -17,6 +17,7 @@ from torch import Tensor
 
 from foretell.data.text import PADDING, UNKNOWN, HashingVocabulary, TextSet, Vocabulary
 from foretell.data.text.subwords import SubwordTokenizer
+from foretell.data.text.table import TextTable
 from foretell.errors import DataError, ParameterError
 
 AnyVocabulary = Vocabulary | HashingVocabulary
@@ -243,9 +244,7 @@ class TextExamples:
     @cached_property
     def fingerprint(self) -> str:
         """Identifies the utterances and what is read of them, for resuming."""
-        digest = hashlib.sha256(self._source.fingerprint().encode())
-        digest.update(repr((self.reader.to_dict(), self.unknown_rate)).encode())
-        return digest.hexdigest()
+        return identify(self._source, self.reader.to_dict(), self.unknown_rate)
 
     def batch(
         self, indices: NDArray[np.int64], rng: np.random.Generator | None = None
@@ -295,6 +294,13 @@ class TextExamples:
         steps = np.arange(int(lengths.max(initial=1)))
         mask = steps < lengths[:, None]
         return mask, np.where(mask, self.begins[indices, None] + steps, 0)
+
+
+def identify(source: TextTable, *settings: Any) -> str:
+    """Fingerprint of examples and of what is read of them."""
+    digest = hashlib.sha256(source.fingerprint().encode())
+    digest.update(repr(settings).encode())
+    return digest.hexdigest()
 
 
 def steps_of(counts: NDArray[np.int64]) -> NDArray[np.int64]:

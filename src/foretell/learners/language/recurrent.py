@@ -33,7 +33,7 @@ class GRU(nn.Module):
         """
         if state is None:
             state = values.new_zeros(len(values), self.width)
-        watched = bool(self.keep._forward_hooks)
+        watched = bool(self.read._forward_hooks or self.keep._forward_hooks)
         if not watched and torch._C._functorch.maybe_current_level() is None:
             weights = (self.read.weight, self.keep.weight, self.read.bias, self.keep.bias)
             whole, last = torch.gru(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +14,7 @@ from torch import Tensor
 from foretell.data.text import PADDING, QuestionSet, TextSet
 from foretell.data.text.words import split_words
 from foretell.errors import DataError
-from foretell.learners.language.reader import IGNORED, TextReader
+from foretell.learners.language.reader import IGNORED, TextReader, identify
 
 
 def as_utterances(questions: QuestionSet, *, lowercase: bool = True) -> TextSet:
@@ -126,9 +125,7 @@ class SpanExamples:
     @cached_property
     def fingerprint(self) -> str:
         """Identifies the questions and what is read of them, for resuming."""
-        digest = hashlib.sha256(self._source.fingerprint().encode())
-        digest.update(repr((self.reader.to_dict(), self._settings)).encode())
-        return digest.hexdigest()
+        return identify(self._source, self.reader.to_dict(), self._settings)
 
     def batch(
         self, indices: NDArray[np.int64], rng: np.random.Generator | None = None
