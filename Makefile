@@ -18,7 +18,7 @@ SHELL  := /bin/bash
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 PIP        := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
-.PHONY: help demo test pytest lint format bench docs clean
+.PHONY: help demo test pytest lint format bench soak docs clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 16
@@ -101,6 +101,9 @@ format: $(VENV)/.installed-dev  ## write the code in the project's form
 
 bench: $(VENV)/.installed-bench  ## ours against the peers, every file of benchmarks/
 	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python "$$file"; done
+
+soak: $(VENV)/.installed-dev  ## kill the service for half an hour; SOAK_ARGS for less or more
+	@$(ONE_THREAD) $(BIN)/python benchmarks/soak_serving.py $(SOAK_ARGS)
 
 docs: $(VENV)/.installed-docs  ## the user's pages, into site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -507,6 +507,13 @@ class Fold:
     def _read(self, state: PatientState, hour: int) -> list[Measured]:
         return unpack(self._all_cells(state).get(hour, b""))
 
+    def warm(self) -> None:
+        """Computes an hour of nobody, so that nothing is compiled or loaded before a patient."""
+        nobody = PatientState("", "", 0, stay="warm")
+        self._close(nobody, 1)
+        self.view(nobody)
+        dump(nobody)
+
     # -------------------------------------------------- what is kept
 
     def restore(self, body: bytes) -> PatientState:

@@ -72,6 +72,7 @@ class Worker:
     def run(self, stop: Signal, *, wake: Signal | None = None, pause: float = 0.02) -> None:
         """Works until told to stop, then gives its leases back."""
         delay = 0.05
+        self.fold.warm()
         while not stop.is_set():
             try:
                 self.keep_leases()
