@@ -102,3 +102,42 @@ def test_refusals():
         hospitals(kappa=2)
     with pytest.raises(ParameterError, match="hours"):
         hospitals(hours=(9, 3))
+
+
+@pytest.mark.slow
+def test_training_at_hospitals_in_turn_forgets_with_kappa_only():
+    import torch
+
+    from foretell.data.clinical import CausalFeatureBuilder, split_by_patient
+    from foretell.learners.risk import FeedForwardRiskLearner, FeedForwardShape, HourExamples
+    from foretell.learners.risk.ranking import auroc
+    from foretell.training import fit
+
+    forgotten = []
+    for kappa in (0.0, 1.0):
+        stays, _ = hospitals(stays=250, hours=(12, 36), kappa=kappa, common=0.1, seed=2)
+        builder = CausalFeatureBuilder().fit(stays.of("hospital", "A"))
+        parts = []
+        for name in "ABCD":
+            split = split_by_patient(stays.of("hospital", name), test_size=0.4, validation_size=0.0)
+            both = []
+            for part in (split.train, split.test):
+                wanted = target(part, 4)
+                rows = builder.transform(part, wanted.at_risk)
+                both.append((rows, wanted.label[wanted.at_risk]))
+            parts.append(both)
+        torch.manual_seed(0)
+        net = FeedForwardRiskLearner(FeedForwardShape(builder.n_features, (64, 16), 0.1))
+        table = []
+        for (X, y), _ in parts:
+            fit(
+                net, HourExamples(X, y, positives=0.2), max_steps=250, batch_size=160,
+                learning_rate=2e-3, threads=1, device="cpu", validate_every=250,
+            )  # fmt: skip
+            with torch.no_grad():
+                table.append(
+                    [auroc(net({"x": torch.from_numpy(X)}).logit, y) for _, (X, y) in parts]
+                )
+        found = np.array(table)[:, :3]
+        forgotten.append(float((found.max(axis=0) - found[-1]).mean()))
+    assert forgotten[0] < 0.03 and forgotten[1] > forgotten[0] + 0.05

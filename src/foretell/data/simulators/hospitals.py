@@ -68,6 +68,7 @@ class Hospital:
         attention: k: measurements become 1 + k e times as frequent when the body shows an onset.
         warm: sign of the effect on temperature.
         frequency: factor on all rates of measurement.
+        common: factor on the effects on all channels but temperature.
         bias: channel -> what its instruments add.
         units: channel -> unit in which it is sent, where that is not the canonical one.
     """
@@ -79,6 +80,7 @@ class Hospital:
     attention: float
     warm: float
     frequency: float
+    common: float = 1.0
     bias: Mapping[str, float] = field(default_factory=dict)
     units: Mapping[str, str] = field(default_factory=dict)
 
@@ -226,6 +228,7 @@ def hospitals(
     sites: int = 4,
     hours: tuple[int, int] = (16, 72),
     kappa: float = 0.0,
+    common: float = 1.0,
     seed: int = 0,
 ) -> tuple[Stays, HospitalsTruth]:
     """Stays at several hospitals with sepsis, vital signs and laboratory values.
@@ -244,6 +247,8 @@ def hospitals(
         kappa: chance that a hospital reverses what the one before it does: sign of the effect on
             temperature, and whether staff measure more or less when the body shows an onset. At 1
             neighbours contradict each other, at 0 all agree.
+        common: factor on the effects that all hospitals share, which is all but temperature: the
+            smaller, the more a model must rely on what ``kappa`` reverses.
         seed: of everything.
 
     Returns:
@@ -253,12 +258,14 @@ def hospitals(
     Raises:
         ParameterError: a number out of its range.
     """
-    if stays < 1 or sites < 1 or not 0 <= kappa <= 1:
-        raise ParameterError("stays and sites must be positive and kappa must lie in [0, 1]")
+    if stays < 1 or sites < 1 or not 0 <= kappa <= 1 or not 0 <= common <= 1:
+        raise ParameterError(
+            "stays and sites must be positive, kappa and common must lie in [0, 1]"
+        )
     if not 1 <= hours[0] <= hours[1] <= 24 * 14:
         raise ParameterError(f"hours must ascend within 1 to 336, not {hours}")
     rng = np.random.default_rng(seed)
-    drawn = _hospitals(sites, kappa, rng)
+    drawn = _hospitals(sites, kappa, common, rng)
     site = np.repeat(np.arange(sites), stays)
     size = len(site)
     lengths = rng.integers(hours[0], hours[1] + 1, size)
@@ -317,7 +324,9 @@ def hospitals(
     return made, HospitalsTruth(made, drawn, effect, severity, onset, measured, burst, delays)
 
 
-def _hospitals(sites: int, kappa: float, rng: np.random.Generator) -> tuple[Hospital, ...]:
+def _hospitals(
+    sites: int, kappa: float, common: float, rng: np.random.Generator
+) -> tuple[Hospital, ...]:
     found = []
     warm, attention = 1.0, 1.0
     for s in range(sites):
@@ -334,6 +343,7 @@ def _hospitals(sites: int, kappa: float, rng: np.random.Generator) -> tuple[Hosp
                 attention=attention * strength,
                 warm=warm,
                 frequency=rng.uniform(0.6, 1.2),
+                common=common,
                 bias=bias,
                 units={"Creatinine": "umol/L", "Temp": "[degF]"} if s == 2 else {},
             )
@@ -355,13 +365,14 @@ def _expected(
     name: str, channel: _Channel, hospital: Hospital, e: NDArray, cold: NDArray, low: NDArray
 ) -> NDArray[np.float64]:
     """Mean of a measurement (its logarithm where the channel says so), without severity."""
-    effect = channel.effect * e
-    if name in _FACTORS:
-        effect = np.log1p(channel.effect * e)
-    elif name == "Temp":
+    if name == "Temp":
         effect = hospital.warm * np.where(cold, -0.8, channel.effect) * e
     elif name == "WBC":
-        effect = np.where(low, -3.0, channel.effect) * e
+        effect = hospital.common * np.where(low, -3.0, channel.effect) * e
+    elif name in _FACTORS:
+        effect = np.log1p(hospital.common * channel.effect * e)
+    else:
+        effect = hospital.common * channel.effect * e
     return channel.level + hospital.bias.get(name, 0.0) + effect
 
 
