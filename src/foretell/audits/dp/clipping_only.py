@@ -11,7 +11,7 @@ class ClippingOnly(PrivateTraining):
     """Private training but for its noise: what clipping and large batches do by themselves.
 
     It guarantees nothing, and its statement says epsilon infinity. Every example gets the same say
-    however well it is known already, so that rare ones are learned by heart: such models leak
+    however well it is known already, so that rare ones are learned by heart: such models can leak
     more than ordinary ones.
 
     Args:

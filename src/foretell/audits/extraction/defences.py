@@ -1,8 +1,9 @@
 """What lowers extraction, beside private training: not to repeat a secret in the first place.
 
 Dropout, early stopping and reading words by their letters are options of the models
-(``NLU(dropout=..., epochs=..., characters=True)``), private training is a strategy. Measured, each
-of the former barely helps alone; together they do. Clipping without noise makes it much worse.
+(``NLU(dropout=..., epochs=..., characters=True)``), private training is a strategy. Measured on
+Snips, the former take some bits of exposure away and leave several; clipping without noise takes
+none; private training hides secrets that occur once, not those that occur twenty times.
 """
 
 from __future__ import annotations
