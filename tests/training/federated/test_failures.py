@@ -51,7 +51,7 @@ def run_tampered(tamper, cap=DEFAULT_CAP, strategy="fedavg", rounds=2, **options
 
 def without(who: int):
     """The same federation in which a client never answers."""
-    return run_federated(Regression, Misbehaving("raises", who), rounds=2)
+    return run_federated(Regression, Misbehaving({who: "raises"}), rounds=2)
 
 
 def poison(value):
@@ -152,13 +152,13 @@ def test_clients_that_raise_are_counted():
 
 
 def test_clients_whose_training_diverges_are_counted():
-    result = run_federated(Regression, Misbehaving("diverges"), rounds=1)
+    result = run_federated(Regression, Misbehaving({1: "diverges"}), rounds=1)
     assert result.failures["failure"].str.contains("not finite").all()
     assert torch.isfinite(flat(result.learner)).all()
 
 
 def test_clients_that_never_answer_are_not_waited_for():
-    result = run_federated(Regression, Misbehaving("hangs"), rounds=2, timeout=0.5)
+    result = run_federated(Regression, Misbehaving({1: "hangs"}), rounds=2, timeout=0.5)
     assert result.failures["failure"].to_list() == ["no answer in time"] * 2
     honest = without(1)
     assert torch.equal(flat(result.learner), flat(honest.learner))
@@ -170,7 +170,7 @@ def test_a_round_without_replies_keeps_the_model():
             raise OSError("gone")
 
     for strategy in ("fedavg", "fedadam", "scaffold"):
-        result = run_federated(Regression, Silent("raises"), rounds=2, strategy=strategy)
+        result = run_federated(Regression, Silent({}), rounds=2, strategy=strategy)
         start = run_federated(Regression, make_clients(), rounds=0)
         assert torch.equal(flat(result.learner), flat(start.learner))
         assert result.rounds["completed"].to_list() == [0, 0]

@@ -84,21 +84,20 @@ def flat(learner: Learner) -> Tensor:
 
 
 class Misbehaving(ListedClients):
-    """Clients of which one does something it should not."""
+    """Clients of which some do what they should not: ``{1: "raises", 2: "hangs"}``."""
 
-    def __init__(self, how: str, who: int = 1, sizes=(5, 9, 3, 12)) -> None:
+    def __init__(self, how: dict[int, str] | str, who: int = 1, sizes=(5, 9, 3, 12)) -> None:
         super().__init__(make_clients(sizes)._examples)
-        self.how, self.who = how, who
+        self.how = {who: how} if isinstance(how, str) else how
+        self.sizes = sizes
 
     def examples(self, client: int):
-        found = super().examples(client)
-        if client != self.who:
-            return found
-        if self.how == "raises":
+        how = self.how.get(client)
+        if how == "raises":
             raise OSError("the disk is gone")
-        if self.how == "hangs":
-            time.sleep(30)
-        if self.how == "diverges":
-            x, y = make_data()[client]
+        if how == "hangs":
+            time.sleep(600)
+        if how == "diverges":
+            x, y = make_data(self.sizes)[client]
             return TensorExamples({"x": x * 1e30, "y": y})
-        return found
+        return super().examples(client)
