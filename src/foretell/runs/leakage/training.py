@@ -149,7 +149,16 @@ class Training:
         return document
 
     def _learner(self, texts: Texts, more: int) -> BagOfWordsLearner:
-        return BagOfWordsLearner(self.recipe.data.features + more, len(texts.train.reader.intents))
+        """An untrained learner without intercepts.
+
+        All examples agree about these, so that they swing at the high rates of private training,
+        and they would take half of the norm that clipping leaves to an example.
+        """
+        learner = BagOfWordsLearner(
+            self.recipe.data.features + more, len(texts.train.reader.intents)
+        )
+        learner.intent.bias.requires_grad_(False)
+        return learner
 
     def _fit(
         self, learner: BagOfWordsLearner, examples: Examples, seed: int
