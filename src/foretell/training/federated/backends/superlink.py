@@ -46,8 +46,8 @@ dependencies = []
 publisher = "foretell"
 
 [tool.flwr.app.components]
-serverapp = "federation:server"
-clientapp = "federation:client"
+serverapp = "foretell_federation_app:server"
+clientapp = "foretell_federation_app:client"
 """
 
 _APP = """\
@@ -240,7 +240,7 @@ def _write_app(folder: Path, port: int, authority: Path) -> None:
     app.mkdir()
     home.mkdir()
     (app / "pyproject.toml").write_text(_PYPROJECT)
-    (app / "federation.py").write_text(_APP)
+    (app / "foretell_federation_app.py").write_text(_APP)
     (home / "config.toml").write_text(
         f'[superlink]\ndefault = "local"\n\n[superlink.local]\naddress = "127.0.0.1:{port}"\n'
         f'root-certificates = "{authority}"\n'
