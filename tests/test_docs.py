@@ -20,6 +20,7 @@ from foretell.data import to_parquet
 from foretell.data.simulators import shop
 from foretell.runs import recipe as recipes
 from foretell.runs.demand import recipe as demand
+from foretell.runs.federated import recipe as federated
 from foretell.runs.feedback import recipe as feedback
 from foretell.runs.thresholds import recipe as thresholds
 
@@ -118,6 +119,15 @@ SECTIONS = {
     "thresholds: [models.NAME]": thresholds.ModelSection,
     "thresholds: [decision]": thresholds.DecisionSection,
     "thresholds: [report]": thresholds.ReportSection,
+    "federated: [data]": federated.DataSection,
+    "federated: [clients]": federated.ClientsSection,
+    "federated: [learner]": federated.LearnerSection,
+    "federated: [local]": federated.LocalSection,
+    "federated: [rounds]": federated.RoundsSection,
+    "federated: [methods.NAME]": federated.MethodSection,
+    "federated: [tuning]": federated.TuningSection,
+    "federated: [continual]": federated.ContinualSection,
+    "federated: [privacy]": federated.PrivacySection,
 }
 SPOKEN = {"section", "one, `holdout`", "none"}
 """Defaults that the page puts in words."""
