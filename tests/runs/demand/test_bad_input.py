@@ -129,7 +129,7 @@ def test_nothing_but_zeros_gives_no_nan(run_table):
         (("demand", "--set", "protocols.holdot.step=1"), ["'holdot'", "'holdout'"]),
         (("demand", "--models", "legcy"), ["no model 'legcy'", "'legacy'"]),
         (("demand", "--engine", "dask"), ["'local' or 'ray'"]),
-        ((), ["name a recipe: bookings, demand"]),
+        ((), ["name a recipe: bookings, canary, demand"]),
         (("--resume",), ["--resume needs --out"]),
     ],
 )
