@@ -94,6 +94,7 @@ def store(address: str) -> Iterator[Store]:
 _NURSERY = """
 import json, os, signal, sys
 import foretell.serving.api.app, foretell.serving.service, uvicorn, psycopg, httpx
+import foretell.learners.risk.scores
 from foretell.cli import app
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 print("ready", flush=True)

@@ -32,7 +32,8 @@ def as_(name: str) -> dict[str, str]:
 def client(tmp_path, launch):
     text = (
         f'[service]\nstore = "{tmp_path / "s.db"}"\npartitions = 2\nclock = "external"\n'
-        "tick_seconds = 0.5\n[alarms]\nthreshold = 0.3\n[mllp]\nport = 0\n[http]\nport = 0\nmax_bytes = 4096\n"
+        "tick_seconds = 0.5\n[alarms]\nthreshold = 0.3\n"
+        "[mllp]\nport = 0\n[http]\nport = 0\nmax_bytes = 4096\n"
         '[sites.A]\ncodes = { "LOCAL|1" = "HR" }\n[sites.B]\n'
         + token_table("all", SCOPES)
         + token_table("nurse", ["read", "act"], ["A"])

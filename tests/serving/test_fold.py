@@ -311,3 +311,47 @@ def test_a_model_that_fails_hands_over_to_a_rule(store):
     nothing = Ladder([Broken()])
     _, risk = nothing.step([{}], [np.zeros(34, np.float32)])
     assert risk.status == "no_score" and risk.value is None
+
+
+def test_a_stay_that_is_heard_of_again_goes_on(store):
+    one(store, hr(90.0, T0, "1"), tick=T0 + 100 * 3600)
+    assert store.state("H", "P").view["end"] == "idle"
+    one(store, hr(140.0, T0 + 101 * 3600, "2"), tick=T0 + 103 * 3600)
+    assert store.state("H", "P").view["end"] is None
+    assert store.scores("H", "P")[-1].risk == pytest.approx(0.15)
+
+
+class Poisoned(Fold):
+    def _measured(self, state, body, **options):
+        super()._measured(state, body, **options)
+        if any(item[2] == 13.0 for item in body["items"]):
+            raise ZeroDivisionError
+
+
+def test_an_event_that_cannot_be_folded_stops_nobody(store):
+    ladder = Ladder([RuleScorer("news2")])
+    worker = Worker(store, Poisoned(ladder, ThresholdPolicy()), name="w", ttl=3600)
+    worker.keep_leases(now=True)
+    other = result_message("H", "Q", [Result("8867-4", 120.0, "/min")], time=T0, control="q")
+    store.append([delivery(hr(80.0, T0, "1")), delivery(hr(13.0, T0 + 1, "2")), delivery(other),
+                  delivery(hr(140.0, T0 + 2, "3"))])  # fmt: skip
+    for _ in range(20):
+        worker.work()
+    assert store.counts()["lag"] == 0
+    assert store.state("H", "P").view["results"] == 2
+    assert store.state("H", "Q").view["results"] == 1
+
+
+def test_a_clock_that_jumps_does_not_close_hours(store):
+    from foretell.serving.worker.ticks import Ticker
+
+    one(store, hr(80.0, T0, "1"))
+    now = [T0 + 60.0]
+    ticker = Ticker(store, clock=lambda: now[0], every=5.0)
+    ticker.once()
+    beat = store.mark("heartbeat")
+    now[0] = T0 + 90 * 3600
+    assert ticker.once() == 0 and store.mark("heartbeat") == beat
+    now[0] = T0 + 65.0
+    ticker.once()
+    assert store.mark("heartbeat") != beat and store.state("H", "P").view["hour"] == 1

@@ -93,12 +93,12 @@ class Service:
             raise ParameterError(f"roles are some of {ROLES}, not {sorted(unknown)}")
         self.config, self.roles = config, tuple(roles)
         self._folds = folds or (lambda: make_fold(config))
-        fold = self._folds()
-        self._fold: Fold | None = fold
+        self._fold: Fold | None = self._folds() if "worker" in self.roles else None
         self.store: Store = open_store(config.service.store, partitions=config.service.partitions)
         self.stores = StorePool(self.store)
         self.metrics = Metrics()
-        self.metrics.model.labels(fold.ladder.version).set(1)
+        if self._fold is not None:
+            self.metrics.model.labels(self._fold.ladder.version).set(1)
         key = config.service.pseudonym_key
         self.pseudonyms = Pseudonyms() if key is None else Pseudonyms.from_file(key)
         http = config.http

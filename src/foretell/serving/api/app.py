@@ -81,6 +81,9 @@ def build_app(service: Service) -> FastAPI:
     """The application of a service."""
     app = FastAPI(
         title="foretell",
+        # Their pages would load code from elsewhere.
+        docs_url=None,
+        redoc_url=None,
         version=__version__,
         description="Early warning: scores, alarms and their handling. Decision support, "
         "not a diagnostic device.",

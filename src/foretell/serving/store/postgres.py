@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from foretell.errors import ParameterError
-from foretell.serving.errors import StoreUnavailableError
+from foretell.serving.errors import ServingError, StoreUnavailableError
 from foretell.serving.store.sql import SqlStore
 from foretell.serving.store.tables import statements
 
@@ -74,7 +74,14 @@ class PostgresStore(SqlStore):
                 finally:
                     self._depth -= 1
         except self._psycopg.Error as error:
-            raise self._unavailable(error) from None
+            raise self._told(error) from None
+
+    def _told(self, error: Exception) -> ServingError:
+        p = self._psycopg
+        if isinstance(error, p.DataError | p.IntegrityError | p.ProgrammingError):
+            # The rows are at fault, not the store: trying again is of no use.
+            return ServingError(f"the store refuses the rows: {type(error).__name__}")
+        return self._unavailable(error)
 
     def _unavailable(self, error: Exception) -> StoreUnavailableError:
         # The server's words may hold values of rows; only their kind is passed on.
@@ -92,7 +99,7 @@ class PostgresStore(SqlStore):
         except self._psycopg.Error as error:
             if self._depth:
                 raise
-            raise self._unavailable(error) from None
+            raise self._told(error) from None
 
     def _many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
         if rows:

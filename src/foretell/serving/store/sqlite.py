@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from foretell.serving.errors import StoreUnavailableError
+from foretell.serving.errors import ServingError, StoreUnavailableError
 from foretell.serving.store.sql import SqlStore
 from foretell.serving.store.tables import statements
 
@@ -58,13 +58,13 @@ class SqliteStore(SqlStore):
                     self._db.execute("ROLLBACK")
                 raise
         except sqlite3.Error as error:
-            raise StoreUnavailableError(f"the store refuses: {_told(error)}") from error
+            raise _refused(error) from None
 
     def _run(self, sql: str, values: Sequence[Any] = ()) -> list[tuple]:
         try:
             return self._db.execute(sql, values).fetchall()
         except sqlite3.Error as error:
-            raise StoreUnavailableError(f"the store refuses: {_told(error)}") from error
+            raise _refused(error) from None
 
     def _many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
         if rows:
@@ -77,6 +77,15 @@ class SqliteStore(SqlStore):
 
     def _now(self) -> float:
         return time.time()
+
+
+def _refused(error: sqlite3.Error) -> ServingError:
+    if isinstance(error, sqlite3.OperationalError | sqlite3.InternalError) or (
+        type(error) is sqlite3.DatabaseError
+    ):
+        return StoreUnavailableError(f"the store refuses: {_told(error)}")
+    # The rows are at fault, not the store: trying again is of no use.
+    return ServingError(f"the store refuses the rows: {type(error).__name__}")
 
 
 def _told(error: sqlite3.Error) -> str:

@@ -100,6 +100,14 @@ class Fold:
                 self._end(state, "idle", state.hour_end(hour))
         self.touched[state.site, state.patient] = state
 
+    def discard(self, site: str, patient: str) -> None:
+        """Forgets all that followed for a patient since the last :meth:`take_effects`."""
+        self.touched.pop((site, patient), None)
+        self._cells = {k: c for k, c in self._cells.items() if k[:2] != (site, patient)}
+        effects = self.effects
+        effects.scores = [s for s in effects.scores if (s.site, s.patient) != (site, patient)]
+        effects.outbox = [o for o in effects.outbox if (o.site, o.patient) != (site, patient)]
+
     # -------------------------------------------------- stays
 
     def _begin(self, state: PatientState, visit: str | None, begin: float, anchored: bool) -> None:
@@ -210,6 +218,9 @@ class Fold:
         visit = body.get("visit")
         first = min(item[3] for item in items)
         other = visit is not None and state.visit is not None and visit != state.visit
+        if state.end == "idle" and not other and first > state.last:
+            # Somebody is heard of again whom the service had given up.
+            state.end = state.ended = None
         if not state.open or other:
             gone = state.stay and first <= (state.ended if state.ended is not None else math.inf)
             if state.stay and (visit is None or not other or gone):

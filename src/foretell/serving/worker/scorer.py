@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +14,12 @@ from foretell.data.clinical.feature_spec import FeatureSpec
 from foretell.data.clinical.features import CausalFeatureBuilder
 from foretell.data.clinical.schema import Schema
 from foretell.errors import ParameterError
-from foretell.learners.risk.scores import SCORES
-from foretell.learners.risk.stream import HourlyModel, Memory
+
+if TYPE_CHECKING:
+    from foretell.learners.risk.stream import HourlyModel
+
+Memory = Mapping[str, NDArray]
+"""What a scorer carries from hour to hour, as plain arrays by name."""
 
 OK, DEGRADED, INDETERMINATE, NO_SCORE = "ok", "degraded", "indeterminate", "no_score"
 
@@ -119,6 +123,9 @@ class RuleScorer:
     def __init__(
         self, score: str = "news2", *, schema: Schema | None = None, least: int = 1
     ) -> None:
+        # Here, as the models beside it are heavy and a door needs none of them.
+        from foretell.learners.risk.scores import SCORES
+
         if score not in SCORES:
             raise ParameterError(f"no score is called {score!r}; known are {list(SCORES)}")
         self.version = f"{score}-1"

@@ -13,6 +13,14 @@ from foretell.serving.events import tick
 from foretell.serving.store.base import Store
 
 log = logging.getLogger("foretell.serving.ticks")
+JUMP = 120.0
+"""Seconds by which the clock may be set at once."""
+
+
+def _uptime() -> float:
+    # Goes on while the machine is suspended, unlike the monotonic clock.
+    boot = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if boot is None else time.clock_gettime(boot)
 
 
 class Ticker:
@@ -32,6 +40,7 @@ class Ticker:
     ) -> None:
         self._store, self._clock, self._every = store, clock, every
         self._last = -math.inf
+        self._anchor: tuple[float, float] | None = None
 
     def run(self, stop: Signal, wake: Signal | None = None) -> None:
         """Ticks until told to stop."""
@@ -43,11 +52,32 @@ class Ticker:
                 log.warning("no tick: %s", error)
             stop.wait(self._every)
 
+    def _steady(self, now: float) -> bool:
+        """Whether the clock went as far as the machine's uptime did.
+
+        A jump ahead would close hours that have not passed, for good; the heart stops beating
+        until the clock is right again or the service is started anew.
+        """
+        up = _uptime()
+        if self._anchor is None:
+            self._anchor = (now, up)
+        skew = (now - self._anchor[0]) - (up - self._anchor[1])
+        if abs(skew) > JUMP:
+            log.critical("the clock jumped by %.0f seconds: no tick", skew)
+            return False
+        # What is slewed slowly is right.
+        if abs(skew) < 2.0:
+            self._anchor = (now, up)
+        return True
+
     def once(self) -> int:
         """Ticks where something is due; returns how many partitions."""
-        self._store.beat()
         if self._clock is None:
+            self._store.beat()
             return 0
+        if not self._steady(self._clock()):
+            return 0
+        self._store.beat()
         # Several tickers agree on whole steps of time; a clock that jumps back says nothing new.
         now = math.floor(self._clock() / self._every) * self._every
         if now <= self._last:

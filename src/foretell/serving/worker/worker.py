@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import os
@@ -67,6 +68,7 @@ class Worker:
         self._held: OrderedDict[tuple[str, str], PatientState] = OrderedDict()
         self._head = -1
         self._renew = 0.0
+        self._careful = False
         fold.history = store.cells
 
     def run(self, stop: Signal, *, wake: Signal | None = None, pause: float = 0.02) -> None:
@@ -148,7 +150,26 @@ class Worker:
             del self._held[key]
 
     def work(self) -> int:
-        """Folds what is new in the partitions held; returns how many events that were."""
+        """Folds what is new in the partitions held; returns how many events that were.
+
+        An event that the fold cannot take is left out for its patient alone, and said in the log:
+        it must not stop the partition. To find it the events are taken one by one.
+        """
+        try:
+            return self._work(1 if self._careful else self._batch)
+        except (FencedError, StoreUnavailableError):
+            raise
+        except Exception as error:
+            if self._careful:
+                raise
+            log.error("events cannot be folded together: %s", type(error).__name__)
+            for key in list(self.fold.touched):
+                self._held.pop(key, None)
+            self.fold.drop_effects()
+            self._careful, self._head = True, -1
+            return 1
+
+    def _work(self, batch: int) -> int:
         head = self.store.head()
         if head == self._head or not self.leases:
             return 0
@@ -158,17 +179,20 @@ class Worker:
         parts = sorted(self.leases)
         effects_of: dict[int, int] = {}
         for part in parts:
-            found = self.store.events(part, self._cursor[part], self._batch)
-            more |= len(found) == self._batch
+            found = self.store.events(part, self._cursor[part], batch)
+            more |= len(found) == batch
             for event in found:
                 self._apply(event)
                 effects_of[part] = event.seq
                 events.append(event)
+                if self._careful:
+                    break
                 # A lease must not run out over one batch.
                 if time.monotonic() - begun > self.ttl / 6:
                     more = True
                     break
-            if time.monotonic() - begun > self.ttl / 6:
+            late = time.monotonic() - begun > self.ttl / 6
+            if late or (self._careful and events):
                 more |= part != parts[-1]
                 break
         if events:
@@ -197,12 +221,14 @@ class Worker:
                 self._watcher.folded(effects, waited)
         if not more:
             self._head = head
+            self._careful = False
         return len(events)
 
     def _apply(self, event: Event) -> None:
         part = event.partition
         if event.kind != TICK:
-            self.fold.apply(self._patient(part, event.site, event.patient), event)
+            state = self._patient(part, event.site, event.patient)
+            self._try(state, lambda: self.fold.apply(state, event), event)
             return
         due = dict(self._due[part])
         for key, state in self.fold.touched.items():
@@ -212,7 +238,25 @@ class Worker:
                 else:
                     due.pop(key, None)
         for key in sorted(k for k, when in due.items() if when <= event.time):
-            self.fold.pass_time(self._patient(part, *key), event.time)
+            state = self._patient(part, *key)
+            self._try(state, functools.partial(self.fold.pass_time, state, event.time), event)
+
+    def _try(self, state: PatientState, apply: Callable[[], None], event: Event) -> None:
+        """Applies an event; where that fails among single events, it is left out for a patient."""
+        try:
+            apply()
+            if self._careful:
+                self.fold.row(state)
+        except (FencedError, StoreUnavailableError):
+            raise
+        except Exception as error:
+            if not self._careful:
+                raise
+            log.critical(
+                "event %d (%s) is left out: %s", event.seq, event.kind, type(error).__name__
+            )
+            self.fold.discard(state.site, state.patient)
+            self._held.pop((state.site, state.patient), None)
 
     def _patient(self, part: int, site: str, patient: str) -> PatientState:
         key = (site, patient)
