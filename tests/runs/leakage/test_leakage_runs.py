@@ -73,7 +73,7 @@ def test_every_training_has_its_attacks_statement_and_bound(study):
     assert {"loss_auc", "lira_nig_auc", "rmia_offline_auc"} <= set(scores["plain"])
     assert record["attack"]["threat_model"] == "black_box_score"
     assert record["leaderboard"]["membership"][-1]["model"] == "plain"
-    assert record["lesson"].startswith("Clipping without noise")
+    assert "lipping without noise" in record["lesson"]
 
 
 def test_the_page_says_what_the_attacker_sees_and_can_be_drawn_anew(study):
