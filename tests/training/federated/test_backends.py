@@ -10,7 +10,7 @@ import torch
 from federation import Misbehaving, Regression, flat, make_clients
 
 from foretell.errors import TrainingError
-from foretell.training.federated import LocalTraining, run_federated
+from foretell.training.federated import ActivitySelection, LocalTraining, run_federated
 from foretell.training.federated.backends.certificates import make_certificates, make_node_key
 from foretell.training.federated.backends.superlink import _free_ports, _processes
 
@@ -85,3 +85,23 @@ def test_a_superlink_bears_clients_that_raise_and_that_never_answer():
     assert "the disk is gone" in reasons[0]
     assert reasons[1] == "no answer in time"
     torch.testing.assert_close(flat(ours.learner), flat(theirs.learner), atol=1e-6, rtol=0)
+
+
+@pytest.mark.slow
+def test_ray_selects_the_same_clients_with_the_same_chances():
+    pytest.importorskip("ray")
+    arguments = {
+        "strategy": "fedadam",
+        "clients_per_round": 2,
+        "selection": ActivitySelection("proportional", "poisson", floor=0.1),
+        "aggregation": "horvitz_thompson",
+        "rounds": 4,
+        "seed": 3,
+        "local": LocalTraining(learning_rate=0.05),
+    }
+    clients = Misbehaving({})
+    ours = run_federated(Regression, clients, **arguments)
+    rays = run_federated(Regression, clients, backend="ray", **arguments)
+    assert_same(ours, rays)
+    names = ["round", "client", "activity", "inclusion", "weight"]
+    assert ours.selection_log.select(names).equals(rays.selection_log.select(names))
