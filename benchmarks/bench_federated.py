@@ -103,14 +103,14 @@ def run(build, clients, backend: str, rounds: int, chosen: int) -> dict:
     }
 
 
-def compare(rounds: int, ray_rounds: int) -> list[dict]:
+def compare(rounds: int, ray_rounds: int, cases: int) -> list[dict]:
     """Ours and Ray on the same inputs."""
     rows = []
     for name, build, clients, chosen in (
         ("softmax 64 x 4", Softmax, 50, 10),
         ("perceptron 64-128-4", Perceptron, 50, 10),
         ("softmax 64 x 4", Softmax, 200, 50),
-    ):
+    )[:cases]:
         data = make_clients(clients)
         run(build, data, "inprocess", 2, chosen)
         ours = run(build, data, "inprocess", rounds, chosen)
@@ -198,6 +198,7 @@ def main() -> None:
     parser.add_argument("--devices", action="store_true", help="the 20 Newsgroups run instead")
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--ray-rounds", type=int, default=10)
+    parser.add_argument("--cases", type=int, default=3, help="how many of the models")
     parser.add_argument("--per-round", type=int, default=50)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path)
@@ -209,7 +210,7 @@ def main() -> None:
         print(table([figures], list(figures)))
         described["devices"] = figures
     else:
-        described["rounds"] = compare(args.rounds, args.ray_rounds)
+        described["rounds"] = compare(args.rounds, args.ray_rounds, args.cases)
     if args.out:
         save(args.out, described)
 
