@@ -63,7 +63,7 @@ class Process:
         command = [sys.executable, "-c", code, "serve", "--config", str(config), "--roles", roles]
         env = {**os.environ, "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=env
+            command, stdout=subprocess.PIPE, stderr=open(f"{config}.log", "a"), text=True, env=env
         )
         assert self.process.stdout is not None
         for line in self.process.stdout:
@@ -71,7 +71,7 @@ class Process:
                 pairs = (p.split("=") for p in line.split()[1:])
                 self.ports = {n: int(v) for n, v in pairs}
                 return
-        raise SystemExit("the service did not start")
+        raise SystemExit(f"{roles} did not start: {Path(f'{config}.log').read_text()[-1500:]}")
 
     def memory(self) -> float:
         """Resident MB."""
@@ -195,6 +195,7 @@ def measure(engine: str, args: argparse.Namespace) -> dict:
             subprocess.run(end, cwd="/", stdout=subprocess.DEVNULL, check=False)
         shutil.rmtree(folder, ignore_errors=True)
         config.unlink()
+        Path(f"{config}.log").unlink(missing_ok=True)
     return out
 
 

@@ -67,6 +67,19 @@ def make_fold(config: Config, scorers: Sequence[Scorer] = (), policy: Policy | N
     )
 
 
+def _patiently(config: Config, seconds: float = 30.0) -> Store:
+    """The store of a configuration; one that is just being started is waited for."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return open_store(config.service.store, partitions=config.service.partitions)
+        except StoreUnavailableError:
+            if time.monotonic() > end:
+                raise
+            log.warning("the store does not answer yet")
+            time.sleep(0.5)
+
+
 class Service:
     """One process of the service.
 
@@ -94,7 +107,7 @@ class Service:
         self.config, self.roles = config, tuple(roles)
         self._folds = folds or (lambda: make_fold(config))
         self._fold: Fold | None = self._folds() if "worker" in self.roles else None
-        self.store: Store = open_store(config.service.store, partitions=config.service.partitions)
+        self.store: Store = _patiently(config)
         self.stores = StorePool(self.store)
         self.metrics = Metrics()
         if self._fold is not None:

@@ -36,10 +36,16 @@ class PostgresStore(SqlStore):
         self._db = None
         self._depth = 0
         with self._transaction(append=True):
-            for sql in statements(
-                binary="BYTEA",
-                real="DOUBLE PRECISION",
-                serial="BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
+            # Only once: to look whether an index is there would wait for all who write.
+            made = self._run("SELECT to_regclass('meta')")[0][0] is not None
+            for sql in (
+                ()
+                if made
+                else statements(
+                    binary="BYTEA",
+                    real="DOUBLE PRECISION",
+                    serial="BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
+                )
             ):
                 self._db.execute(sql)
             self._prepare()
