@@ -149,9 +149,10 @@ def test_the_same_log_gives_the_same_bytes_in_any_batches(tmp_path):
 
 
 def test_a_worker_that_is_replaced_at_any_event_changes_nothing(tmp_path):
-    messages = feed(6, patients=2, hours=8)
+    messages = feed(6, patients=3, hours=16)
     store = open_store(tmp_path / "a.db", partitions=4)
-    play(store, messages, end=T0 + 12 * 3600)
+    play(store, messages, end=T0 + 40 * 3600)
+    assert max(v["alarms"] for v in store.views()) > 1
     again = open_store(tmp_path / "b.db", partitions=4)
     after = 0
     from foretell.serving.events import NewEvent, digest

@@ -477,7 +477,7 @@ class Fold:
                 standing.add(identity)
             if hour <= base:
                 state.checkpoints = state.checkpoints[-1:]
-        for identity, held in state.emitted.items():
+        for identity, held in sorted(state.emitted.items()):
             if held[1] and held[0] > begin and identity not in standing:
                 self._note(state, identity, held, "retracted", risks.get(held[0]))
 
@@ -565,7 +565,8 @@ class Fold:
                              and r.hour > state.closed])  # fmt: skip
             _, _, risk = self._step(state, before, hour, row)
             policy = self._policy(state, before.policy, hour)
-        standing = [i for i, held in state.emitted.items() if held[1]]
+        # By hour, not by insertion: a snapshot sorts its keys.
+        standing = sorted((held[0], i) for i, held in state.emitted.items() if held[1])
         return {
             "site": state.site, "patient": state.patient, "stay": state.stay,
             "visit": state.visit, "unit": state.unit(hour), "age": state.age, "sex": state.sex,
@@ -573,7 +574,7 @@ class Fold:
             "status": risk.status, "model": risk.model, "reason": risk.reason,
             "drivers": list(risk.drivers), "issued": state.issued.get(state.closed),
             "policy": self.policy.name(policy, hour), "alarms": len(standing),
-            "last_alarm": standing[-1] if standing else None,
+            "last_alarm": standing[-1][1] if standing else None,
             "orders": sorted(state.orders), "end": state.end, "results": state.heard,
             "late": state.late, "left_out": state.left_out,
         }  # fmt: skip
