@@ -1,0 +1,279 @@
+"""What goes to work at the bedside: a risk model, the gate before its score, the policy behind it.
+
+One object for tables and for live feeds, saved as one folder of JSON and safetensors: what a run
+leaves, ``foretell predict`` applies and a service loads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import polars as pl
+from numpy.typing import ArrayLike, NDArray
+
+from foretell.data.clinical.repair import UnitRepair
+from foretell.data.clinical.stays import Stays
+from foretell.decisions.abstention import Gate, Gated, GateStream, Status
+from foretell.decisions.alarms import Alarm, AlarmPolicy, Alarms, AlarmState, run_policy
+from foretell.errors import ArtefactError, ForetellError
+from foretell.learners.artefact import read_kind
+
+FORMAT = 1
+FILE = "deployment.json"
+_MODELS = {
+    "FeedForwardRisk": "foretell.estimators.risk",
+    "DeepAISE": "foretell.estimators.risk_survival",
+    "WeibullCox": "foretell.estimators.risk_survival",
+    "BoostedRisk": "foretell.learners.risk.boosted",
+}
+
+
+class Judged(NamedTuple):
+    """What is said of R hours of stays.
+
+    Args:
+        stays: as they were judged: in canonical units.
+        risk: (R,) of the model, also where no score is given; for evaluation only.
+        gated: status, score and reasons.
+        alarms: of the policy.
+    """
+
+    stays: Stays
+    risk: NDArray[np.float64]
+    gated: Gated
+    alarms: Alarms
+
+
+class Hour(NamedTuple):
+    """What is said of one hour of a live stay.
+
+    Args:
+        hour: on the unit's clock.
+        status: of the gate.
+        score: None where none is given.
+        reasons: why none is given, or what else is worth knowing.
+        alarm: that this hour raises, or None.
+    """
+
+    hour: int
+    status: Status
+    score: float | None
+    reasons: tuple[str, ...]
+    alarm: Alarm | None
+
+
+@dataclass(frozen=True, eq=False)
+class Deployment:
+    """A risk model behind a gate and before an alarm policy.
+
+    Args:
+        model: fitted, with ``predict_proba(stays)`` and ``stream``.
+        gate: fitted.
+        policy: its threshold tuned.
+        repair: of units that are not stated; None takes values as they come.
+        source: category of stays that names the source of units, such as ``"hospital"``.
+        version: identifies model, gate and policy; made from their bytes when they are saved.
+    """
+
+    model: Any
+    gate: Gate
+    policy: AlarmPolicy
+    repair: UnitRepair | None = None
+    source: str = "hospital"
+    version: str = ""
+
+    def judge(self, stays: Stays) -> Judged:
+        """Judges all hours of stays.
+
+        Raises:
+            DataError: the stays have other channels.
+        """
+        fixed = self._repaired(stays)
+        risk = np.asarray(self.model.predict_proba(fixed), np.float64)[:, 1]
+        gated = self.gate.judge(fixed, risk)
+        scores = np.nan_to_num(gated.score, nan=0.0)
+        alarms = run_policy(self.policy, scores, fixed.lengths, issued=gated.issued)
+        return Judged(fixed, risk, gated, alarms)
+
+    def predict(self, stays: Stays) -> pl.DataFrame:
+        """One row an hour.
+
+        Returns:
+            ``id``, ``hour``, ``status``, ``score`` (null where none is given), ``reasons``,
+            ``p_well`` and ``p_septic`` (conformity with either class), ``alarm``, ``tier``.
+        """
+        told = self.judge(stays)
+        names = [status.name.lower() for status in Status]
+        tiers = [tier.name for tier in self.policy.tiers]
+        status = told.gated.status
+        reasons = [told.gated.reasons(r) if status[r] else [] for r in range(len(status))]
+        return pl.DataFrame(
+            {
+                "id": np.repeat(stays.ids, stays.lengths).astype(str),
+                "hour": stays.hours(),
+                "status": [names[s] for s in status],
+                "score": told.gated.score,
+                "reasons": reasons,
+                "p_well": told.gated.p_values[:, 0],
+                "p_septic": told.gated.p_values[:, 1],
+                "alarm": told.alarms.raised,
+                "tier": [tiers[t] if t >= 0 else None for t in told.alarms.tier],
+            },
+            schema_overrides={"reasons": pl.List(pl.String), "tier": pl.String},
+        ).with_columns(pl.col("score").fill_nan(None))
+
+    def stream(
+        self, *, site: str | None = None, source: str = "", **described: Any
+    ) -> DeploymentStream:
+        """The same for one live stay, hour by hour.
+
+        Args:
+            site: as :meth:`CausalFeatureBuilder.stream` takes it.
+            source: who sends the values, for their units.
+            described: age, sex, unit, ... of the stay.
+        """
+        return DeploymentStream(self, self.model.stream(site=site, **described), source)
+
+    def _repaired(self, stays: Stays) -> Stays:
+        if self.repair is None:
+            return stays
+        by = self.source if self.source in stays.categories else None
+        names = {""} if by is None else set(stays.names(by).tolist())
+        # A source that is not known is taken at its word: nothing is learned from few stays.
+        new = {str(n): {} for n in names if n not in self.repair.sources}
+        repair = replace(self.repair, sources={**self.repair.sources, **new})
+        return repair.stays(stays, by=by)[0]
+
+    def save(self, folder: str | Path) -> Deployment:
+        """Writes ``deployment.json``, ``model/`` and ``gate/``.
+
+        Returns:
+            The same, with its version.
+        """
+        folder = Path(folder)
+        self.model.save(folder / "model")
+        self.gate.save(folder / "gate")
+        kind = type(self.model).__name__
+        policy, repair = self.policy.to_json(), None
+        if self.repair is not None:
+            repair = {
+                "medians": dict(self.repair.medians),
+                "sources": {s: dict(u) for s, u in self.repair.sources.items()},
+                "min_values": self.repair.min_values,
+            }
+        version = f"{kind}-{_digest(folder, policy, repair)[:12]}"
+        document = {
+            "format": FORMAT, "model": kind, "version": version, "policy": policy,
+            "repair": repair, "source": self.source,
+        }  # fmt: skip
+        partial = folder / f".{FILE}.partial"
+        partial.write_text(json.dumps(document, indent=1), encoding="utf-8")
+        os.replace(partial, folder / FILE)
+        return replace(self, version=version)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Reads what :meth:`save` wrote, such as the folder of a run.
+
+        Raises:
+            ArtefactError: something is missing, damaged, newer, or not what was saved together.
+        """
+        folder = Path(folder)
+        try:
+            told = json.loads((folder / FILE).read_text(encoding="utf-8"))
+            if int(told["format"]) > FORMAT:
+                raise ArtefactError(
+                    f"{folder / FILE} has format {told['format']}, this foretell reads up to "
+                    f"{FORMAT}: install a newer one"
+                )
+            kind, version = str(told["model"]), str(told["version"])
+            if kind not in _MODELS or read_kind(folder / "model") != kind:
+                raise ArtefactError(f"{folder} holds no model that can be deployed: {kind!r}")
+            if version != f"{kind}-{_digest(folder, told['policy'], told['repair'])[:12]}":
+                raise ArtefactError(
+                    f"{folder}: model, gate or policy are not those that were saved together"
+                )
+            model = getattr(import_module(_MODELS[kind]), kind).load(folder / "model")
+            gate = Gate.load(folder / "gate")
+            policy = AlarmPolicy.from_json(told["policy"])
+            repair = None
+            if told["repair"] is not None:
+                repair = UnitRepair(gate.schema, **told["repair"])
+            return cls(model, gate, policy, repair, str(told["source"]), version)
+        except ArtefactError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, ForetellError) as error:
+            raise ArtefactError(f"{folder} holds no readable deployment: {error}") from error
+
+
+class DeploymentStream:
+    """Follows one stay; made by :meth:`Deployment.stream`. Equal to :meth:`Deployment.judge`.
+
+    Args:
+        deployment: whose model, gate and policy hold.
+        risks: the model's stream.
+        source: who sends the values.
+    """
+
+    def __init__(self, deployment: Deployment, risks: Any, source: str) -> None:
+        self._deployment, self._risks, self._source = deployment, risks, source
+        self._gate: GateStream = deployment.gate.stream()
+        self.alarm_state: AlarmState = deployment.policy.start()
+
+    def step(self, row: ArrayLike) -> Hour:
+        """What is said of the next hour.
+
+        Args:
+            row: (C,) values of the channels, NaN where nothing was measured.
+        """
+        values = self._repaired(np.asarray(row, np.float32))
+        risk = self._risks.step(values)
+        gated = self._gate.push(values, risk)
+        score = float(gated.score[0]) if gated.issued[0] else None
+        hour = int(self._risks.hour)
+        policy = self._deployment.policy
+        self.alarm_state, alarm = policy.step(self.alarm_state, hour, score)
+        return Hour(hour, Status(int(gated.status[0])), score, tuple(gated.reasons(0)), alarm)
+
+    def _repaired(self, row: NDArray[np.float32]) -> NDArray[np.float32]:
+        repair = self._deployment.repair
+        if repair is None:
+            return row
+        fixed = row.copy()
+        for i in np.flatnonzero(~np.isnan(row)):
+            name = repair.schema.names[i]
+            fixed[i] = repair.values(name, row[i : i + 1], source=self._source).values[0]
+        return fixed
+
+    def snapshot(self) -> dict[str, Any]:
+        """The state of closed hours: arrays of the model, and plain values."""
+        return {
+            "risks": self._risks.snapshot(),
+            "gate": self._gate.snapshot(),
+            "alarms": self.alarm_state.to_json(),
+        }
+
+    def restore(self, snapshot: Mapping[str, Any]) -> Self:
+        """Goes on from a snapshot of a stream of the same deployment and stay."""
+        self._risks.restore(snapshot["risks"])
+        self._gate.restore(snapshot["gate"])
+        self.alarm_state = AlarmState.from_json(snapshot["alarms"])
+        return self
+
+
+def _digest(folder: Path, policy: Any, repair: Any) -> str:
+    """Of all files of model and gate, and of what stands beside them."""
+    digest = hashlib.sha256(json.dumps([policy, repair], sort_keys=True).encode())
+    for part in ("model", "gate"):
+        for file in sorted(f for f in (folder / part).rglob("*") if f.is_file()):
+            name = file.relative_to(folder).as_posix()
+            digest.update(name.encode() + hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
