@@ -106,6 +106,10 @@ class ArtefactError(ForetellError, ValueError):
     exit_code = 2
 
 
+class IncompatibleRepresentationError(ArtefactError):
+    """Stored representations were made by another encoder: their units mean something else."""
+
+
 class TrainingError(ForetellError, RuntimeError):
     """Training went wrong: a non-finite loss, no usable example, an incompatible strategy."""
 

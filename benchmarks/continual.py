@@ -1,0 +1,315 @@
+"""One risk model, four hospitals in sequence: who forgets what, and what a stored vector gives away.
+
+    python benchmarks/continual.py --out benchmarks/results/continual.json
+
+The 2019 challenge by hospital and unit, patients split 60/20/20 by hash, rows subsampled as
+all positives and so many negatives (train 40,000, validation 10,000, test 25,000), scaling and
+knots from the first site's training rows. Every method starts from the same first site of a seed.
+PPV and specificity are at 80 % sensitivity, the PPV corrected for the subsampling. Strengths of the
+methods are those with the best mean AUROC of all sites' validation parts, seed 0 (``--part tune``).
+
+Parts: ``order`` (the sequence that forgets), ``reverse``, ``tune``, ``release`` (noise against what
+is given away), ``simulator`` (hospitals that agree or contradict each other), ``hospital`` (a fifth
+of the target hospital's patients against the clock). A part that is run again replaces its figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from _common import load, machine, save
+
+from foretell.data import registry
+from foretell.data.clinical import CausalFeatureBuilder, Stays, split_by_patient, target
+from foretell.data.public.clinical import FOUR_SITES
+from foretell.estimators.continual import WUPERR, GaussianRelease, PrototypeRelease
+from foretell.learners.risk.ranking import auroc
+from foretell.training import TensorExamples, fit, use_threads
+from foretell.training import continual as cl
+
+ORDER = ("B-SICU", "B-MICU", "A-SICU", "A-MICU")
+PARTS = ("order", "reverse", "tune", "release", "simulator", "hospital")
+NEGATIVES, POSITIVES, EPOCHS, RATE, DECAY = 512, 32, 4, 5e-4, 0.1
+
+
+class Site:
+    """Subsampled rows of one site; scaled features, labels, patients, the natural rate."""
+
+    def __init__(self, stays: Stays, builder: CausalFeatureBuilder | None, seed: int,
+                 sizes: tuple[int, int, int] = (40_000, 10_000, 25_000)) -> None:  # fmt: skip
+        rng = np.random.default_rng((seed, 5))
+        parts = split_by_patient(stays, test_size=0.2, validation_size=0.2, seed=seed)
+        self.x: dict[str, np.ndarray] = {}
+        self.y: dict[str, np.ndarray] = {}
+        self.encoded: dict[str, torch.Tensor] = {}
+        for name, size in zip(("train", "validation", "test"), sizes, strict=True):
+            part = getattr(parts, name)
+            wanted = target(part, 4)
+            negative = np.flatnonzero(wanted.at_risk & (wanted.label == 0))
+            kept = np.union1d(
+                np.flatnonzero(wanted.label == 1),
+                rng.choice(negative, min(size, len(negative)), replace=False),
+            )
+            if builder is None:
+                mask = np.zeros(part.n_rows, bool)
+                mask[kept] = True
+                builder = CausalFeatureBuilder("p19-v1", schema=part.schema).fit(part, mask)
+            self.x[name] = builder.transform(part, kept)
+            self.y[name] = wanted.label[kept]
+            if name == "train":
+                self.patients = part.stay_of_row()[kept]
+            self.rate = float(wanted.label[wanted.at_risk].mean())
+        self.builder = builder
+
+
+class Study:
+    """The sites of a seed, the model after the first one, and all that starts from it."""
+
+    def __init__(self, stays: dict[str, Stays], order: tuple[str, ...], seed: int, threads: int,
+                 sizes: tuple[int, int, int] = (40_000, 10_000, 25_000), **settings: Any) -> None:  # fmt: skip
+        self.order, self.seed, self.threads = order, seed, threads
+        self.sites: dict[str, Site] = {}
+        builder = None
+        for name in order:
+            self.sites[name] = Site(stays[name], builder, seed, sizes)
+            builder = self.sites[name].builder
+        settings = {"random_state": seed, "threads": threads, "min_patients": 1, **settings}
+        self.settings = settings
+        self.synapses = cl.SynapticIntelligence()
+        first = WUPERR(**settings, release=None)
+        began = time.process_time()
+        self.feed(first, order[0], [self.synapses])
+        self.first = first
+        self.epochs = first.epochs
+        for site in self.sites.values():
+            for part in site.x:
+                site.encoded[part] = torch.from_numpy(first.encoder_.transform(site.x[part]))
+        self.hidden = {
+            (n, p): first.learner_.encode({"x": s.encoded[p]}).detach()
+            for n, s in self.sites.items() for p in ("validation", "test")
+        }  # fmt: skip
+        self.first_scores = {p: self.scores(first.learner_, p) for p in ("validation", "test")}
+        print(f"seed {seed}: first site {time.process_time() - began:.0f} s "
+              f"{np.round(self.first_scores['test'], 3)} load {load()}", flush=True)  # fmt: skip
+
+    def feed(self, model: WUPERR, name: str, strategies: Any = ()) -> None:
+        """Trains a model on one more site."""
+        site = self.sites[name]
+        model.fit_site(
+            site.x["train"], site.y["train"], site=name, patients=site.patients, rate=site.rate,
+            validation=(site.x["validation"], site.y["validation"]), strategies=strategies,
+        )  # fmt: skip
+
+    def logits(self, learner: Any, name: str, part: str, frozen: bool = False) -> np.ndarray:
+        """Log-odds of a part of a site."""
+        with torch.inference_mode(), use_threads(self.threads):
+            if frozen:
+                return learner.decode(self.hidden[name, part], {}).logit.double().numpy()
+            return learner({"x": self.sites[name].encoded[part]}).logit.double().numpy()
+
+    def scores(self, learner: Any, part: str, frozen: bool = False) -> np.ndarray:
+        """AUROC on all sites."""
+        return np.array(
+            [auroc(self.logits(learner, n, part, frozen), self.sites[n].y[part]) for n in self.order]
+        )
+
+    def bedside(self, learner: Any, frozen: bool = False) -> list[dict[str, float]]:
+        """PPV and specificity at 80 % sensitivity on all sites."""
+        found = []
+        for name in self.order:
+            z, y = self.logits(learner, name, "test", frozen), self.sites[name].y["test"]
+            threshold = np.quantile(z[y == 1], 0.2)
+            sensitivity = float((z[y == 1] >= threshold).mean())
+            false = float((z[y == 0] >= threshold).mean())
+            rate = self.sites[name].rate
+            ppv = rate * sensitivity / (rate * sensitivity + (1 - rate) * false)
+            found.append({"ppv": ppv, "specificity": 1 - false})
+        return found
+
+    def wuperr(self, **changed: Any) -> tuple[dict[str, Any], WUPERR]:
+        """A variant of WUPERR over all sites, and the model."""
+        began = time.process_time()
+        settings = {**self.settings, **changed}
+        model = WUPERR(**settings)
+        for name in ("features_", "encoder_", "n_features_in_", "_constants", "not_finite_",
+                     "current_site_", "is_fitted_"):  # fmt: skip
+            setattr(model, name, getattr(self.first, name))
+        model.learner_ = copy.deepcopy(self.first.learner_).requires_grad_(True)
+        model.sites_ = copy.deepcopy(self.first.sites_)
+        model.episodes_, model.precision_, model.anchor_, model.adapters_ = {}, {}, {}, {}
+        site = self.sites[self.order[0]]
+        from foretell.estimators.continual.site import SiteRows
+
+        rows = SiteRows(site.x["train"], site.y["train"], site.patients, None, site.rate)
+        held = (site.x["validation"], site.y["validation"])
+        model._remember(rows, held, model.sites_[self.order[0]])
+        frozen = model.freeze_first_layer
+        rows_of = {p: [self.first_scores[p]] for p in self.first_scores}
+        for name in self.order[1:]:
+            self.feed(model, name)
+            for p in rows_of:
+                rows_of[p].append(self.scores(model.learner_, p, frozen))
+        told = self.told(rows_of, model.learner_, frozen, time.process_time() - began)
+        return told, model
+
+    def generic(self, method: cl.ContinualMethod) -> dict[str, Any]:
+        """Any continual method of the library over all sites."""
+        began = time.process_time()
+        learner = copy.deepcopy(self.first.learner_).requires_grad_(True)
+        if isinstance(method, cl.SI):
+            anchor, omega = self.synapses.consolidated()
+            parameters = dict(learner.named_parameters())
+            method.held = ({n: parameters[n].detach().clone() for n in anchor}, omega)
+        else:
+            method.end(learner, self.examples(self.order[0]))
+        rows_of = {p: [self.first_scores[p]] for p in self.first_scores}
+        for i, name in enumerate(self.order[1:], 1):
+            task = self.examples(name)
+            pass_ = round(int((self.sites[name].y["train"] == 0).sum()) / NEGATIVES)
+
+            def score(learner: Any, name: str = name) -> float:
+                return -auroc(self.logits(learner, name, "validation"),
+                              self.sites[name].y["validation"])  # fmt: skip
+
+            fit(
+                learner, method.examples(task), strategies=method.begin(learner), validation=score,
+                max_steps=round(self.epochs * pass_), batch_size=NEGATIVES + POSITIVES,
+                learning_rate=RATE, weight_decay=DECAY, validate_every=max(1, pass_ // 2),
+                seed=self.seed + i, threads=self.threads,
+            )  # fmt: skip
+            method.end(learner, task)
+            for p in rows_of:
+                rows_of[p].append(self.scores(learner, p))
+        return self.told(rows_of, learner, False, time.process_time() - began)
+
+    def joint(self) -> dict[str, Any]:
+        """All sites' rows in one place."""
+        began = time.process_time()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            learner = type(self.first.learner_)(self.first.learner_.shape)
+        parts = cl.Concatenation([self.examples(n) for n in self.order])
+        pass_ = round(sum(int((s.y["train"] == 0).sum()) for s in self.sites.values()) / NEGATIVES)
+        fit(
+            learner, parts, validation=lambda m: -self.scores(m, "validation").mean(),
+            max_steps=round(self.epochs * pass_), batch_size=NEGATIVES + POSITIVES,
+            learning_rate=RATE, weight_decay=DECAY, validate_every=max(1, pass_ // 2),
+            seed=self.seed, threads=self.threads,
+        )  # fmt: skip
+        rows_of = {p: [self.scores(learner, p)] for p in ("validation", "test")}
+        return self.told(rows_of, learner, False, time.process_time() - began)
+
+    def examples(self, name: str) -> TensorExamples:
+        """A site's training rows, encoded once."""
+        site = self.sites[name]
+        y = site.y["train"]
+        share = POSITIVES / (POSITIVES + NEGATIVES)
+        chance = np.where(y == 1, share / (y == 1).sum(), (1 - share) / (y == 0).sum())
+        columns = {"x": site.encoded["train"], "label": torch.from_numpy(y.astype(np.float32))}
+        return TensorExamples(columns, sampling_weights=chance)
+
+    def told(self, rows: dict[str, list[np.ndarray]], learner: Any, frozen: bool,
+             seconds: float) -> dict[str, Any]:  # fmt: skip
+        """Figures of one method and seed."""
+        matrix = np.array(rows["test"])
+        found: dict[str, Any] = {
+            "auroc": matrix.tolist(),
+            "final": matrix[-1].tolist(),
+            "final_mean": float(matrix[-1].mean()),
+            "validation_mean": float(rows["validation"][-1].mean()),
+            "bedside": self.bedside(learner, frozen),
+            "cpu_seconds": seconds,
+        }
+        if len(matrix) == len(self.order):
+            whole = cl.ContinualMatrix(self.order, matrix, np.full(len(matrix), np.nan))
+            found["forgetting"] = whole.forgetting()
+            found["backward_transfer"] = whole.backward_transfer()
+        return found
+
+
+def labels(examples: Any) -> np.ndarray:
+    """Labels of a task."""
+    return examples.batch(np.arange(len(examples)), np.random.default_rng(0))["label"].numpy()
+
+
+def methods(seed: int) -> dict[str, cl.ContinualMethod]:
+    """The comparators with the strengths that were chosen."""
+    memory: dict[str, Any] = {"labels": labels, "positives": 1000, "random_state": seed}
+    fisher: dict[str, Any] = {
+        "outcomes": cl.binary_outcomes, "fisher_examples": 2000, "random_state": seed
+    }  # fmt: skip
+    return {
+        "naive": cl.Naive(),
+        "ewc": cl.ElasticWeightConsolidation(3000.0, **fisher),
+        "online_ewc": cl.ElasticWeightConsolidation(3000.0, online=True, **fisher),
+        "si": cl.SI(30.0),
+        "agem": cl.AGEM(5000, **memory),
+        "replay": cl.ExperienceReplay(5000, weight=0.5, batch_size=512, **memory),
+        "derpp": cl.DERpp(5000, alpha=0.5, beta=0.5, distance=cl.soft_labels, batch_size=512,
+                          **memory),
+        "lwf": cl.LwF(1.0, distance=cl.soft_labels),
+    }  # fmt: skip
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "wuperr": {"release": GaussianRelease(2.0)},
+    "wuperr, no noise": {"release": None},
+    "err": {"release": GaussianRelease(2.0), "ewc_lambda": 0.0},
+    "wuperr, unfrozen": {"release": None, "freeze_first_layer": False, "fisher_examples": 2000},
+    "wuperr, prototypes": {"release": PrototypeRelease()},
+}
+
+
+def sequence(stays: dict[str, Stays], order: tuple[str, ...], arguments: Any,
+             keep: dict[str, Any]) -> None:  # fmt: skip
+    """All methods over one order; figures are written as they come."""
+    for seed in arguments.seeds:
+        study = Study(stays, order, seed, arguments.threads)
+        wanted = arguments.methods or ["joint", *methods(0), *VARIANTS]
+        for name in wanted:
+            if name == "joint":
+                found = study.joint()
+            elif name in VARIANTS:
+                found, _ = study.wuperr(**VARIANTS[name])
+            else:
+                found = study.generic(methods(seed)[name])
+            keep.setdefault(name, {})[str(seed)] = found
+            arguments.write()
+            print(f"  {name:20s} {np.round(found['final'], 3)} mean {found['final_mean']:.4f} "
+                  f"forgetting {found.get('forgetting', 0):.4f} val {found['validation_mean']:.4f} "
+                  f"ppv {[round(100 * b['ppv'], 2) for b in found['bedside']]} "
+                  f"{found['cpu_seconds']:.0f} s", flush=True)  # fmt: skip
+
+
+def main() -> None:
+    """Runs the parts that are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--part", choices=PARTS, default="order")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--methods", nargs="*")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    results: dict[str, Any] = {}
+    if arguments.out is not None and arguments.out.is_file():
+        results = json.loads(arguments.out.read_text())
+    results["machine"] = machine("torch", "numpy")
+    part = results.setdefault(arguments.part, {})
+    arguments.write = lambda: save(arguments.out, results)
+    torch.set_num_threads(arguments.threads)
+    if arguments.part in ("order", "reverse"):
+        stays = registry.load("physionet2019").of("site", *FOUR_SITES).by("site")
+        order = ORDER if arguments.part == "order" else ORDER[::-1]
+        sequence(stays, order, arguments, part)
+    arguments.write()
+
+
+if __name__ == "__main__":
+    main()
