@@ -9,51 +9,90 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from foretell.audits.dp import audit_clopper_pearson, audit_one_run
+    from foretell.audits.extraction import CanarySuite, ModelInversionAttack
+    from foretell.audits.membership import RMIA, LiRA, ShadowTrainer, audit_membership
     from foretell.data import Panel, read_panel
+    from foretell.data.clinical import Stays, UnitRepair
     from foretell.data.events import EventLog, read_events
+    from foretell.data.text import TextSet
     from foretell.decisions import Orders, Replenishment
+    from foretell.decisions.abstention import Gate
+    from foretell.decisions.alarms import AlarmPolicy
+    from foretell.decisions.sensing import EIGSensing
     from foretell.decisions.thresholds import (
         DecisionSurface,
         UncertaintyThresholdClassifier,
         fit_decision_surface,
         precision_recall_frontier,
     )
-    from foretell.errors import ForetellError
+    from foretell.errors import ForetellError, PrivacyViolation
     from foretell.estimators import MQCNN, MQDNN, MQRNN, QuantileEnsemble
     from foretell.estimators.feedback import (
         DelayedFeedbackClassifier,
         SnapshotClassifier,
         SnapshotCorrector,
     )
+    from foretell.estimators.language import (
+        NLU,
+        LanguageModel,
+        Seq2Seq,
+        SequenceTagger,
+        SpanQA,
+        TextClassifier,
+    )
+    from foretell.estimators.risk import FeedForwardRisk
+    from foretell.estimators.risk_survival import DeepAISE, WeibullCox
     from foretell.evaluation import backtest, evaluate, leaderboard, leakage_check
     from foretell.evaluation.feedback import feedback_audit, prequential, snapshot_study
-    from foretell.learners.demand import (
-        Forecast,
-        Forecaster,
-        LegacyForecaster,
-        QRFForecaster,
-        Span,
+    from foretell.learners.demand import Forecast, Forecaster, LegacyForecaster, QRFForecaster, Span
+    from foretell.learners.risk import BoostedRisk
+    from foretell.training.continual import train_sequence
+    from foretell.training.federated import (
+        ActivitySelection,
+        FederatedResult,
+        LocalTraining,
+        run_federated,
     )
+    from foretell.training.private import PrivacyEngine, PrivacyStatement, PrivateTraining
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "foretell.audits.dp": ("audit_clopper_pearson", "audit_one_run"),
+    "foretell.audits.extraction": ("CanarySuite", "ModelInversionAttack"),
+    "foretell.audits.membership": ("LiRA", "RMIA", "ShadowTrainer", "audit_membership"),
     "foretell.data": ("Panel", "read_panel"),
+    "foretell.data.clinical": ("Stays", "UnitRepair"),
     "foretell.data.events": ("EventLog", "read_events"),
+    "foretell.data.text": ("TextSet",),
     "foretell.decisions": ("Orders", "Replenishment"),
+    "foretell.decisions.abstention": ("Gate",),
+    "foretell.decisions.alarms": ("AlarmPolicy",),
+    "foretell.decisions.sensing": ("EIGSensing",),
     "foretell.decisions.thresholds": (
         "DecisionSurface",
         "UncertaintyThresholdClassifier",
         "fit_decision_surface",
         "precision_recall_frontier",
     ),
-    "foretell.errors": ("ForetellError",),
+    "foretell.errors": ("ForetellError", "PrivacyViolation"),
     "foretell.estimators": ("MQCNN", "MQDNN", "MQRNN", "QuantileEnsemble"),
     "foretell.estimators.feedback": (
         "DelayedFeedbackClassifier",
         "SnapshotClassifier",
         "SnapshotCorrector",
     ),
+    "foretell.estimators.language": (
+        "LanguageModel",
+        "NLU",
+        "Seq2Seq",
+        "SequenceTagger",
+        "SpanQA",
+        "TextClassifier",
+    ),
+    "foretell.estimators.risk": ("FeedForwardRisk",),
+    "foretell.estimators.risk_survival": ("DeepAISE", "WeibullCox"),
     "foretell.evaluation": ("backtest", "evaluate", "leaderboard", "leakage_check"),
     "foretell.evaluation.feedback": ("feedback_audit", "prequential", "snapshot_study"),
     "foretell.learners.demand": (
@@ -63,6 +102,15 @@ _HOMES = {
         "QRFForecaster",
         "Span",
     ),
+    "foretell.learners.risk": ("BoostedRisk",),
+    "foretell.training.continual": ("train_sequence",),
+    "foretell.training.federated": (
+        "ActivitySelection",
+        "FederatedResult",
+        "LocalTraining",
+        "run_federated",
+    ),
+    "foretell.training.private": ("PrivacyEngine", "PrivacyStatement", "PrivateTraining"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -70,22 +118,53 @@ __all__ = [
     "MQCNN",
     "MQDNN",
     "MQRNN",
+    "NLU",
+    "RMIA",
+    "ActivitySelection",
+    "AlarmPolicy",
+    "BoostedRisk",
+    "CanarySuite",
     "DecisionSurface",
+    "DeepAISE",
     "DelayedFeedbackClassifier",
+    "EIGSensing",
     "EventLog",
+    "FederatedResult",
+    "FeedForwardRisk",
     "Forecast",
     "Forecaster",
     "ForetellError",
+    "Gate",
+    "LanguageModel",
     "LegacyForecaster",
+    "LiRA",
+    "LocalTraining",
+    "ModelInversionAttack",
     "Orders",
     "Panel",
+    "PrivacyEngine",
+    "PrivacyStatement",
+    "PrivacyViolation",
+    "PrivateTraining",
     "QRFForecaster",
     "QuantileEnsemble",
     "Replenishment",
+    "Seq2Seq",
+    "SequenceTagger",
+    "ShadowTrainer",
     "SnapshotClassifier",
     "SnapshotCorrector",
     "Span",
+    "SpanQA",
+    "Stays",
+    "TextClassifier",
+    "TextSet",
     "UncertaintyThresholdClassifier",
+    "UnitRepair",
+    "WeibullCox",
+    "audit_clopper_pearson",
+    "audit_membership",
+    "audit_one_run",
     "backtest",
     "evaluate",
     "feedback_audit",
@@ -96,7 +175,9 @@ __all__ = [
     "prequential",
     "read_events",
     "read_panel",
+    "run_federated",
     "snapshot_study",
+    "train_sequence",
 ]
 
 
