@@ -234,8 +234,8 @@ def _concentration(sizes: NDArray[np.int64]) -> dict[str, Any]:
     }
 
 
-def _judge(tests: Examples, labels: NDArray[np.int64]) -> Callable[[Learner], NDArray[np.bool_]]:
-    """A function that says which tests a linear learner gets right, by one sparse product."""
+def sparse_features(tests: Examples) -> Any:
+    """Features of all examples as one sparse matrix ``(M, F)``."""
     from scipy import sparse
 
     rng = np.random.default_rng(0)
@@ -243,7 +243,12 @@ def _judge(tests: Examples, labels: NDArray[np.int64]) -> Callable[[Learner], ND
     for begin in range(0, len(tests), _CHUNK):
         rows = np.arange(begin, min(begin + _CHUNK, len(tests)))
         blocks.append(sparse.csr_matrix(tests.batch(rows, rng)["features"].numpy()))
-    table = sparse.vstack(blocks, format="csr")
+    return sparse.vstack(blocks, format="csr")
+
+
+def _judge(tests: Examples, labels: NDArray[np.int64]) -> Callable[[Learner], NDArray[np.bool_]]:
+    """A function that says which tests a linear learner gets right, by one sparse product."""
+    table = sparse_features(tests)
 
     def right(learner: Learner) -> NDArray[np.bool_]:
         if not isinstance(learner, BagOfWordsLearner):
