@@ -9,7 +9,7 @@ import torch
 from federation import Misbehaving, Regression, flat, make_clients
 from flwr.serverapp.strategy import FedAdam, FedAvg, FedProx
 
-from foretell.errors import ParameterError
+from foretell.errors import ParameterError, TrainingError
 from foretell.training import TensorExamples
 from foretell.training.federated import (
     ActivitySelection,
@@ -204,6 +204,49 @@ def test_private_selection_states_what_it_costs():
     moved = (flat(still.learner) - flat(run(rounds=0).learner)).norm()
     assert moved <= log["len"].sum() * 0.5 / 2 + 1e-6
     assert "train_loss" not in result.rounds.columns or result.rounds["train_loss"].is_null().all()
+
+
+def private(noise=1.0, **options):
+    return run(
+        strategy="fedavg", clients_per_round=2, aggregation="equal",
+        selection=ActivitySelection("proportional", "poisson", q_max=0.8),
+        privacy=ClientPrivacy(noise, 0.5, 1e-3, "rdp"), **options,
+    )  # fmt: skip
+
+
+def test_a_statement_covers_the_rounds_of_all_periods_though_the_server_starts_anew():
+    def go(**more):
+        clients = ContinualClients(
+            examples_of(40), np.split(np.arange(40), 8), np.tile(np.arange(5) // 3, 8)
+        )
+        return run_continual(
+            Regression, clients, ContinualSchedule(2, 3, "keep_all", **more), strategy="fedadam",
+            selection=ActivitySelection("uniform", "poisson"), aggregation="equal",
+            clients_per_round=3, privacy=ClientPrivacy(1.0, 0.5, 1e-3, "rdp"), local=STEP,
+        )  # fmt: skip
+
+    (kept,), (reset,) = go().final.statements, go(reset_server=True).final.statements
+    assert sum(kept.steps) == sum(reset.steps) == 6
+    assert reset.epsilon == kept.epsilon
+    with pytest.raises(ParameterError, match="reset_server"):
+        run_continual(
+            Regression, ContinualClients(examples_of(4), [np.arange(4)], np.zeros(4)),
+            ContinualSchedule(2, 1, reset_server=True), strategy=selected(),
+        )  # fmt: skip
+
+
+def test_rounds_that_a_statement_would_leave_out_are_refused():
+    with pytest.raises(ParameterError, match="noise multiplier of 1"):
+        private(noise=5.0, previous=private())
+    with pytest.raises(TrainingError, match=r"knows of 0 rounds.*made 3"):
+        private(previous=run())
+    again = selected(
+        selection=ActivitySelection("log", "poisson"), aggregation="equal", clients_per_round=2,
+        privacy=ClientPrivacy(1.0, 0.5, 1e-3, "rdp"),
+    )  # fmt: skip
+    run(strategy=again, rounds=2)
+    with pytest.raises(TrainingError, match=r"knows of 2 rounds.*made 0"):
+        run(strategy=again, rounds=2)
 
 
 def test_privacy_refuses_what_would_make_it_false():

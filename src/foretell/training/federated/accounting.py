@@ -134,6 +134,7 @@ class ClientLedger:
         """Chances so far, as plain numbers."""
         return {
             "rounds": self.rounds,
+            "noise_multiplier": self.privacy.noise_multiplier,
             "chances": {
                 str(client): [[q, n] for q, n in known.items()]
                 for client, known in self._chances.items()
@@ -142,7 +143,18 @@ class ClientLedger:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes back what :meth:`state_dict` gave."""
+        """Takes back what :meth:`state_dict` gave.
+
+        Raises:
+            ParameterError: rounds were made with other noise, of which one statement cannot speak.
+        """
+        before = state.get("noise_multiplier", self.privacy.noise_multiplier)
+        if before != self.privacy.noise_multiplier and state["rounds"]:
+            raise ParameterError(
+                f"the {state['rounds']} rounds to go on from had a noise multiplier of {before:g}, "
+                f"and these have {self.privacy.noise_multiplier:g}: the statement would count them "
+                "all by the latter. Go on with the former, or start a federation of its own"
+            )
         self.rounds = int(state["rounds"])
         self._chances = {
             int(client): {float(q): int(n) for q, n in known}
@@ -239,7 +251,10 @@ class ClientLedger:
                 "numbers of examples, and with them the chances, are public",
                 "the server is trusted: it sees each update before noise (honest_but_curious_"
                 "server is not covered)",
-                "who took part in a round is not published",
+                "only the weights are published: neither who or how many took part in a round, nor "
+                "what was measured on clients' data, is covered",
+                "the seed of the noise is secret, was drawn by chance and serves one federation: "
+                "whoever can guess it (the default is 0) can take the noise away",
                 f"{self.rounds} rounds; updates count 1 and are divided by a constant",
             ),
             dp_event=repr(event),

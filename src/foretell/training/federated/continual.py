@@ -269,7 +269,15 @@ def run_continual(
 
     Returns:
         The learner, and tables of periods and rounds.
+
+    Raises:
+        ParameterError: ``reset_server`` with a strategy that is an object.
     """
+    if schedule.reset_server and not isinstance(strategy, str):
+        raise ParameterError(
+            "reset_server makes the strategy anew in each period, which takes its name: give "
+            f"strategy='fedadam', say, instead of an object of {type(strategy).__name__}"
+        )
     clients.buffer = make_buffer(schedule.buffer)
     named = ("eta", "beta_1", "beta_2", "tau", "proximal_mu", "server_momentum", "privacy")
     settings = {name: options.pop(name) for name in named if name in options}
@@ -287,7 +295,9 @@ def run_continual(
     for _ in range(schedule.periods):
         period = clients.advance()
         if result is not None and schedule.reset_server:
-            result = replace(result, state={**result.state, "strategy": {"arrays": {}, "own": {}}})
+            # Not what selection knows: above all the chances that privacy was spent on.
+            own = result.state["strategy"]["own"]
+            result = replace(result, state={**result.state, "strategy": {"arrays": {}, "own": own}})
             algorithm = made()
         forget = getattr(algorithm, "forget_activity", None)
         if forget is not None:

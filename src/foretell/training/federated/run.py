@@ -103,7 +103,8 @@ def run_federated(
 
     Raises:
         ParameterError: an unknown name, or a value out of its range.
-        TrainingError: a server whose weights are not finite any more, or nodes that do not come.
+        TrainingError: a server whose weights are not finite any more, nodes that do not come, or
+            earlier rounds that a statement of privacy would leave out.
     """
     check_rounds(rounds, timeout)
     if len(clients) < 1:

@@ -88,6 +88,14 @@ class Server:
             self._restore(state, grid)
             arrays = to_record(state["arrays"])
             load_record(tensors, arrays)
+        ledger = getattr(self.strategy, "ledger", None)
+        if ledger is not None and ledger.rounds != before:
+            raise TrainingError(
+                f"the strategy's ledger of privacy knows of {ledger.rounds} rounds, and the model "
+                f"to go on from has made {before}: its statement would be false. Go on from a run "
+                "with the same privacy; start from weights that no private data made by initial=; "
+                "and make a strategy for each run"
+            )
         if getattr(self.strategy, "current_arrays", None) is not None:
             # FedAvgM goes on from the model of its own last round, which need not be this one.
             self.strategy.current_arrays = None  # type: ignore[attr-defined]
