@@ -14,6 +14,7 @@ import typer
 from rich.table import Column, Table
 
 from foretell import __version__
+from foretell.cli import bundle as bundle_commands
 from foretell.cli import data as data_commands
 from foretell.cli import dp as dp_commands
 from foretell.cli import feedback as feedback_commands
@@ -30,6 +31,7 @@ app = typer.Typer(
 app.add_typer(data_commands.app, name="data")
 app.add_typer(feedback_commands.app, name="feedback")
 app.add_typer(dp_commands.app, name="dp")
+app.add_typer(bundle_commands.app, name="bundle")
 app.command("serve")(serve_command.serve)
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="folder of a run")]

@@ -12,12 +12,21 @@ from foretell.cli.console import reporting, stderr, stdout
 
 
 def serve(
+    run: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="RUN", help="folder of a run of early warning", show_default="rules"
+        ),
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(help="TOML file of the service", show_default="all defaults")
     ] = None,
     roles: Annotated[
         str, typer.Option(help="parts of this process, with commas")
     ] = "ingest,worker,dispatcher",
+    previous: Annotated[
+        Path | None, typer.Option(help="run that speaks where the model of RUN fails")
+    ] = None,
     store: Annotated[
         str | None, typer.Option(help="SQLite file or postgresql://..., instead of the file's")
     ] = None,
@@ -27,7 +36,9 @@ def serve(
 
     foretell serve
 
-    foretell serve --config service.toml --roles worker
+    foretell serve runs/sepsis --config service.toml
+
+    foretell serve runs/sepsis --config service.toml --roles worker
     """
     with reporting():
         import asyncio
@@ -40,6 +51,15 @@ def serve(
         if store is not None:
             told = settings.service.model_copy(update={"store": store})
             settings = settings.model_copy(update={"service": told})
+        if previous is not None and run is None:
+            from foretell.errors import ParameterError
+
+            raise ParameterError("--previous stands behind a run: name RUN")
+        deployments = []
+        if run is not None:
+            from foretell.serving.deployment import Deployment
+
+            deployments = [Deployment.load(f) for f in (run, previous) if f is not None]
         if check:
             stdout.print("the configuration is right")
             return
@@ -59,5 +79,6 @@ def serve(
             # Written at once: whoever started the service waits for this line.
             print(f"ready {doors}", flush=True)
 
-        service = Service(settings, roles=[r.strip() for r in roles.split(",") if r.strip()])
+        wanted = [r.strip() for r in roles.split(",") if r.strip()]
+        service = Service(settings, roles=wanted, deployments=deployments)
         asyncio.run(service.run(ready))

@@ -188,9 +188,7 @@ def write_bundle(
     return SiteBundle(**{**vars(bundle), "sha256": digest, "signer": signer})
 
 
-def read_bundle(
-    path: str | Path, *, trusted_keys: Sequence[bytes] | None = None
-) -> SiteBundle:
+def read_bundle(path: str | Path, *, trusted_keys: Sequence[bytes] | None = None) -> SiteBundle:
     """Reads a bundle and verifies all of it: hash, signature, shapes, finite numbers, layer.
 
     Args:

@@ -172,9 +172,7 @@ def frozen_hash(learner: FeedForwardRiskLearner) -> str:
     return digest.hexdigest()
 
 
-def intercept_for(
-    logits: NDArray[np.float64], label: NDArray[np.int8], rate: float
-) -> float:
+def intercept_for(logits: NDArray[np.float64], label: NDArray[np.int8], rate: float) -> float:
     """What must be added to log-odds so that their mean risk is the site's rate.
 
     Rows are weighed so that both classes have their share at the site.

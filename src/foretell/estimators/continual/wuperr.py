@@ -577,9 +577,7 @@ class WUPERR(FeedForwardRisk):
         names = (self.features_.names[i].partition(":")[0] for i in new)
         return tuple(dict.fromkeys(names))
 
-    def _masked(
-        self, features: NDArray[np.float32], record: SiteRecord
-    ) -> NDArray[np.float32]:
+    def _masked(self, features: NDArray[np.float32], record: SiteRecord) -> NDArray[np.float32]:
         """Features with new channels as the first site knew them, where they are to be ignored."""
         if self.new_channels != "ignore" or not record.new_channels:
             return features
