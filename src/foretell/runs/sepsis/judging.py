@@ -133,7 +133,7 @@ def judge(
             "snooze": deployment.policy.snooze,
         },
         "leads": [float(v) for v in alarms.lead[np.isfinite(alarms.lead)]],
-        "conventions": _conventions(test, told, plain.raised, deployment.policy),
+        "conventions": _conventions(test, told, deployment.policy),
         "abstentions": _abstentions(test, told, wanted.label, wanted.at_risk),
         "equity": _equity(test, told, alarms, settings.resamples),
         "utility": _utility(test, told, utility_threshold, settings),
@@ -171,9 +171,8 @@ def _ranking(
         for which, chosen in (("all hours", mine), ("hours with a score", mine & issued)):
             if len(np.unique(label[chosen])) < 2:
                 continue
-            some = 100 if name == "all" else 0
             metrics = ranking_metrics(
-                risk, label, patients, rows=chosen, resamples=min(some, settings.resamples)
+                risk, label, patients, rows=chosen, resamples=min(100, settings.resamples)
             )
             rows.append({
                 "site": name, "hours": which, "auroc": float(metrics.auroc.estimate),
@@ -210,9 +209,7 @@ def _binned(
     ]
 
 
-def _conventions(
-    test: Stays, told: Judged, plain: NDArray[np.bool_], policy: AlarmPolicy
-) -> list[dict[str, Any]]:
+def _conventions(test: Stays, told: Judged, policy: AlarmPolicy) -> list[dict[str, Any]]:
     """Judgements of armed hours with indeterminate hours left out, and counted as negative."""
     label, level = challenge_label(test), policy.tiers[0].threshold
     issued, risk = told.gated.issued, told.risk
@@ -233,7 +230,6 @@ def _conventions(
             "sensitivity": cells.sensitivity, "specificity": cells.specificity, "ppv": cells.ppv,
             "patient_sensitivity": cells.patient_sensitivity, "auroc": curve.auroc,
         })  # fmt: skip
-    del plain
     return rows
 
 
@@ -242,7 +238,9 @@ def _abstentions(
 ) -> dict[str, Any]:
     """How often the gate said what, of hours without and with an onset to come, and why."""
     status = told.gated.status
-    classes = {"well": at_risk & (label == 0), "septic": at_risk & (label == 1)}
+    classes = {
+        "well": at_risk & (label == 0), "septic": at_risk & (label == 1), "after": ~at_risk,
+    }  # fmt: skip
     rows = [
         {"status": s.name.lower(), "hours": int((status == s).sum()),
          "share": float((status == s).mean()),
@@ -286,8 +284,10 @@ def _equity(
     stay, rows = test.stay_of_row(), []
     for kind, names in groups.items():
         table = alarms.by(names, resamples=resamples).filter(pl.col("metric").is_in(_EQUITY))
-        for name, mine in table.group_by("group", maintain_order=True):
-            group = str(name[0])
+        parts = {str(name[0]): mine for name, mine in table.group_by("group")}
+        order = [name for _, name in AGES if name in parts] if kind == "age" else []
+        for group in [*order, *sorted(set(parts) - set(order))]:
+            mine = parts[group]
             row: dict[str, Any] = {
                 "kind": kind, "group": group, "stays": int(mine["stays"][0]),
                 "septic": int(mine["septic"][0]),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import warnings
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from foretell.estimators import FeedForwardRisk
-from foretell.estimators.continual import WUPERR, GaussianRelease
+from foretell.estimators.continual import WUPERR, GaussianRelease, ReleaseWitness
 from foretell.learners.risk.ranking import auroc
 from foretell.runs.building import make
 from foretell.runs.sepsis.recipe import Recipe
@@ -57,6 +58,7 @@ def train_wuperr(model: FeedForwardRisk, job: Job, parts: Parts, tables: Tables)
     for j, site in enumerate(parts.sites):
         rows = tables.test[site]
         untrained[j] = auroc(model._logits(model.learner_, rows.features), rows.label)
+    audit = _audit(recipe, tables.builder.names)
     steps: list[dict[str, Any]] = []
     audits: dict[str, Any] = {}
     notes: list[str] = []
@@ -69,7 +71,7 @@ def train_wuperr(model: FeedForwardRisk, job: Job, parts: Parts, tables: Tables)
                 validation=(held.features, held.label),
             )  # fmt: skip
         notes += [f"{site}: {w.message}" for w in caught if issubclass(w.category, UserWarning)]
-        bundle = learner.export_bundle(job.home / BUNDLE, audit=_audit(recipe), override=True)
+        bundle = learner.export_bundle(job.home / BUNDLE, audit=audit, override=True)
         audits[site] = bundle.audits[site]
         for j, other in enumerate(parts.sites):
             test = tables.test[other]
@@ -92,10 +94,21 @@ def train_wuperr(model: FeedForwardRisk, job: Job, parts: Parts, tables: Tables)
     }
 
 
-def _audit(recipe: Recipe) -> Any:
+@dataclass(frozen=True)
+class _Named:
+    """An audit that is told what the columns are: the rows come as matrices."""
+
+    audit: Any
+    names: tuple[str, ...]
+
+    def report(self, witness: ReleaseWitness) -> dict[str, Any]:
+        return dict(self.audit.report(replace(witness, names=self.names)))
+
+
+def _audit(recipe: Recipe, names: tuple[str, ...]) -> _Named | None:
     """What judges a bundle before it leaves; None where the recipe asks for none."""
     if not recipe.evaluation.audit:
         return None
     from foretell.audits.inversion import PrivacyAudit
 
-    return PrivacyAudit(max_r2=recipe.evaluation.max_r2)
+    return _Named(PrivacyAudit(max_r2=recipe.evaluation.max_r2), names)
