@@ -138,6 +138,19 @@ def test_a_hashing_vocabulary_needs_no_word_about_words():
     assert not any("vocabulary" in each for each in model.privacy_.assumptions)
 
 
+def test_predicted_spans_begin_with_b_whatever_the_model_says():
+    text = TextSet.from_texts(
+        [["ann", "bob", "in", "rome"]] * 8, slots=[["B-who", "I-who", "O", "B-where"]] * 8
+    )
+    model = SequenceTagger(max_steps=1, **{**SMALL, "batch_size": 8}).fit(text)
+    with torch.no_grad():
+        model.learner_.slots.weight.zero_()
+        model.learner_.slots.bias.copy_(
+            torch.tensor([5.0 if tag == "I-who" else 0.0 for tag in model.reader_.slots])
+        )
+    assert model.predict([["eve", "lives", "in", "oslo"]]).slots == [["B-who", *["I-who"] * 3]]
+
+
 def test_answers_beyond_what_is_read_are_left_out_and_wrong():
     context = "a " * 40 + "end"
     far = pl.DataFrame(

@@ -9,7 +9,7 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from foretell.data.text import TextSet
+from foretell.data.text import TextSet, repair_tags
 from foretell.data.text.table import TextTable
 from foretell.estimators.language.tokens import TokenEstimator
 from foretell.learners.contract import Learner
@@ -69,7 +69,7 @@ class NLU(TokenEstimator):
     def predict(self, text: TextSet | Sequence[str | Sequence[str]]) -> Understanding:
         """Intents and slots of utterances.
 
-        Words beyond ``max_length`` are tagged ``O``.
+        Words beyond ``max_length`` are tagged ``O``; every predicted span begins with ``B-``.
 
         Args:
             text: a set, or strings (cut at whitespace), or lists of tokens.
@@ -90,7 +90,7 @@ class NLU(TokenEstimator):
             if len(names) > 1:
                 best = output.slots.argmax(-1).numpy()
                 for row, codes in zip(rows, examples.of_words(chosen, best, -1), strict=True):
-                    tags[row] = names[codes].tolist()
+                    tags[row] = repair_tags(names[codes].tolist())
         return Understanding(
             given.tokens, self.reader_.intents, intents, tags if len(names) > 1 else None
         )

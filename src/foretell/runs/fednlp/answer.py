@@ -80,8 +80,8 @@ def answering(section: TaskSection) -> FederatedTask:
         code="qa", train=train, test=test, examples=examples, rows=examples.rows, tests=tests,
         test_rows=tests.rows, build=lambda: SpanLearner(shape), judge=judge, metric="token_f1",
         trivial={
-            "a random span": _random_spans(test),
-            "the sentence most like the question": _nearest_sentences(test),
+            "a random span": random_spans(test),
+            "the sentence most like the question": nearest_sentences(test),
         },
         labels=None, test_labels=None, text=_asked(train), test_text=_asked(test),
         notes=tuple(notes),
@@ -140,7 +140,7 @@ def _asked(questions: QuestionSet) -> list[str]:
     return [f"{asked} {answer}" for asked, answer in columns.iter_rows()]
 
 
-def _random_spans(questions: QuestionSet, longest: int = 5) -> float:
+def random_spans(questions: QuestionSet, longest: int = 5) -> float:
     """Token F1 of spans of one to ``longest`` words drawn anywhere."""
     rng, said = np.random.default_rng(0), []
     for context in questions.frame["context"]:
@@ -151,7 +151,7 @@ def _random_spans(questions: QuestionSet, longest: int = 5) -> float:
     return answer_scores(questions.answers, said)["token_f1"]
 
 
-def _nearest_sentences(questions: QuestionSet) -> float:
+def nearest_sentences(questions: QuestionSet) -> float:
     """Token F1 of the whole sentence that shares most words with the question."""
     said = []
     for context, asked in questions.frame.select("context", "question").iter_rows():

@@ -132,7 +132,7 @@ def tagging(section: TaskSection) -> FederatedTask:
         scores = slot_scores([true[r] for r in tests.rows[rows]], said).overall
         return {"f1": scores.f1, "precision": scores.precision, "recall": scores.recall}
 
-    looked_up = slot_scores(true, _lookup(train, test)).f1
+    looked_up = slot_scores(true, commonest_tags(train, test)).f1
     return FederatedTask(
         code="st", train=train, test=test, examples=examples, rows=examples.rows, tests=tests,
         test_rows=tests.rows, build=lambda: JointLearner(shape), judge=_quietly(judge),
@@ -142,7 +142,7 @@ def tagging(section: TaskSection) -> FederatedTask:
     )  # fmt: skip
 
 
-def _lookup(train: TextSet, test: TextSet) -> list[list[str]]:
+def commonest_tags(train: TextSet, test: TextSet) -> list[list[str]]:
     """The tag that each word has most often in training, ``O`` for new words."""
     counts: dict[str, Counter[str]] = {}
     for words, tags in zip(train.tokens, train.slots, strict=True):
