@@ -89,6 +89,34 @@ def store(address: str) -> Iterator[Store]:
     held.close()
 
 
+@pytest.fixture(scope="session")
+def deployed(tmp_path_factory):
+    """A small deployment in a folder, and stays that it has never seen."""
+    pytest.importorskip("torch")
+    import numpy as np
+
+    from foretell.data.clinical import UnitRepair
+    from foretell.data.simulators.hospitals import hospitals
+    from foretell.decisions.abstention import Gate, MondrianConformal
+    from foretell.decisions.alarms import AlarmPolicy, Tier
+    from foretell.estimators.risk import FeedForwardRisk
+    from foretell.serving.deployment import Deployment
+
+    stays, _ = hospitals(stays=90, sites=1, hours=(12, 24), seed=3)
+    train, calibration, test = stays.select(slice(50)), stays.select(slice(50, 80)), stays.select(
+        slice(80, 90))  # fmt: skip
+    model = FeedForwardRisk(hidden=(16,), n_knots=4, max_steps=60, patience=9, threads=1)
+    model.fit(train, validation=calibration)
+    risk = model.predict_proba(calibration)[:, 1]
+    gate = Gate(conformal=MondrianConformal(alpha=0.1), ambiguity=0.2)
+    gate.fit(train, calibration, risk)
+    low, high = np.quantile(risk, [0.6, 0.9]).tolist()
+    policy = AlarmPolicy(tiers=(Tier("advisory", low), Tier("urgent", high)), snooze=4)
+    folder = tmp_path_factory.mktemp("run")
+    held = Deployment(model, gate, policy, UnitRepair.fit(train)).save(folder)
+    return folder, held, test
+
+
 # Imports cost seconds: this process pays once, and every service is a fork of it that runs the
 # command line's own code.
 _NURSERY = """
@@ -133,9 +161,13 @@ def nursery() -> Iterator[subprocess.Popen]:
 class Running:
     """A service as a process of its own."""
 
-    def __init__(self, nursery: subprocess.Popen, config: Path, roles: str, folder: Path) -> None:
+    def __init__(
+        self, nursery: subprocess.Popen, config: Path, roles: str, folder: Path, run: Path | None
+    ) -> None:
         self.log = folder / f"{roles.replace(',', '-')}-{time.time_ns()}.log"
         args = ["serve", "--config", str(config), "--roles", roles]
+        if run is not None:
+            args.append(str(run))
         assert nursery.stdin is not None and nursery.stdout is not None
         nursery.stdin.write(json.dumps({"log": str(self.log), "args": args}) + "\n")
         nursery.stdin.flush()
@@ -190,8 +222,10 @@ def launch(tmp_path: Path, nursery: subprocess.Popen) -> Iterator[Callable[..., 
     """Starts service processes, and ends them with the test."""
     started: list[Running] = []
 
-    def start(config: Path, roles: str = "ingest,worker,dispatcher") -> Running:
-        one = Running(nursery, config, roles, tmp_path)
+    def start(
+        config: Path, roles: str = "ingest,worker,dispatcher", run: Path | None = None
+    ) -> Running:
+        one = Running(nursery, config, roles, tmp_path, run)
         started.append(one)
         return one
 

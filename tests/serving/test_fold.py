@@ -12,11 +12,12 @@ from foretell.data.clinical.feed import Normaliser, stays_from_feed
 from foretell.data.clinical.hl7 import Hl7Reader, Message
 from foretell.data.clinical.hl7.writer import Result, result_message, visit_message
 from foretell.data.clinical.schema import Schema
+from foretell.decisions.alarms import AlarmPolicy, Tier
 from foretell.evaluation.clinical import threshold_alarms
 from foretell.learners.risk.scores import EarlyWarningScore
 from foretell.serving.events import Delivery, action, events_of
 from foretell.serving.store import open_store
-from foretell.serving.worker import Fold, Ladder, RuleScorer, ThresholdPolicy, Worker
+from foretell.serving.worker import Fold, Ladder, RuleScorer, Worker
 from foretell.serving.worker.ticks import send_ticks
 from foretell.serving.worker.worker import rebuild
 
@@ -28,7 +29,7 @@ CODES = {"8867-4": (60, 150, "/min"), "9279-1": (8, 34, "/min"), "8480-6": (70, 
 
 def make_fold(**options) -> Fold:
     ladder = Ladder([RuleScorer("news2"), RuleScorer("sirs")])
-    return Fold(ladder, ThresholdPolicy(0.3, 3), **options)
+    return Fold(ladder, AlarmPolicy(tiers=(Tier("urgent", 0.3),), snooze=3), **options)
 
 
 def delivery(data: bytes) -> Delivery:
@@ -298,7 +299,7 @@ class Broken:
 
 def test_a_model_that_fails_hands_over_to_a_rule(store):
     ladder = Ladder([Broken(), RuleScorer("news2")])
-    worker = Worker(store, Fold(ladder, ThresholdPolicy()), name="w", ttl=3600)
+    worker = Worker(store, Fold(ladder, AlarmPolicy(0.35)), name="w", ttl=3600)
     worker.keep_leases(now=True)
     store.append([delivery(hr(140.0, T0, "1"))])
     while worker.work():
@@ -331,7 +332,7 @@ class Poisoned(Fold):
 
 def test_an_event_that_cannot_be_folded_stops_nobody(store):
     ladder = Ladder([RuleScorer("news2")])
-    worker = Worker(store, Poisoned(ladder, ThresholdPolicy()), name="w", ttl=3600)
+    worker = Worker(store, Poisoned(ladder, AlarmPolicy(0.35)), name="w", ttl=3600)
     worker.keep_leases(now=True)
     other = result_message("H", "Q", [Result("8867-4", 120.0, "/min")], time=T0, control="q")
     store.append([delivery(hr(80.0, T0, "1")), delivery(hr(13.0, T0 + 1, "2")), delivery(other),

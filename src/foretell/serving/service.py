@@ -15,9 +15,11 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from foretell.data.clinical.feed import Measurement
+from foretell.decisions.alarms import AlarmPolicy, Tier
 from foretell.errors import ParameterError
 from foretell.serving.api.auth import Caller, Tokens
 from foretell.serving.api.stores import StorePool
@@ -32,35 +34,57 @@ from foretell.serving.metrics import Metrics
 from foretell.serving.outbox import Dispatcher, Sink, make_sink
 from foretell.serving.privacy import Pseudonyms
 from foretell.serving.store import Store, open_store
-from foretell.serving.worker import Fold, Ladder, RuleScorer, Scorer, ThresholdPolicy, Worker
-from foretell.serving.worker.policy import Policy
+from foretell.serving.worker import Fold, Ladder, RuleScorer, Scorer, Worker
+from foretell.serving.worker.policy import for_rules
 from foretell.serving.worker.ticks import Ticker
+
+if TYPE_CHECKING:
+    from foretell.serving.deployment import Deployment
 
 log = logging.getLogger("foretell.serving")
 ROLES = ("ingest", "worker", "dispatcher")
 _HEARTBEAT_LATE = 6.0
 
 
-def make_fold(config: Config, scorers: Sequence[Scorer] = (), policy: Policy | None = None) -> Fold:
+def make_fold(
+    config: Config, scorers: Sequence[Scorer] = (), policy: AlarmPolicy | None = None,
+    deployments: Sequence[Deployment] = (),
+) -> Fold:  # fmt: skip
     """The fold of a configuration: models first, then its rules.
 
     Args:
         config: of the service.
-        scorers: of a trained model and the versions before it.
-        policy: of alarms; by default the threshold of the configuration.
+        scorers: of models.
+        policy: of alarms; by default that of the first deployment, else of the configuration.
+        deployments: a trained model and the versions before it, in the order of preference.
     """
+    if deployments:
+        from foretell.serving.worker.deployed import DeploymentScorer
+
+        scorers = [*(DeploymentScorer(d) for d in deployments), *scorers]
     names = dict.fromkeys((config.model.rule, *config.model.fallbacks))
     schema = scorers[0].builder.schema if scorers else None
     rules = [RuleScorer(name, schema=schema) for name in names]
-    if policy is None:
-        alarms = config.alarms
-        policy = ThresholdPolicy(
-            alarms.threshold, alarms.snooze_hours, alarms.tier, alarms.longest_silence_hours
+    alarms = config.alarms
+    policies: dict[str, AlarmPolicy] = {}
+    if policy is None and deployments:
+        policy = replace(
+            deployments[0].policy, threshold=None, max_silence=alarms.longest_silence_hours
         )
+        for other in deployments[1:]:
+            same = [t.name for t in other.policy.tiers] == [t.name for t in policy.tiers]
+            policies[other.version] = other.policy if same else policy
+        policies |= {rule.version: for_rules(policy, alarms.threshold) for rule in rules}
+    elif policy is None:
+        policy = AlarmPolicy(
+            tiers=(Tier(alarms.tier, alarms.threshold),), snooze=alarms.snooze_hours,
+            max_silence=alarms.longest_silence_hours,
+        )  # fmt: skip
     wanted = {kind for sink in config.sinks for kind in sink.kinds}
     return Fold(
         Ladder([*scorers, *rules]),
         policy,
+        policies,
         watermark=config.service.watermark_hours,
         idle=config.service.idle_hours,
         scores_out="score" in wanted,
@@ -88,6 +112,7 @@ class Service:
         roles: which parts run in this process.
         folds: makes the fold of a worker; that of the configuration by default.
         sinks: receivers beside those of the configuration.
+        deployments: models, the preferred first; rules alone where there are none.
 
     Attributes:
         ports: door -> port, once it listens.
@@ -100,12 +125,13 @@ class Service:
         roles: Sequence[str] = ROLES,
         folds: Callable[[], Fold] | None = None,
         sinks: Sequence[Sink] = (),
+        deployments: Sequence[Deployment] = (),
     ) -> None:
         unknown = set(roles) - set(ROLES)
         if unknown or not roles:
             raise ParameterError(f"roles are some of {ROLES}, not {sorted(unknown)}")
         self.config, self.roles = config, tuple(roles)
-        self._folds = folds or (lambda: make_fold(config))
+        self._folds = folds or (lambda: make_fold(config, deployments=deployments))
         self._fold: Fold | None = self._folds() if "worker" in self.roles else None
         self.store: Store = _patiently(config)
         self.stores = StorePool(self.store)
@@ -117,7 +143,8 @@ class Service:
         http = config.http
         rate = http.requests_per_minute if http is not None else 60_000
         self.tokens = Tokens(config.tokens, per_minute=rate)
-        self.intake = Intake(config)
+        repair = deployments[0].repair if deployments else None
+        self.intake = Intake(config, repair=repair)
         self._sinks = [make_sink(s) for s in config.sinks] + list(sinks)
         self.stopping = threading.Event()
         self._workers_stop = threading.Event()

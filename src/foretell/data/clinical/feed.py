@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 import polars as pl
 
 from foretell.data.clinical.binning import bin_observations
+from foretell.data.clinical.repair import UnitRepair, Verdict
 from foretell.data.clinical.schema import Schema
 from foretell.data.clinical.stays import Stays
 from foretell.errors import DataError
@@ -122,10 +123,13 @@ class Normaliser:
     Args:
         schema: the channels that are known.
         codes: further codes, ``"SYSTEM|CODE"`` or ``"CODE"`` -> name of a variable.
+        repair: of values, where no unit or a wrong one was stated; what it calls impossible is
+            refused. None takes values as they come.
     """
 
     schema: Schema = field(default_factory=Schema.default)
     codes: Mapping[str, str] = field(default_factory=dict)
+    repair: UnitRepair | None = None
 
     def __call__(self, measurement: Measurement) -> Normal | Refusal:
         """The measurement in canonical terms, or why it cannot be used.
@@ -150,12 +154,34 @@ class Normaliser:
         if not math.isfinite(measurement.value):
             return Refusal("no_number", "value", code, system)
         unit = measurement.unit
+        if self.repair is not None and name in self.repair.schema:
+            return self._repaired(self.repair, name, measurement)
         if not unit or unit == self.schema[name].unit:
             return Normal(name, measurement.value)
         try:
             return Normal(name, float(self.schema.convert(name, measurement.value, unit)))
         except DataError:
             return Refusal("unknown_unit", "unit", code, system, unit[:32])
+
+    def _repaired(
+        self, repair: UnitRepair, name: str, measurement: Measurement
+    ) -> Normal | Refusal:
+        system, code = measurement.codes[0]
+        unit = measurement.unit or None
+        canonical = self.schema[name].unit
+        try:
+            if unit is not None and unit != canonical:
+                value = float(self.schema.convert(name, measurement.value, unit))
+                # A stated unit is taken at its word: what it makes of the value is judged alone.
+                found = repair.values(name, value, unit=canonical)
+            else:
+                source = None if unit else measurement.site
+                found = repair.values(name, measurement.value, source=source)
+        except DataError:
+            return Refusal("unknown_unit", "unit", code, system, (unit or "")[:32])
+        if found.verdict[0] == Verdict.INVALID:
+            return Refusal("impossible_value", "value", code, system, (unit or "")[:32])
+        return Normal(name, float(found.values[0]))
 
     def _mapped(self, codes: tuple[tuple[str, str], ...]) -> str | None:
         for system, code in codes if self.codes else ():

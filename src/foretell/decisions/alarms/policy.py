@@ -256,9 +256,13 @@ class AlarmPolicy:
             return state, None
         tier, reason = standing[-1], "threshold"
         if hour <= state.snoozed_until:
-            if self.escalate and tier > state.last_tier:
+            if self.escalate and state.alarms and tier > state.last_tier:
                 reason = "escalation"
-            elif self.rise is not None and score >= state.last_score + self.rise:
+            elif (
+                self.rise is not None
+                and state.alarms
+                and score >= state.last_score + self.rise
+            ):
                 reason = "rise"
             else:
                 return state, None
@@ -295,6 +299,22 @@ class AlarmPolicy:
             )
         begin = 0 if state.hour == NEVER else state.hour
         return replace(state, suppression=Suppression(reason, begin + hours, by))
+
+    def postpone(self, state: AlarmState, hours: int) -> AlarmState:
+        """Somebody snoozes a stay for the next ``hours``.
+
+        As after an alarm a higher tier or a rise still breaks through.
+
+        Raises:
+            DataError: longer than ``max_silence`` or not positive.
+        """
+        if not 1 <= hours <= self.max_silence:
+            raise DataError(
+                f"a silence may last 1 to {self.max_silence} hours, not {hours}",
+                hint="It can be asked for again when it ends",
+            )
+        begin = 0 if state.hour == NEVER else state.hour
+        return replace(state, snoozed_until=max(begin + hours, state.snoozed_until))
 
     def resume(self, state: AlarmState) -> AlarmState:
         """Ends every silence at once."""

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 from foretell.data.clinical.feed import Normaliser
 from foretell.data.clinical.fhir import FhirError, FhirReader
 from foretell.data.clinical.hl7 import Hl7Error, Hl7Reader, Message
+from foretell.data.clinical.repair import UnitRepair
 from foretell.data.clinical.schema import Schema
 from foretell.serving.config import Config, SiteConfig
 from foretell.serving.events import Delivery, events_of
@@ -20,11 +21,13 @@ from foretell.serving.events import Delivery, events_of
 class Intake:
     """Reads messages of all sites of a configuration.
 
-    Where the configuration names no site, every sending facility is one, in UTC.
+    Where the configuration names no site, every sending facility is one, in UTC. ``repair`` brings
+    values without a stated unit into canonical ones.
     """
 
     config: Config
     schema: Schema = field(default_factory=Schema.default)
+    repair: UnitRepair | None = None
 
     def __post_init__(self) -> None:
         self._of: dict[str, tuple[Hl7Reader, Normaliser]] = {}
@@ -32,11 +35,11 @@ class Intake:
         for name, site in self.config.sites.items():
             self._of[name] = (
                 Hl7Reader(name, ZoneInfo(site.zone), site.authorities),
-                Normaliser(self.schema, site.codes),
+                Normaliser(self.schema, site.codes, self.repair),
             )
             for facility in site.facilities or (name,):
                 self._facilities[facility] = name
-        self._any = Normaliser(self.schema)
+        self._any = Normaliser(self.schema, repair=self.repair)
 
     def _reader(self, facility: str) -> tuple[Hl7Reader, Normaliser]:
         if not self.config.sites:

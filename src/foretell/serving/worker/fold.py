@@ -11,6 +11,7 @@ Alarms that were raised are never taken back in silence: a correction note is se
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -21,13 +22,15 @@ from numpy.typing import NDArray
 
 from foretell.data.clinical.binning import hour_of
 from foretell.data.clinical.feed import RANKS
-from foretell.errors import ParameterError
+from foretell.decisions.alarms import AlarmPolicy, AlarmState
+from foretell.errors import DataError, ParameterError
 from foretell.serving.events import ACTION, MEASURED, MERGED, ORDER, VISIT, Event, digest
 from foretell.serving.store.base import CellRow, Effects, OutboxRow, ScoreRow, StateRow
-from foretell.serving.worker.policy import Policy
-from foretell.serving.worker.scorer import NO_SCORE, Ladder, Risk
+from foretell.serving.worker.policy import act
+from foretell.serving.worker.scorer import AMBIGUOUS, NO_SCORE, Ladder, Risk
 from foretell.serving.worker.state import Checkpoint, Measured, PatientState, dump, load, unpack
 
+log = logging.getLogger("foretell.serving.worker")
 _DELETED, _CORRECTED = RANKS["deleted"], RANKS["corrected"]
 _LONGEST = 24 * 400
 _NOTHING = Risk(None, NO_SCORE)
@@ -40,6 +43,7 @@ class Fold:
     Args:
         ladder: of scorers.
         policy: of alarms.
+        policies: version of a scorer -> the policy of its scores, where it is another.
         watermark: hours for which late results still change what was computed.
         idle: hours without any result after which a stay counts as left.
         scores_out: whether every hour's score is put into the outbox, too.
@@ -47,7 +51,8 @@ class Fold:
     """
 
     ladder: Ladder
-    policy: Policy
+    policy: AlarmPolicy
+    policies: Mapping[str, AlarmPolicy] = field(default_factory=dict)
     watermark: int = 2
     idle: int = 72
     scores_out: bool = False
@@ -60,6 +65,11 @@ class Fold:
         if self.watermark < 1 or self.idle < 1:
             raise ParameterError("watermark and idle are at least one hour")
         self._channels = {name: i for i, name in enumerate(self.ladder.schema.names)}
+        tiers = [[t.name for t in p.tiers] for p in (self.policy, *self.policies.values())]
+        if any(names != tiers[0] for names in tiers):
+            raise ParameterError("the policies of a ladder have different tiers")
+        # What a checkpoint is good for: another ladder starts with what the hours hold.
+        self._versions = [s.version for s in self.ladder.scorers] + tiers[0]
 
     # -------------------------------------------------- events
 
@@ -323,9 +333,10 @@ class Fold:
     # -------------------------------------------------- hours
 
     def _initial(self, state: PatientState) -> Checkpoint:
+        state.versions = list(self._versions)
         fresh = [b.builder.stream(scaled=b.scaled).snapshot() for b in self.ladder.scorers]
         return Checkpoint(
-            fresh, [dict(s.state0()) for s in self.ladder.scorers], self.policy.state0()
+            fresh, [dict(s.state0()) for s in self.ladder.scorers], self.policy.start()
         )
 
     def _streams(self, state: PatientState, hour: int) -> list[Any]:
@@ -350,6 +361,7 @@ class Fold:
             features.append(stream.step(row))
             after.append(stream.snapshot())
         scorers, risk = self.ladder.step(before.scorers, features)
+        self._seen = (before, features, scorers)
         return after, scorers, risk
 
     def _row(self, records: list[Measured]) -> NDArray[np.float32]:
@@ -362,16 +374,16 @@ class Fold:
             row[channel] = several[0] if len(several) == 1 else np.median(np.array(several))
         return row
 
-    def _policy(self, state: PatientState, policy: dict[str, Any], hour: int) -> dict[str, Any]:
+    def _acted(self, state: PatientState, alarms: AlarmState, hour: int) -> AlarmState:
         """The policy's state after what clinicians did in an hour."""
         for when, body in state.actions:
             if when == hour:
                 try:
-                    policy = self.policy.act(policy, hour, body)
-                except ParameterError:
+                    alarms = act(self.policy, alarms, body)
+                except (ParameterError, DataError):
                     # An action that another policy took is no reason to stop.
                     continue
-        return policy
+        return alarms
 
     def _close(self, state: PatientState, hour: int) -> Risk:
         """Computes the next hour and appends its checkpoint; see :meth:`_raise` for alarms."""
@@ -385,9 +397,10 @@ class Fold:
         self, state: PatientState, before: Checkpoint, hour: int, row: NDArray[np.float32]
     ) -> Risk:
         streams, scorers, risk = self._step(state, before, hour, row)
-        policy = self._policy(state, before.policy, hour)
-        policy, alarm = self.policy.step(policy, hour, risk.value)
-        state.checkpoints.append(Checkpoint(streams, scorers, policy))
+        policy = self.policies.get(risk.model, self.policy)
+        alarms = self._acted(state, before.alarms, hour)
+        alarms, alarm = policy.step(alarms, hour, risk.value, unit=state.unit(hour))
+        state.checkpoints.append(Checkpoint(streams, scorers, alarms))
         state.closed = hour
         self._fired = (hour, alarm, risk)
         return risk
@@ -426,7 +439,8 @@ class Fold:
             state.emitted[identity] = [hour, True, 0]
             body = {
                 "alarm": identity, "stay": state.stay, "visit": state.visit, "hour": hour,
-                "raised_in": now, "tier": alarm.tier, "risk": alarm.score, "status": risk.status,
+                "raised_in": now, "tier": alarm.tier, "why": alarm.reason, "risk": alarm.score,
+                "status": risk.status,
                 "model": risk.model, "unit": state.unit(hour), "drivers": list(risk.drivers),
             }  # fmt: skip
             self._send(state, identity, "alarm", state.hour_end(hour), body)
@@ -530,7 +544,7 @@ class Fold:
     def restore(self, body: bytes) -> PatientState:
         """A patient from a snapshot, ready to go on."""
         state = load(body)
-        if state.checkpoints and len(state.checkpoints[0].streams) != len(self.ladder.scorers):
+        if state.checkpoints and state.versions != self._versions:
             # Another ladder by now: it starts with what the sealed hours and the window hold.
             state.checkpoints = []
         closed = state.closed
@@ -556,7 +570,7 @@ class Fold:
         """What is shown of a stay; the risk is that of the open hour as far as it is known."""
         hour = state.closed + 1
         risk = _NOTHING
-        policy = self.policy.state0()
+        alarms = self.policy.start()
         if state.open:
             if not state.checkpoints:
                 state.checkpoints = [self._initial(state)]
@@ -564,7 +578,7 @@ class Fold:
             row = self._row([r for r in state.records.values() if r.hour <= hour
                              and r.hour > state.closed])  # fmt: skip
             _, _, risk = self._step(state, before, hour, row)
-            policy = self._policy(state, before.policy, hour)
+            alarms = self._acted(state, before.alarms, hour)
         # By hour, not by insertion: a snapshot sorts its keys.
         standing = sorted((held[0], i) for i, held in state.emitted.items() if held[1])
         return {
@@ -573,11 +587,35 @@ class Fold:
             "begin": state.begin, "hour": hour, "updated": state.last, "risk": risk.value,
             "status": risk.status, "model": risk.model, "reason": risk.reason,
             "drivers": list(risk.drivers), "issued": state.issued.get(state.closed),
-            "policy": self.policy.name(policy, hour), "alarms": len(standing),
+            "recommended": self._advise(state, hour, risk) if state.open else [],
+            "policy": alarms.status.value, "acknowledged": alarms.acknowledged,
+            "quiet_until": _quiet_until(alarms), "alarms": len(standing),
             "last_alarm": standing[-1][1] if standing else None,
             "orders": sorted(state.orders), "end": state.end, "results": state.heard,
             "late": state.late, "left_out": state.left_out,
         }  # fmt: skip
+
+    def _advise(self, state: PatientState, hour: int, risk: Risk) -> list[dict[str, Any]]:
+        """What to measure, where it may matter: near the threshold, or where the gate asks."""
+        scorer = self.ladder.scorers[0]
+        advise = getattr(scorer, "advise", None)
+        if advise is None or risk.value is None or risk.model != scorer.version:
+            return []
+        low = self.policy.tiers[0].of(state.unit(hour))
+        if risk.status != AMBIGUOUS and risk.value < low / 2:
+            return []
+        before, features, after = self._seen
+        ordered = [c for codes in state.orders.values() for _, c in codes]
+        try:
+            return list(
+                advise(before.scorers[0], features[0], after[0], hour=hour, ordered=ordered)
+            )
+        except Exception as error:
+            # Advice is an extra: without it the score still counts.
+            name = f"advice of {scorer.version}"
+            self.ladder.failures[name] = self.ladder.failures.get(name, 0) + 1
+            log.error("there is no advice: %s", type(error).__name__)
+            return []
 
     def take_effects(self) -> Effects:
         """All that followed since the last call, with the snapshots of every patient touched."""
@@ -602,6 +640,14 @@ class Fold:
     def drop_effects(self) -> None:
         """Forgets what followed; states that were touched must be restored from the store."""
         self.effects, self.touched, self._cells = Effects(), {}, {}
+
+
+def _quiet_until(alarms: AlarmState) -> int | None:
+    """The last hour of the silence that holds, None where none does."""
+    last = alarms.snoozed_until
+    if alarms.suppression is not None:
+        last = max(last, alarms.suppression.until)
+    return last if last > alarms.hour else None
 
 
 def _same(a: float, b: float) -> bool:

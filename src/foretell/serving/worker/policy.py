@@ -1,97 +1,35 @@
-"""When a score becomes an alarm: the plain policy, and the interface of any other."""
+"""What clinicians do about alarms, in the terms of the alarm policy."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from dataclasses import replace
+from typing import Any
 
+from foretell.decisions.alarms import AlarmPolicy, AlarmState, Tier
 from foretell.errors import ParameterError
 
 ACTIONS = ("acknowledge", "snooze", "suppress", "resume")
 
 
-class Alarm(NamedTuple):
-    """An alarm: its tier and the score that raised it."""
+def act(policy: AlarmPolicy, state: AlarmState, action: Mapping[str, Any]) -> AlarmState:
+    """The state of a stay after an action.
 
-    tier: str
-    score: float
-
-
-class Policy(Protocol):
-    """A state machine of one stay; its state is what JSON can hold."""
-
-    def state0(self) -> dict[str, Any]:
-        """Before the first hour."""
-
-    def step(
-        self, state: Mapping[str, Any], hour: int, score: float | None
-    ) -> tuple[dict[str, Any], Alarm | None]:
-        """After an hour with its score; None where there is none."""
-
-    def act(self, state: Mapping[str, Any], hour: int, action: Mapping[str, Any]) -> dict[str, Any]:
-        """After a clinician's action in an hour.
-
-        Raises:
-            ParameterError: the action is not one that the policy takes.
-        """
-
-    def name(self, state: Mapping[str, Any], hour: int) -> str:
-        """What the state is called in an hour."""
-
-
-@dataclass(frozen=True)
-class ThresholdPolicy:
-    """An alarm where ``score >= threshold``, then silence for ``snooze`` hours.
-
-    Args:
-        threshold: of the score.
-        snooze: hours of silence after an alarm.
-        tier: of its alarms.
-        longest: hours that anybody may silence a stay for at once: without an end, silence is a
-            danger.
+    Raises:
+        ParameterError: it is no action.
+        DataError: the policy does not take it, such as an acknowledgement without an alarm.
     """
-
-    threshold: float = 0.35
-    snooze: int = 6
-    tier: str = "urgent"
-    longest: int = 24
-
-    def __post_init__(self) -> None:
-        if self.snooze < 0 or self.longest < 1:
-            raise ParameterError("snooze must not be negative, and longest at least 1")
-
-    def state0(self) -> dict[str, Any]:
-        """Armed."""
-        return {"quiet": 0, "name": "armed"}
-
-    def step(
-        self, state: Mapping[str, Any], hour: int, score: float | None
-    ) -> tuple[dict[str, Any], Alarm | None]:
-        """An alarm, unless the stay is quiet."""
-        if hour <= state["quiet"]:
-            return dict(state), None
-        if score is None or score < self.threshold:
-            return {"quiet": 0, "name": "armed"}, None
-        return {"quiet": hour + self.snooze, "name": "alarmed"}, Alarm(self.tier, score)
-
-    def act(self, state: Mapping[str, Any], hour: int, action: Mapping[str, Any]) -> dict[str, Any]:
-        """Acknowledge, snooze or suppress for hours, or resume."""
-        check_action(action, self.longest)
-        kind = action["action"]
-        if kind == "acknowledge":
-            return {**state, "name": "acknowledged"}
-        if kind == "resume":
-            return {"quiet": 0, "name": "armed"}
-        until = hour - 1 + int(action["hours"])
-        name = "snoozed" if kind == "snooze" else "suppressed"
-        return {"quiet": max(until, state["quiet"]), "name": name}
-
-    def name(self, state: Mapping[str, Any], hour: int) -> str:
-        """``armed``, ``alarmed``, ``acknowledged``, ``snoozed`` or ``suppressed``."""
-        if hour > state["quiet"]:
-            return "armed"
-        return str(state["name"])
+    check_action(action, policy.max_silence)
+    kind = action["action"]
+    if kind == "acknowledge":
+        return policy.acknowledge(state)
+    if kind == "resume":
+        return policy.resume(state)
+    if kind == "snooze":
+        return policy.postpone(state, int(action["hours"]))
+    return policy.suppress(
+        state, int(action["hours"]), reason=str(action["reason"]), by=action.get("by")
+    )
 
 
 def check_action(action: Mapping[str, Any], longest: int) -> None:
@@ -109,3 +47,18 @@ def check_action(action: Mapping[str, Any], longest: int) -> None:
             raise ParameterError(f"{kind} needs hours, 1 to {longest}: silence must end")
     if kind == "suppress" and not str(action.get("reason") or "").strip():
         raise ParameterError("suppress needs a reason")
+
+
+def for_rules(policy: AlarmPolicy, threshold: float) -> AlarmPolicy:
+    """The policy where a rule speaks for the model: its scores have a scale of their own.
+
+    Args:
+        policy: of the model.
+        threshold: of the rule's score, for the highest tier; lower tiers are evenly below.
+    """
+    size = len(policy.tiers)
+    tiers = tuple(
+        Tier(tier.name, threshold * (i + 1) / size) for i, tier in enumerate(policy.tiers)
+    )
+    # A rise from a model's score to a rule's says nothing of the patient.
+    return replace(policy, threshold=None, tiers=tiers, rise=None)

@@ -22,6 +22,7 @@ Memory = Mapping[str, NDArray]
 """What a scorer carries from hour to hour, as plain arrays by name."""
 
 OK, DEGRADED, INDETERMINATE, NO_SCORE = "ok", "degraded", "indeterminate", "no_score"
+AMBIGUOUS = "ambiguous"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +31,9 @@ class Risk:
 
     Args:
         value: between 0 and 1; None where there is none.
-        status: ``"ok"``, ``"degraded"`` (a fallback spoke), ``"indeterminate"`` (the model
-            abstains) or ``"no_score"``.
+        status: ``"ok"``, ``"degraded"`` (a fallback spoke), ``"indeterminate"`` (a rule abstains),
+            ``"no_score"``, or what a gate says: ``"invalid_input"``, ``"out_of_distribution"``,
+            ``"ambiguous"`` (with a score).
         model: that spoke.
         reason: of an abstention or a failure.
         drivers: (name, points or share) of what drove it, the strongest first.

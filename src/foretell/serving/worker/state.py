@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from foretell.decisions.alarms import AlarmState
 from foretell.serving.errors import ServingError
 
-FORMAT = 1
+FORMAT = 2
 # sender's group (8 bytes), channel, late, hour, value, specimen time, first and last issue, rank
 _RECORD = struct.Struct("<8sHBidddd B")
 
@@ -54,7 +55,7 @@ class Checkpoint:
 
     streams: list[dict[str, NDArray]]
     scorers: list[dict[str, NDArray]]
-    policy: dict[str, Any]
+    alarms: AlarmState
 
 
 @dataclass(slots=True)
@@ -73,6 +74,7 @@ class PatientState:
         units: (hour, unit) from which on it holds.
         emitted: alarm id -> [hour, stands, notes so far].
         actions: [hour, action] in order.
+        versions: of the scorers and tiers that the checkpoints are of.
         issued: hour -> score that was last written, of the hours after ``base``.
     """
 
@@ -94,6 +96,7 @@ class PatientState:
     emitted: dict[str, list] = field(default_factory=dict)
     actions: list[list[Any]] = field(default_factory=list)
     issued: dict[int, float | None] = field(default_factory=dict)
+    versions: list[str] = field(default_factory=list)
     last: float = 0.0
     heard: int = 0
     left_out: int = 0
@@ -125,7 +128,7 @@ class PatientState:
 _PLAIN = (
     "site", "patient", "partition", "stay", "visit", "begin", "anchored", "end", "ended", "closed",
     "base", "age", "sex", "units", "orders", "emitted", "actions", "last", "heard", "left_out",
-    "late",
+    "late", "versions",
 )  # fmt: skip
 
 
@@ -137,7 +140,7 @@ def dump(state: PatientState) -> bytes:
     head["issued"] = sorted(state.issued.items())
     if base is not None:
         head["streams"] = [sorted(s) for s in base.streams]
-        head["policy"] = base.policy
+        head["policy"] = base.alarms.to_json()
         for stream in base.streams:
             arrays.extend(stream[name] for name in sorted(stream))
         head["scorers"] = [sorted(m) for m in base.scorers]
@@ -186,5 +189,5 @@ def load(body: bytes) -> PatientState:
     if "policy" in head:
         streams = [{name: arrays.pop(0) for name in names} for names in head["streams"]]
         scorers = [{name: arrays.pop(0) for name in names} for names in head["scorers"]]
-        state.checkpoints = [Checkpoint(streams, scorers, head["policy"])]
+        state.checkpoints = [Checkpoint(streams, scorers, AlarmState.from_json(head["policy"]))]
     return state

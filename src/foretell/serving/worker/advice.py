@@ -1,0 +1,135 @@
+"""Which measurement would tell most about a live stay: an offer to clinicians, never an order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from foretell.data.clinical.schema import Schema
+from foretell.decisions.sensing import (
+    Panel,
+    Recommendation,
+    SensingPolicy,
+    Situation,
+    UncertaintyPropagationSensing,
+)
+
+PANELS: Mapping[str, tuple[tuple[str, ...], float, float]] = {
+    "lactate": (("Lactate",), 1.0, 1.0),
+    "blood gas": (("pH", "PaCO2", "BaseExcess", "SaO2"), 1.5, 0.5),
+    "blood count": (("WBC", "Hgb", "Hct", "Platelets"), 1.0, 1.5),
+    "metabolic panel": (
+        ("BUN", "Creatinine", "Glucose", "Potassium", "Chloride", "HCO3", "Calcium"), 1.0, 1.5,
+    ),
+    "liver panel": (("Bilirubin_total", "Bilirubin_direct", "AST", "Alkalinephos"), 1.5, 2.0),
+    "coagulation": (("PTT", "Fibrinogen"), 1.5, 2.0),
+    "vital signs": (("HR", "Temp", "SBP", "MAP", "DBP", "Resp", "O2Sat"), 0.5, 0.25),
+}  # fmt: skip
+"""Panel -> channels, relative cost, and hours to the result."""
+
+_SPREAD = 1.0
+"""Features are standardised: what a measurement may show lies about one deviation around."""
+
+
+class _Gains(UncertaintyPropagationSensing):
+    def __init__(self, predict: Callable[[NDArray], NDArray], panels: Sequence[Panel], size: int):
+        super().__init__(self._slopes, panels, np.full(size, _SPREAD))
+        self._predict = predict
+        self._used = np.array([i for p in panels for i in p.features], np.int64)
+
+    def risk(self, values: ArrayLike, seen: ArrayLike) -> NDArray[np.float64]:
+        return self._predict(np.asarray(values, np.float64))
+
+    def _slopes(self, values: NDArray, seen: NDArray) -> NDArray[np.float64]:
+        out = np.zeros(values.shape)
+        for row, x in enumerate(values):
+            table = np.repeat(x[None], 2 * len(self._used), axis=0)
+            for k, column in enumerate(self._used):
+                table[2 * k, column] += 0.5
+                table[2 * k + 1, column] -= 0.5
+            p = self._predict(table).reshape(-1, 2)
+            out[row, self._used] = p[:, 0] - p[:, 1]
+        return out
+
+
+class Adviser:
+    """Panels whose missing or old values leave the risk uncertain, by first-order propagation.
+
+    Args:
+        names: (F,) of the model's standardised features.
+        schema: of the channels.
+        fresh: hours for which a value counts as known.
+        least: smallest standard deviation of the risk that a panel must account for.
+    """
+
+    def __init__(
+        self, names: Sequence[str], schema: Schema, *, fresh: int = 6, least: float = 0.005
+    ) -> None:
+        place = {str(n): i for i, n in enumerate(names)}
+        self._channels: dict[str, list[int]] = {}
+        self._panels: list[Panel] = []
+        self._codes: dict[str, set[str]] = {}
+        for name, (channels, cost, hours) in PANELS.items():
+            known = [c for c in channels if f"{c}:last" in place and c in schema.names]
+            if not known:
+                continue
+            codes = tuple(schema[c].loinc[0] for c in known if schema[c].loinc)
+            columns = tuple(place[f"{c}:last"] for c in known)
+            self._panels.append(Panel(name, columns, cost, hours, float(fresh), codes))
+            self._channels[name] = [schema.names.index(c) for c in known]
+            self._codes[name] = {code for c in known for code in schema[c].loinc}
+        self._size, self._fresh, self._least = len(names), fresh, least
+
+    def __call__(
+        self,
+        predict: Callable[[NDArray], NDArray],
+        features: NDArray[np.float32],
+        since: NDArray[np.int64],
+        known: NDArray[np.bool_],
+        *,
+        hour: int,
+        ordered: Collection[str] = (),
+        k: int = 2,
+    ) -> list[Recommendation]:
+        """At most k panels, the best first; often none.
+
+        Args:
+            predict: (n, F) features to (n,) risks.
+            features: (F,) of the hour.
+            since: (C,) hours since the last value of each channel.
+            known: (C,) whether there was one.
+            hour: of the stay.
+            ordered: LOINC codes of pending orders.
+            k: at most so many.
+        """
+        if not self._panels:
+            return []
+        seen = np.zeros(self._size, bool)
+        last: dict[str, float] = {}
+        for panel in self._panels:
+            mine = self._channels[panel.name]
+            for column, c in zip(panel.features, mine, strict=True):
+                seen[column] = bool(known[c] and since[c] < self._fresh)
+            there = [float(since[c]) for c in mine if known[c]]
+            if there:
+                last[panel.name] = min(there)
+        pending = [p.name for p in self._panels if self._codes[p.name] & set(ordered)]
+        policy = SensingPolicy(
+            _Gains(predict, self._panels, self._size), min_utility=self._least**2
+        )
+        situation = Situation(hour=float(hour), since=last, pending=pending)
+        return policy.recommend(features, seen, situation, k=k)
+
+
+def told(found: Sequence[Recommendation]) -> list[dict[str, Any]]:
+    """Recommendations as JSON."""
+    return [
+        {
+            "panel": r.panel, "gain": round(r.gain, 8), "cost": r.cost, "loinc": list(r.loinc),
+            "result_by": r.expected_result_by, "reason": r.reason,
+        }
+        for r in found
+    ]  # fmt: skip

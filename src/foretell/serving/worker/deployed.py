@@ -1,0 +1,198 @@
+"""A deployment as scorer: its risk model behind its gate."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foretell.data.clinical.schema import Schema
+from foretell.decisions.abstention import Gated, GateStream, Status
+from foretell.serving.deployment import Deployment
+from foretell.serving.worker.advice import Adviser, told
+from foretell.serving.worker.scorer import OK, Memory, Risk
+
+_GATE = "gate_"
+_MODEL = "model_"
+
+
+class _Stream:
+    """Features of a stay with the row they are made of behind them: the gate judges the row."""
+
+    def __init__(self, features: Any) -> None:
+        self._features = features
+
+    def step(self, row: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.concatenate([self._features.step(row), row])
+
+    def snapshot(self) -> dict[str, NDArray]:
+        return dict(self._features.snapshot())
+
+    def restore(self, held: Mapping[str, NDArray]) -> None:
+        self._features.restore(held)
+
+
+class _Builder:
+    def __init__(self, builder: Any, plain: bool) -> None:
+        self._builder, self.schema, self._plain = builder, builder.schema, plain
+
+    def stream(self, *, scaled: bool, **described: Any) -> _Stream:
+        # Features that are never scaled do not ask.
+        asked = {} if self._plain else {"scaled": scaled}
+        return _Stream(self._builder.stream(**described, **asked))
+
+
+class DeploymentScorer:
+    """The model and the gate of a deployment, hour by hour; equal to :meth:`Deployment.judge`.
+
+    A score that the gate withholds is none: its status is the gate's, its reason what the gate
+    says in words.
+
+    Args:
+        deployment: as it was saved: its version names it.
+        drivers: names of channels told of a risk at most; 0 for none.
+    """
+
+    def __init__(self, deployment: Deployment, *, drivers: int = 5) -> None:
+        self.deployment, self.version = deployment, deployment.version
+        self._model, self._most = deployment.model, drivers
+        features = deployment.model.features_
+        # Trees take features as they are.
+        self._trees = getattr(deployment.model, "trees_", None)
+        self.scaled = self._trees is None
+        self.builder: Any = _Builder(features, plain=self._trees is not None)
+        self._gate: GateStream = deployment.gate.stream()
+        self._size = features.n_features
+        self._groups = _groups(features.names)
+        self._adviser = None if self._trees is not None else Adviser(features.names, self.schema)
+
+    @property
+    def schema(self) -> Schema:
+        """The channels."""
+        return self.deployment.gate.schema
+
+    def state0(self) -> dict[str, NDArray]:
+        """The memories of model and gate before the first hour."""
+        memory = {_MODEL + k: np.asarray(v) for k, v in self._model.memory().items()}
+        return memory | _plain(self.deployment.gate.stream().snapshot())
+
+    def step(self, state: Memory, features: NDArray[np.float32]) -> tuple[dict[str, NDArray], Risk]:
+        """The memories after an hour, and its risk or why there is none."""
+        used, row = features[: self._size], features[self._size :]
+        memory = {k[len(_MODEL) :]: v for k, v in state.items() if k.startswith(_MODEL)}
+        value, after = self._model.advance(memory, used)
+        self._gate.restore(_snapshot(state))
+        gated = self._gate.push(row, value)
+        held = {_MODEL + k: np.asarray(v) for k, v in after.items()}
+        held |= _plain(self._gate.snapshot())
+        drivers = self._drivers(memory, used, float(value))
+        return held, self._risk(gated, drivers)
+
+    def advise(
+        self,
+        state: Memory,
+        features: NDArray[np.float32],
+        after: Memory,
+        *,
+        hour: int,
+        ordered: Collection[str] = (),
+    ) -> list[dict[str, Any]]:
+        """Panels worth measuring in an hour.
+
+        Args:
+            state: before the hour.
+            features: of the hour.
+            after: the state after it.
+            hour: of the stay.
+            ordered: LOINC codes of pending orders.
+        """
+        if self._adviser is None:
+            return []
+        memory = {k[len(_MODEL) :]: v for k, v in state.items() if k.startswith(_MODEL)}
+
+        def predict(table: NDArray) -> NDArray[np.float64]:
+            rows = np.asarray(table, np.float32)
+            if not memory and not self._model.memory():
+                # A model that carries nothing takes all rows at once.
+                if hasattr(self._model, "decision_function"):
+                    return np.asarray(self._model.predict_proba(rows)[:, 1], np.float64)
+            return np.array([self._model.advance(memory, x)[0] for x in rows])
+
+        known = ~np.isnan(after[f"{_GATE}last"])
+        return told(
+            self._adviser(
+                predict, features[: self._size], after[f"{_GATE}since"], known, hour=hour,
+                ordered=ordered,
+            )
+        )  # fmt: skip
+
+    def _risk(self, gated: Gated, drivers: tuple[tuple[str, float], ...]) -> Risk:
+        status = Status(int(gated.status[0]))
+        why = "; ".join(gated.reasons(0)) or None
+        if not gated.issued[0]:
+            return Risk(None, status.name.lower(), self.version, why)
+        score = float(gated.score[0])
+        name = OK if status is Status.OK else status.name.lower()
+        return Risk(score, name, self.version, why, drivers)
+
+    def _drivers(
+        self, memory: Memory, features: NDArray[np.float32], risk: float
+    ) -> tuple[tuple[str, float], ...]:
+        """By how much the risk of this hour is higher for each channel being as it is.
+
+        Trees are asked for Shapley values; a net for its risk with the channel at its mean.
+        """
+        if not self._most:
+            return ()
+        if self._trees is not None:
+            parts = np.asarray(self._trees.contributions(features[None]))[0][: self._size]
+            found = [(name, float(parts[columns].sum())) for name, columns in self._groups]
+        else:
+            # A channel at its mean already moves nothing.
+            moved = [(n, c) for n, c in self._groups if np.any(np.abs(features[c]) > 1e-6)]
+            table = np.repeat(features[None], max(len(moved), 1), axis=0)
+            for k, (_, columns) in enumerate(moved):
+                table[k, columns] = 0.0
+            if memory or not moved or not hasattr(self._model, "decision_function"):
+                others = [float(self._model.advance(memory, x)[0]) for x in table[: len(moved)]]
+            else:
+                others = self._model.predict_proba(table)[:, 1].tolist()
+            found = [(n, risk - other) for (n, _), other in zip(moved, others, strict=True)]
+        found = [(n, round(d, 6)) for n, d in found if abs(d) >= 1e-6]
+        found.sort(key=lambda d: (-abs(d[1]), d[0]))
+        return tuple(found[: self._most])
+
+
+def _groups(names: Any) -> list[tuple[str, NDArray[np.int64]]]:
+    """Columns of features by the channel, or the fact, that they are made of."""
+    out: dict[str, list[int]] = {}
+    for column, name in enumerate(names):
+        out.setdefault(str(name).partition(":")[0], []).append(column)
+    return [(name, np.array(columns)) for name, columns in out.items()]
+
+
+def _plain(snapshot: Mapping[str, Any]) -> dict[str, NDArray]:
+    """A gate's snapshot as arrays by name."""
+    quality = snapshot["quality"]
+    last = [np.nan if v is None else v for v in quality["last"]]
+    return {
+        **{f"{_GATE}features_{k}": np.array(v) for k, v in snapshot["features"].items()},
+        f"{_GATE}last": np.array(last, np.float64),
+        f"{_GATE}since": np.array(quality["since"], np.int64),
+        f"{_GATE}repeats": np.array(quality["repeats"], np.int64),
+    }
+
+
+def _snapshot(state: Memory) -> dict[str, Any]:
+    head = f"{_GATE}features_"
+    last = [None if v != v else v for v in state[f"{_GATE}last"].tolist()]
+    return {
+        "features": {k[len(head) :]: v for k, v in state.items() if k.startswith(head)},
+        "quality": {
+            "last": last,
+            "since": state[f"{_GATE}since"].tolist(),
+            "repeats": state[f"{_GATE}repeats"].tolist(),
+        },
+    }

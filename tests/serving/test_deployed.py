@@ -1,0 +1,158 @@
+"""A run's model, gate and policy in the service: equal to what they say of tables."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import httpx
+import numpy as np
+import pytest
+
+from foretell.data.clinical.feed import Measurement, Normaliser, Refusal
+from foretell.data.clinical.hl7.writer import messages_of
+from foretell.decisions.alarms import AlarmPolicy, Tier
+from foretell.errors import DataError, ParameterError
+from foretell.serving.config import Config
+from foretell.serving.replay import MllpClient, play
+from foretell.serving.service import make_fold
+from foretell.serving.store import open_store
+from foretell.serving.worker.deployed import DeploymentScorer
+from foretell.serving.worker.policy import act, for_rules
+
+AUTH = {"Authorization": "Bearer test-token"}
+CONFIG = """
+[service]
+store = "{store}"
+partitions = 2
+clock = "external"
+tick_seconds = 0.5
+[mllp]
+port = 0
+[http]
+port = 0
+[[tokens]]
+name = "test"
+sha256 = "4c5dc9b7708905f77f5e5d16316b5dfb425e68cb326dcd55a860e90a7707031e"
+scopes = ["read", "act", "ingest", "audit", "admin"]
+"""
+
+
+@pytest.fixture
+def config(tmp_path):
+    file = tmp_path / "c.toml"
+    file.write_text(CONFIG.format(store=tmp_path / "s.db"))
+    return file
+
+
+def fed(stays, ports) -> float:
+    """Plays stays to a service; returns the last moment."""
+    feed = sorted(messages_of(stays), key=lambda m: m[0])
+    url = f"http://127.0.0.1:{ports['http']}/v1/clock"
+
+    def tick(moment: float) -> None:
+        httpx.post(url, json={"time": moment}, headers=AUTH, timeout=60).raise_for_status()
+
+    with MllpClient("127.0.0.1", ports["mllp"]) as client:
+        assert play(feed, client, speed=None, tick=tick, every=3600) == len(feed)
+    return feed[-1][0]
+
+
+def test_a_run_serves_what_it_says_of_tables(config, tmp_path, launch, deployed):
+    folder, deployment, stays = deployed
+    stays = stays.select(slice(6))
+    numbers = {k: v for k, v in stays.numbers.items() if k == "age"}
+    age = np.minimum(np.floor(numbers["age"]), 90.0)
+    stays = replace(stays, numbers={"age": age})
+    running = launch(config, run=folder).wait()
+    fed(stays, running.ports)
+    store = open_store(str(tmp_path / "s.db"), partitions=2)
+    end = time.monotonic() + 60
+    while store.counts()["lag"] > 0 and time.monotonic() < end:
+        time.sleep(0.05)
+    told = deployment.judge(stays)
+    names = ["ok", "invalid_input", "out_of_distribution", "ambiguous"]
+    alarms = {(n.patient, n.body["hour"], n.body["tier"]) for n in store.notes(0, 10_000)
+              if n.kind == "alarm"}  # fmt: skip
+    expected = set()
+    kinds = set()
+    for i in range(len(stays)):
+        rows = slice(stays.offsets[i], stays.offsets[i + 1])
+        patient = str(stays.patients[i])
+        course = store.scores("SIM", patient)
+        assert [s.hour for s in course] == list(range(1, stays.lengths[i] + 1))
+        assert [s.status for s in course] == [names[k] for k in told.gated.status[rows]]
+        risks = [np.nan if s.risk is None else s.risk for s in course]
+        np.testing.assert_allclose(risks, told.gated.score[rows], atol=1e-6)
+        for s, status in zip(course, told.gated.status[rows], strict=True):
+            assert bool(s.reason) == (status != 0)
+            assert s.model == deployment.version
+        kinds |= {s.status for s in course}
+        assert any(s.drivers for s in course)
+        for row in np.flatnonzero(told.alarms.raised[rows]):
+            tier = deployment.policy.tiers[told.alarms.tier[rows][row]].name
+            expected.add((patient, int(row) + 1, tier))
+    assert alarms == expected and expected
+    assert "ok" in kinds and len(kinds) > 1
+    store.close()
+    assert running.stop() == 0
+
+
+def test_snapshots_of_another_ladder_start_from_the_hours(deployed):
+    _, deployment, _ = deployed
+    fold = make_fold(Config(), deployments=[deployment])
+    assert fold.ladder.version == deployment.version
+    rules = fold.policies["news2-1"]
+    assert [t.threshold for t in rules.tiers] == [0.175, 0.35]
+    scorer = DeploymentScorer(deployment)
+    row = np.full(len(scorer.schema), np.nan, np.float32)
+    stream = scorer.builder.stream(scaled=True)
+    state, first = scorer.step(scorer.state0(), stream.step(row))
+    _, second = scorer.step(scorer.state0(), stream.step(row))
+    assert all(isinstance(v, np.ndarray) for v in state.values())
+    assert first.status == second.status
+    # An impossible value is no input to judge from.
+    row[scorer.schema.names.index("HR")] = 900.0
+    _, wrong = scorer.step(state, stream.step(row))
+    assert (wrong.value, wrong.status) == (None, "invalid_input") and wrong.reason
+
+
+def test_units_are_repaired_where_none_was_stated(deployed):
+    _, deployment, _ = deployed
+    normal = Normaliser(repair=deployment.repair)
+
+    def told(value, unit):
+        given = Measurement("A", "p", None, (("LN", "8310-5"),), value, unit, 0.0, 0.0, "final",
+                            "g")  # fmt: skip
+        return normal(given)
+
+    assert told(98.6, None).value == pytest.approx(37.0)
+    assert told(98.6, "[degF]").value == pytest.approx(37.0)
+    assert told(37.5, "Cel").value == 37.5
+    # No patient has it, and one other unit explains it.
+    assert told(98.6, "Cel").value == pytest.approx(37.0)
+    for unit in (None, "Cel", "K"):
+        stated = told(900.0, unit)
+        assert isinstance(stated, Refusal) and stated.reason in ("impossible_value", "unknown_unit")
+
+
+def test_what_people_do_about_alarms():
+    policy = AlarmPolicy(tiers=(Tier("advisory", 0.2), Tier("urgent", 0.5)), rise=0.2)
+    state = policy.start()
+    with pytest.raises(DataError, match="no alarm"):
+        act(policy, state, {"action": "acknowledge"})
+    with pytest.raises(ParameterError, match="reason"):
+        act(policy, state, {"action": "suppress", "hours": 2})
+    # A snooze before any alarm holds against every tier.
+    state, _ = policy.step(state, 1, 0.1)
+    state = act(policy, state, {"action": "snooze", "hours": 2})
+    state, alarm = policy.step(state, 2, 0.9)
+    assert alarm is None and state.status == "snoozed"
+    state = act(policy, state, {"action": "resume"})
+    state, alarm = policy.step(state, 3, 0.3)
+    assert alarm is not None and alarm.tier == "advisory"
+    state = act(policy, state, {"action": "suppress", "hours": 3, "reason": "palliative"})
+    state, alarm = policy.step(state, 4, 0.9)
+    assert alarm is None and state.suppression.reason == "palliative"
+    rules = for_rules(policy, 0.4)
+    assert rules.rise is None and [t.threshold for t in rules.tiers] == [0.2, 0.4]
