@@ -15,7 +15,7 @@ from foretell.audits.extraction import (
     as_target,
 )
 from foretell.audits.extraction.target import Problem
-from foretell.data.text import TextSet, Vocabulary
+from foretell.data.text import SubwordTokenizer, TextSet, Vocabulary
 from foretell.errors import DataError, ParameterError
 from foretell.learners.language import JointLearner, JointShape, TextExamples, TextReader
 from foretell.training import fit
@@ -96,8 +96,13 @@ def test_losses_of_words_are_those_of_the_learner(model, planted):
 
 @pytest.mark.parametrize(
     ("encoder", "options"),
-    [("bilstm", {}), ("transformer", {}), ("bilstm", {"characters": True})],
-    ids=["bilstm", "transformer", "characters"],
+    [
+        ("bilstm", {}),
+        ("transformer", {}),
+        ("bilstm", {"characters": True}),
+        ("bilstm", {"characters": "only"}),
+    ],
+    ids=["bilstm", "transformer", "characters", "characters only"],
 )
 def test_the_search_reaches_the_optimum_of_trained_models(encoder, options, planted, small):
     model = small(encoder, **options).fit(planted.text)
@@ -157,6 +162,39 @@ def test_words_that_the_model_does_not_know_cannot_be_extracted(planted, small):
     assert report.to_polars()["found"][0] is None
     alone = ModelInversionAttack("exhaustive").run(model, [canary], DIGITS)
     assert alone.summary()["exposure"] is None and np.isnan(alone.exposure)
+
+
+def test_words_with_a_character_that_the_model_does_not_know_cannot_be_extracted(planted, small):
+    known = sorted({w for t in planted.text.tokens for w in t if "7" not in w})
+    model = small(vocabulary=known, characters="only", max_steps=5).fit(planted.text)
+    canary = Canary(("my", "pin", "is"), ("4", "1", "2"), "music", None, ("1", "2", "3"))
+    report = ModelInversionAttack("exhaustive").run(model, [canary], (*DIGITS, "41", "47"))
+    assert report.missing == ("7", "47") and report.rows[0].found is not None
+
+
+def test_secrets_in_pieces_are_found_as_words(real, small):
+    """Each word of these secrets takes two places; choices and matches are of whole words."""
+    pytest.importorskip("tokenizers")
+    words = tuple(f"{digit}5" for digit in DIGITS)
+    known = ["my pin is call me at play wake a b c d", *words]
+    pieces = SubwordTokenizer.train(known, size=40)
+    assert {len(own) for own in pieces.encode(words)} == {2}
+    planted = CanarySuite(("my pin is", "call me at"), words, 2, 20).insert(real)
+    model = small(tokenizer=pieces, max_steps=150).fit(planted.text)
+    for canary in planted.canaries:
+        problem = Problem(as_target(model), canary, words, (canary.intent,))
+        text = TextSet.from_texts([canary.words], [canary.intent], [canary.tags])
+        assert problem.losses(problem.secret[None])[0] == pytest.approx(
+            float(model.losses(text)[0]), abs=1e-5
+        )
+    report = ModelInversionAttack(steps=40).run(model, planted)
+    assert report.missing == () and report.optimised == 1.0
+    assert report.exposure > report.control_exposure
+    assert all(word in words for row in report.rows for word in row.found)
+    with pytest.raises(ParameterError, match="into 1 and '05' into 2 pieces"):
+        ModelInversionAttack(steps=2).run(model, planted.canaries, ("0", *words))
+    report = ModelInversionAttack(steps=2).run(model, planted.canaries, (*words, "ж5"))
+    assert report.missing == ("ж5",) and report.extractable == 2
 
 
 def test_models_of_which_only_losses_can_be_had_are_attacked_exhaustively(planted):

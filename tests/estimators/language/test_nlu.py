@@ -58,6 +58,7 @@ def fitted() -> NLU:
         {"encoder": "bilstm"},
         {"encoder": "transformer"},
         {"characters": True, "dropout": 0.1, "unknown_rate": 0.1},
+        {"characters": "only"},
     ],
 )
 def test_learns_what_a_word_tells(options):
@@ -113,7 +114,26 @@ def test_same_seed_same_weights():
         assert not all(torch.equal(states[0][n], states[2][n]) for n in states[0])
 
 
-@pytest.mark.parametrize("encoder, characters", [("bilstm", True), ("transformer", False)])
+def test_characters_alone_keep_no_word(tmp_path):
+    model = small(characters="only", max_steps=5).fit(phrases())
+    assert model.reader_.words.words == ()
+    assert not any("words" in name for name in model.learner_.state_dict())
+    model.save(tmp_path)
+    again = NLU.load(tmp_path)
+    assert np.array_equal(again.losses(phrases()), model.losses(phrases()))
+    assert again.characters == "only"
+    for options, message in (
+        ({"characters": "alone"}, "True, False or 'only'"),
+        ({"unknown_rate": 0.1}, "unknown_rate at 0"),
+        ({"tokenizer": "pieces"}, "without a tokenizer"),
+    ):
+        with pytest.raises(ParameterError, match=message):
+            small(**{"characters": "only", **options}).fit(phrases())
+
+
+@pytest.mark.parametrize(
+    "encoder, characters", [("bilstm", True), ("transformer", False), ("bilstm", "only")]
+)
 def test_private_training_keeps_to_its_budget_and_says_what_it_assumes(
     encoder, characters, tmp_path
 ):
@@ -126,7 +146,8 @@ def test_private_training_keeps_to_its_budget_and_says_what_it_assumes(
     assert strategy.clipper.names() == []
     assert evaluate_understanding(t := phrases(80, 1), model.predict(t))["intent_accuracy"] > 0.9
     assert 7.9 < model.privacy_.epsilon <= 8
-    assert any("vocabulary" in a for a in model.privacy_.assumptions)
+    learned = "characters" if characters == "only" else "vocabulary"
+    assert any(learned in a for a in model.privacy_.assumptions)
     model.save(tmp_path)
     assert NLU.load(tmp_path).privacy_ == model.privacy_
     words = sorted({word for tokens in phrases(1000).tokens for word in tokens})

@@ -23,7 +23,8 @@ from foretell.training.private import ExactClipper
 from foretell.training.private.clipping.per_sample import example_by_example
 
 WORDS = "play some jazz at nine in the morning wake me rain tomorrow please now".split()
-KINDS = [("bilstm", False), ("bilstm", True), ("transformer", False), ("transformer", True)]
+KINDS = [("bilstm", False), ("bilstm", True), ("bilstm", "only"), ("transformer", False),
+         ("transformer", True), ("transformer", "only")]  # fmt: skip
 
 
 def utterances(size: int = 12, seed: int = 0) -> TextSet:
@@ -34,10 +35,11 @@ def utterances(size: int = 12, seed: int = 0) -> TextSet:
     return TextSet.from_texts(texts, intents, slots)
 
 
-def model(kind: str, characters: bool, text: TextSet, **options):
+def model(kind: str, characters: bool | str, text: TextSet, **options):
     reader = TextReader.learn(text, characters=characters)
     shape = JointShape(
-        len(reader.words), len(reader.intents), len(reader.slots), kind, embedding=6, hidden=8,
+        0 if characters == "only" else len(reader.words), len(reader.intents), len(reader.slots),
+        kind, embedding=6, hidden=8,
         heads=2, characters=0 if reader.characters is None else len(reader.characters),
         character_filters=5, **options,
     )  # fmt: skip
@@ -136,6 +138,22 @@ def test_characters_of_one_word_stay_within_it():
     torch.testing.assert_close(network(wider), vectors)
     with pytest.raises(ParameterError, match="odd"):
         CharacterCNN(20, kernel=2)
+
+
+def test_words_that_are_spelled_alike_are_read_alike_where_only_characters_are_read():
+    text = utterances()
+    reader = TextReader.learn(text, characters="only")
+    assert reader.words.words == () and TextReader.from_dict(reader.to_dict()) == reader
+    learner, examples = model("bilstm", "only", text)
+    names = [name for name, _ in learner.embedding.named_parameters()]
+    assert names and not any(name.startswith("words") for name in names)
+    assert learner.embedding.width == 5
+    batch = examples.batch(np.arange(12))
+    torch.testing.assert_close(
+        learner.embed(batch), learner.embed({**batch, "tokens": batch["tokens"] + 1})
+    )
+    with pytest.raises(ParameterError, match="a table, by their characters"):
+        JointLearner(JointShape(0, 2, 2))
 
 
 def test_examples_are_sorted_and_labels_follow():

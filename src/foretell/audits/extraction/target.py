@@ -33,8 +33,31 @@ class VectorTarget:
         self.device = next(learner.parameters()).device
 
     def missing(self, words: Sequence[str]) -> tuple[str, ...]:
-        """Words that the model does not know, which it can give away no more than any other."""
-        return tuple(word for word in words if word not in self.reader.words)
+        """Words that the model does not know, which it can give away no more than any other.
+
+        A model of pieces does not know words with an unknown piece, one that reads characters alone
+        those with an unknown character.
+        """
+        reader = self.reader
+        if reader.pieces is not None:
+            unknown = reader.pieces.unknown
+            cut = reader.pieces.encode(list(words))
+            return tuple(w for w, own in zip(words, cut, strict=True) if not own or unknown in own)
+        if self.spelled:
+            letters = reader.characters or ()
+            return tuple(w for w in words if any(c not in letters for c in w[: reader.word_length]))
+        return tuple(word for word in words if word not in reader.words)
+
+    @property
+    def spelled(self) -> bool:
+        """Whether words are read by their characters alone."""
+        return self.learner.embedding is not None and self.learner.embedding.words is None
+
+    def counts(self, words: Sequence[str]) -> list[int]:
+        """Places that each word takes: its pieces, or one."""
+        if self.reader.pieces is None:
+            return [1] * len(words)
+        return [len(own) for own in self.reader.pieces.encode(list(words))]
 
     @property
     def intents(self) -> tuple[str, ...]:
@@ -42,20 +65,44 @@ class VectorTarget:
         return self.reader.intents
 
     def vectors(self, words: Sequence[str]) -> Tensor:
-        """What the model reads of each word ``(n, E)``, characters included."""
-        codes = self.reader.words.encode(words)
-        batch = {"tokens": torch.from_numpy(codes)[None].to(self.device)}
-        if self.reader.characters is not None:
-            spelling = torch.from_numpy(self.reader.spell(list(words)))
-            batch["characters"] = spelling[None].to(self.device)
+        """What the model reads of the words, ``(places, E)``, characters included."""
+        reader = self.reader
+        if reader.pieces is None:
+            codes = reader.words.encode(words).tolist()
+        else:
+            codes = [c + reader.shift for own in reader.pieces.encode(list(words)) for c in own]
+        spelling = None if reader.characters is None else reader.spell(list(words))
+        if not words:
+            return self._embedded([0], None if spelling is None else reader.spell([""]))[:0]
+        return self._embedded(codes, spelling)
+
+    def marks(self) -> tuple[Tensor, Tensor]:
+        """Vectors of what stands before and after every utterance ``(places, E)``, often none."""
+        pieces, shift = self.reader.pieces, self.reader.shift
+        if pieces is None:
+            nothing = self.vectors(())
+            return nothing, nothing
+        before, after = (
+            self._embedded([code + shift for code in own], None)
+            for own in (pieces.prefix, pieces.suffix)
+        )
+        return before, after
+
+    def _embedded(self, codes: list[int], spelling: NDArray[np.int64] | None) -> Tensor:
+        batch = {"tokens": torch.tensor([codes], dtype=torch.int64, device=self.device)}
+        if self.reader.characters is not None and spelling is not None:
+            batch["characters"] = torch.from_numpy(spelling)[None].to(self.device)
         with torch.no_grad():
             embedded: Tensor = self.learner.embed(batch)
         return embedded[0]
 
-    def losses(self, embedded: Tensor, intent: str | None, tags: tuple[str, ...] | None) -> Tensor:
+    def losses(
+        self, embedded: Tensor, intent: str | None, tags: tuple[str | None, ...] | None
+    ) -> Tensor:
         """Losses ``(B,)`` of utterances as vectors ``(B, T, E)``, with their graph.
 
-        An intent or tag that the model does not know has no part in the loss.
+        An intent or tag that the model does not know has no part in the loss, nor has a place
+        without a tag.
         """
         size, length, _ = embedded.shape
         mask = torch.ones((size, length), dtype=torch.bool, device=embedded.device)
@@ -147,15 +194,42 @@ class Problem:
         places = {word: place for place, word in enumerate(self.vocabulary)}
         self.secret = np.array([places.get(word, -1) for word in canary.secret])
         self.control = np.array([places.get(word, -1) for word in canary.control])
-        longest = getattr(getattr(target, "learner", None), "max_length", None)
-        if longest is not None and len(canary.words) > longest:
-            raise ParameterError(
-                f"the prefix {' '.join(canary.prefix)!r} and {self.n} words of secret are longer "
-                f"than the {longest} words that the model reads"
-            )
         if isinstance(target, VectorTarget):
-            self.prefix_vectors = target.vectors(canary.prefix)
-            self.word_vectors = target.vectors(self.vocabulary)
+            self._lay_out(target)
+
+    def _lay_out(self, target: VectorTarget) -> None:
+        """Places of the utterance: marks, the prefix, the secret's words, marks.
+
+        A word that is cut into pieces takes a place for each; all words of secrets must take
+        equally many, since it is words that are chosen, and the places have to stay.
+        """
+        prefix, secret = self.canary.prefix, self.canary.secret
+        counts = target.counts(self.vocabulary)
+        if len(set(counts)) > 1:
+            few, many = (self.vocabulary[counts.index(f(counts))] for f in (min, max))
+            raise ParameterError(
+                f"the tokenizer cuts {few!r} into {min(counts)} and {many!r} into {max(counts)} "
+                "pieces: give a vocabulary of secrets whose words are cut into equally many"
+            )
+        before, after = target.marks()
+        own = [*target.counts(prefix), *counts[:1] * len(secret)]
+        length = len(before) + sum(own) + len(after)
+        for longest in (getattr(target.learner, "max_length", None), target.reader.max_length):
+            if longest is not None and length > longest:
+                raise ParameterError(
+                    f"the prefix {' '.join(prefix)!r} and {self.n} words of secret are longer than "
+                    f"the {longest} words that the model reads"
+                )
+        self.prefix_vectors = torch.cat([before, target.vectors(prefix)])
+        self.suffix_vectors = after
+        self.places = counts[0]
+        self.word_vectors = target.vectors(self.vocabulary).reshape(len(self.vocabulary), -1)
+        self.place_tags: tuple[str | None, ...] | None = None
+        if self.tags is not None:
+            tags: list[str | None] = [None] * len(before)
+            for tag, count in zip(self.tags, own, strict=True):
+                tags += [tag, *[None] * (count - 1)]
+            self.place_tags = (*tags, *[None] * len(after))
 
     @property
     def space(self) -> int:
@@ -195,11 +269,15 @@ class Problem:
             return self.relaxed(self.word_vectors[places], label).double().cpu().numpy()
 
     def relaxed(self, vectors: Tensor, label: str | None) -> Tensor:
-        """Losses ``(B,)`` where the secret's words are any vectors ``(B, n, E)``."""
+        """Losses ``(B,)`` where the secret's words are any vectors ``(B, n, places * E)``."""
         assert isinstance(self.target, VectorTarget)
-        prefix = self.prefix_vectors.expand(len(vectors), -1, -1)
-        return self.target.losses(torch.cat([prefix, vectors], 1), label, self.tags)
+        size = len(vectors)
+        prefix, suffix = (
+            v.expand(size, -1, -1) for v in (self.prefix_vectors, self.suffix_vectors)
+        )
+        middle = vectors.reshape(size, self.n * self.places, -1)
+        return self.target.losses(torch.cat([prefix, middle, suffix], 1), label, self.place_tags)
 
 
-def _code(name: str, names: tuple[str, ...]) -> int:
-    return names.index(name) if name in names else IGNORED
+def _code(name: str | None, names: tuple[str, ...]) -> int:
+    return names.index(name) if name is not None and name in names else IGNORED

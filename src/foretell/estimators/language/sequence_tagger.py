@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from foretell.data.text import TextSet
 from foretell.errors import DataError
@@ -21,11 +22,12 @@ class SequenceTagger(NLU):
 
     Args:
         encoder: ``"bilstm"``, ``"transformer"`` or ``"hugging_face"``.
-        characters: whether words are read letter by letter too; None for yes, but not with pieces.
+        characters: whether words are read letter by letter too, or ``"only"`` so; None for yes, but
+            not with pieces.
     """
 
     encoder: str = field(default="bilstm", kw_only=False)
-    characters: bool | None = None  # type: ignore[assignment]
+    characters: bool | Literal["only"] | None = None  # type: ignore[assignment]
     batch_size: int = 32
 
     def score(self, text: TextSet) -> float:
@@ -41,7 +43,7 @@ class SequenceTagger(NLU):
                 hint="Give a column 'slots' of tags O, B-kind and I-kind",
             )  # fmt: skip
 
-    def _letters(self) -> bool:
+    def _letters(self) -> bool | Literal["only"]:
         pieces = self.tokenizer is not None or self.pretrained is not None
         return not pieces if self.characters is None else self.characters
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from foretell.data.text import HashingVocabulary, SubwordTokenizer, TextSet, Vocabulary
 from foretell.errors import ParameterError
@@ -14,7 +14,11 @@ from foretell.learners.language.encoders import ENCODERS
 from foretell.learners.language.hugging_face import NAME, HuggingFaceEncoder
 from foretell.learners.language.reader import TextReader
 
+ONLY = "only"
+"""For ``characters``: letters instead of words."""
+
 PUBLIC_WORDS = "the vocabulary is public, although it was read off the training part"
+PUBLIC_CHARACTERS = "the list of characters is public, although it was read off the training part"
 PUBLIC_PIECES = "the tokenizer is public"
 PUBLIC_WEIGHTS = "the weights of the pretrained model are public"
 
@@ -29,7 +33,8 @@ class TokenEstimator(LanguageEstimator):
         hidden: units of each direction of the LSTM, or width of the transformer.
         layers: of the encoder.
         heads: of the transformer.
-        characters: whether words are also read letter by letter, by a convolution.
+        characters: whether words are also read letter by letter, by a convolution; ``"only"`` for
+            letters instead of words: no word has a vector of its own then, and none is saved.
         dropout: share of embedded and encoded values dropped.
         unknown_rate: share of words hidden in training, so that unknown ones can be read.
         min_count: occurrences that a word of the training part needs to be known.
@@ -47,7 +52,7 @@ class TokenEstimator(LanguageEstimator):
     hidden: int = 128
     layers: int = 1
     heads: int = 4
-    characters: bool = False
+    characters: bool | Literal["only"] = False
     dropout: float = 0.0
     unknown_rate: float = 0.0
     min_count: int = 1
@@ -73,6 +78,20 @@ class TokenEstimator(LanguageEstimator):
         super()._check()
         if (self.encoder == NAME) != (self.pretrained is not None):
             raise ParameterError(f"the encoder {NAME!r} and pretrained go together: give both")
+        if self.characters not in (None, False, True, ONLY):
+            raise ParameterError(
+                f"characters must be True, False or {ONLY!r}, not {self.characters!r}"
+            )
+        if self.characters == ONLY:
+            if self.tokenizer is not None or self.encoder == NAME:
+                raise ParameterError(
+                    f"characters={ONLY!r} reads whole words: take it without a tokenizer and with "
+                    "an encoder of our own"
+                )
+            if self.unknown_rate:
+                raise ParameterError(
+                    f"with characters={ONLY!r} no word is unknown: leave unknown_rate at 0"
+                )
         if self.max_length is not None and self.max_length < 1:
             raise ParameterError(f"max_length must be positive, not {self.max_length}")
 
@@ -88,8 +107,8 @@ class TokenEstimator(LanguageEstimator):
             max_length=self.max_length,
         )  # fmt: skip
 
-    def _letters(self) -> bool:
-        """Whether words are read letter by letter."""
+    def _letters(self) -> bool | Literal["only"]:
+        """Whether words are read letter by letter, too or only."""
         return self.characters
 
     def _pieces(self) -> SubwordTokenizer | None:
@@ -108,7 +127,7 @@ class TokenEstimator(LanguageEstimator):
         if self.reader_.pieces is not None:
             found.append(PUBLIC_PIECES)
         elif self.vocabulary is None:
-            found.append(PUBLIC_WORDS)
+            found.append(PUBLIC_CHARACTERS if self.characters == ONLY else PUBLIC_WORDS)
         if isinstance(self.pretrained, (str, Path)):
             found.append(PUBLIC_WEIGHTS)
         return found
@@ -131,12 +150,14 @@ class TokenEstimator(LanguageEstimator):
     def _widths(self) -> dict[str, Any]:
         """Arguments of a shape."""
         reader: TextReader = self.reader_
+        only = self.characters == ONLY
         return {
-            "words": reader.codes, "encoder": self.encoder, "embedding": self.embedding,
+            "words": 0 if only else reader.codes, "encoder": self.encoder, "embedding": self.embedding,
             "hidden": self.hidden, "layers": self.layers, "heads": self.heads,
             "dropout": self.dropout,
             "characters": 0 if reader.characters is None else len(reader.characters),
             "pretrained": getattr(self, "pretrained_", None),
+            **({"character_filters": self.embedding} if only else {}),
         }  # fmt: skip
 
     def _parameters(self) -> dict[str, Any]:

@@ -47,29 +47,37 @@ class CharacterCNN(nn.Module):
 
 
 class WordEmbedding(nn.Module):
-    """Vectors of words, with those of their characters beside them if wanted.
+    """Vectors of words, with those of their characters beside them or instead of them.
+
+    A table remembers every word by itself. Characters alone are shared by all words, so that a word
+    which is rare, or secret, has nothing of its own to be remembered by.
 
     Args:
-        words: codes, padding (0) included.
+        words: codes, padding (0) included; 0 for no table, where only characters are read.
         embedding: dimensions of a word.
         characters: codes of characters; 0 for words only.
-        character_filters: further dimensions from characters.
+        character_filters: further dimensions from characters, or all of them without a table.
+
+    Raises:
+        ParameterError: neither words nor characters.
     """
 
     def __init__(
         self, words: int, embedding: int, characters: int = 0, character_filters: int = 32
     ) -> None:
         super().__init__()
-        self.words = nn.Embedding(words, embedding, padding_idx=0)
+        if not words and not characters:
+            raise ParameterError("words must be read from a table, by their characters, or both")
+        self.words = nn.Embedding(words, embedding, padding_idx=0) if words else None
         self.characters = None
-        self.width = embedding
+        self.width = embedding if words else 0
         if characters:
             self.characters = CharacterCNN(characters, filters=character_filters)
             self.width += character_filters
 
     def forward(self, tokens: Tensor, characters: Tensor | None = None) -> Tensor:
         """``(B, T)`` and ``(B, T, W)`` to ``(B, T, width)``."""
-        vectors: Tensor = self.words(tokens)
-        if self.characters is None:
-            return vectors
-        return torch.cat([vectors, self.characters(characters)], -1)
+        found = [] if self.words is None else [self.words(tokens)]
+        if self.characters is not None:
+            found.append(self.characters(characters))
+        return found[0] if len(found) == 1 else torch.cat(found, -1)

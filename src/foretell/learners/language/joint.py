@@ -20,7 +20,7 @@ class JointShape:
     """Widths and options of a :class:`JointLearner`, JSON-able.
 
     Args:
-        words: codes of words.
+        words: codes of words; 0 where only characters are read.
         intents: number of intents; 0 for a tagger alone.
         slots: number of tags; 0 for a classifier of texts alone.
         encoder: ``bilstm``, ``transformer`` or ``hugging_face``.
@@ -29,7 +29,8 @@ class JointShape:
         layers: of the encoder.
         heads: of the transformer.
         characters: codes of characters; 0 for words only.
-        character_filters: further dimensions of a word from its characters.
+        character_filters: dimensions of a word from its characters, beside those of the table or
+            all there are.
         dropout: share of embedded and encoded values dropped.
         pretrained: form of the model where the encoder is ``hugging_face``.
     """

@@ -7,7 +7,7 @@ import string
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -32,7 +32,7 @@ class TextReader:
     """What is read of an utterance, learned from the training part alone.
 
     Args:
-        words: vocabulary.
+        words: vocabulary; without words where only characters are read.
         intents: intents by code.
         slots: tags by code.
         characters: vocabulary of characters; None for words only.
@@ -65,7 +65,7 @@ class TextReader:
         *,
         vocabulary: AnyVocabulary | None = None,
         min_count: int = 1,
-        characters: bool = False,
+        characters: bool | Literal["only"] = False,
         word_length: int = 16,
         pieces: SubwordTokenizer | None = None,
         shift: int = 2,
@@ -77,8 +77,9 @@ class TextReader:
             text: the training part.
             vocabulary: to use instead of the text's own words.
             min_count: occurrences that a word needs.
-            characters: whether characters are read too. Beside a hashing vocabulary these are the
-                printable ones of ASCII, so that nothing is learned of the text.
+            characters: whether characters are read too, or ``"only"`` they; then no word is kept.
+                Beside a hashing vocabulary these are the printable ones of ASCII, so that nothing
+                is learned of the text.
             word_length: characters of a word that are read.
             pieces: to use instead of words.
             shift: added to the codes of pieces.
@@ -97,6 +98,8 @@ class TextReader:
             letters = Vocabulary(LETTERS)
         elif characters:
             letters = Vocabulary.build(letter for word in letters_of for letter in word)
+        if characters == "only":
+            vocabulary = Vocabulary(())
         return cls(
             vocabulary, text.intent_names, text.slot_names, letters, word_length, pieces, shift,
             max_length,

@@ -27,7 +27,8 @@ class SpanShape:
         layers: of the encoder.
         heads: of the transformer.
         characters: codes of characters; 0 for words only.
-        character_filters: further dimensions of a word from its characters.
+        character_filters: dimensions of a word from its characters, beside those of the table or
+            all there are.
         dropout: share of embedded and encoded values dropped.
         pretrained: form of the model where the encoder is ``hugging_face``.
     """
@@ -77,7 +78,8 @@ class SpanLearner(TokenLearner):
     """
 
     def __init__(self, shape: SpanShape, encoder: HuggingFaceEncoder | None = None) -> None:
-        width = shape.embedding + (shape.character_filters if shape.characters else 0)
+        width = shape.embedding if shape.words else 0
+        width += shape.character_filters if shape.characters else 0
         own = shape.encoder != NAME
         super().__init__(shape, encoder, extra=width + 3 if own else 0)
         self.align = nn.Linear(width, width) if own else None
