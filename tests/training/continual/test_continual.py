@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from foretell.errors import DataError, ParameterError
+from foretell.errors import DataError, ParameterError, TrainingError
 from foretell.learners.contract import Learner
-from foretell.training import TensorExamples, fit
+from foretell.training import Strategy, TensorExamples, fit
 from foretell.training.continual import (
     AGEM,
     SI,
@@ -34,6 +34,7 @@ from foretell.training.continual import (
     soft_labels,
     train_sequence,
 )
+from foretell.training.private import PrivateTraining
 
 Output = namedtuple("Output", "logit")
 
@@ -268,7 +269,35 @@ def test_a_concatenation_draws_tasks_by_their_size():
     both = Concatenation([a, b])
     assert both.sampling_weights[:30].sum() == 30 and both.sampling_weights[30:].sum() == 10
     batch = both.batch(np.array([35, 2, 31]), np.random.default_rng(0))
-    assert batch["x"].flatten().tolist() == [0.0, 1.0, 1.0]
+    assert batch["x"].flatten().tolist() == [1.0, 0.0, 1.0]
+
+
+def test_dark_replay_compares_each_example_with_what_was_said_of_it():
+    method, learner = DERpp(20, alpha=1.0, beta=0.0, batch_size=40), Net()
+    for one in (*TASKS, task("east", 0.5)):
+        method.end(learner, one.examples)
+    seen = []
+
+    class Watch(Strategy):
+        def adjust_gradient(self, context):
+            (replay,) = context.strategies[:1]
+            seen.append(replay.penalty(learner, None, None, {}, context).item())
+
+    # Before the first step the learner says what it said.
+    options = {**OPTIONS, "max_steps": 1}
+    fit(learner, TASKS[0].examples, strategies=[*method.begin(learner), Watch()], **options)
+    assert seen == pytest.approx([0.0], abs=1e-10)
+
+
+def test_a_projection_by_raw_examples_is_no_private_training():
+    pytest.importorskip("dp_accounting", reason="needs the extra 'private'")
+    method, learner = AGEM(20), Net()
+    method.end(learner, TASKS[0].examples)
+    with pytest.raises(TrainingError, match=r"AveragedGradientMemory.*raw"):
+        fit(
+            learner, TASKS[1].examples,
+            strategies=[*method.begin(learner), PrivateTraining(1.0)], **OPTIONS,
+        )  # fmt: skip
 
 
 def test_figures_of_a_matrix_by_hand():

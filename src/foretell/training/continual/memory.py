@@ -69,16 +69,14 @@ class Concatenation:
         return int(self._offsets[-1])
 
     def batch(self, indices: NDArray[np.int64], rng: np.random.Generator) -> dict[str, Tensor]:
-        """Examples by their number over all tasks; keys must be the same in each.
-
-        The order within the batch is by task.
-        """
+        """Examples by their number over all tasks, in that order; keys must be the same in each."""
         chosen = np.asarray(indices, np.int64)
         task = np.searchsorted(self._offsets, chosen, side="right") - 1
         batches = [
             self.parts[k].batch(chosen[task == k] - self._offsets[k], rng) for k in np.unique(task)
         ]
-        return {key: torch.cat([batch[key] for batch in batches]) for key in batches[0]}
+        back = torch.from_numpy(np.argsort(np.argsort(task, kind="stable")))
+        return {key: torch.cat([batch[key] for batch in batches])[back] for key in batches[0]}
 
 
 def exemplars(

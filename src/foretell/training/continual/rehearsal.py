@@ -14,6 +14,7 @@ from foretell.learners.contract import Batch, Learner
 from foretell.training.context import Context
 from foretell.training.continual.memory import floats
 from foretell.training.examples import Examples
+from foretell.training.private import PrivateTraining
 from foretell.training.strategy import Strategy
 
 Distance = Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]
@@ -217,6 +218,15 @@ class AveragedGradientMemory(_Rehearsal):
         super().__init__(1.0, batch_size)
         self.memory = memory
         self.projected = 0
+
+    def conflict(self, other: Strategy) -> str | None:
+        """Refuses private training, whose noise the projection would come after."""
+        if isinstance(other, PrivateTraining):
+            return (
+                "the projection goes by raw gradients of kept examples, neither clipped nor noisy, "
+                "so that no statement would be true of them"
+            )
+        return None
 
     def adjust_gradient(self, context: Context) -> None:
         """Projects the gradient if it opposes the memory's."""

@@ -102,7 +102,9 @@ def train_sequence(
         learner: trained in place.
         tasks: in the order of training.
         method: what is kept and rehearsed; a fresh one for each sequence.
-        strategies: further strategies for each task, such as private training.
+        strategies: further strategies for each task, such as private training. Its statements
+            speak of the steps alone: what a method measures on raw examples at the end of a task
+            (the Fisher information of EWC and WUPERR, stored representations) is not covered.
         seed: of the first task; each later one has the next.
         on_task: called after each task with its name and the learner.
         options: of :func:`foretell.training.fit` for all tasks.
