@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from foretell.decisions.abstention import Gate, MondrianConformal, Status
+from foretell.data.clinical import Schema, Stays
+from foretell.decisions.abstention import Gate, MondrianConformal, QualityMonitor, Status
 from foretell.errors import DataError, NotFittedError
 
 
@@ -84,6 +85,28 @@ def test_streams_and_saved_gates_say_the_same(gate, parts, tmp_path):
             if hour == 3:
                 stream = again.stream().restore(stream.snapshot())
             row += 1
+
+
+def test_a_loaded_gate_keeps_the_limits_of_its_rules(tmp_path):
+    rng, lengths = np.random.default_rng(0), np.full(40, 30)
+    ids = np.array([f"s{i}" for i in range(40)], object)
+    values = rng.normal(80, 8, 1200).round()
+    values[rng.random(1200) < 0.3] = np.nan
+    stays = Stays(
+        ids, ids, np.arange(40) * 30, lengths, np.ones(40, np.int64),
+        {"HR": values.astype(np.float32)}, Schema.default().channels(["HR"]), None,
+        np.where(np.arange(40) % 2, 20.0, np.nan),
+    )  # fmt: skip
+    monitor = QualityMonitor(
+        stays.schema, blocking=("stuck_sensor",), max_repeats={"HR": 2}, max_jump={"HR": 5.0},
+        max_silence=2,
+    )  # fmt: skip
+    gate = Gate(monitor).fit(stays, stays)
+    gate.save(tmp_path / "gate")
+    said, again = monitor.check(stays), Gate.load(tmp_path / "gate").quality.check(stays)
+    assert said.flags.any(0)[[1, 4, 5]].all()
+    np.testing.assert_array_equal(again.flags, said.flags)
+    np.testing.assert_array_equal(again.invalid, said.invalid)
 
 
 @pytest.mark.real_data

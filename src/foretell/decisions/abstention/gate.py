@@ -237,7 +237,7 @@ class Gate:
         builder, quality = self._require()
         config = {
             "features": builder.to_dict(),
-            "blocking": list(quality.blocking),
+            "quality": quality.limits(),
             "ambiguity": self.ambiguity,
             "horizon": self.horizon,
             "max_rows": self.max_rows,
@@ -259,7 +259,7 @@ class Gate:
         config, arrays = load_artefact(folder, cls.__name__)
         builder = CausalFeatureBuilder.from_dict(config["features"])
         gate = cls(
-            QualityMonitor(builder.schema, blocking=config["blocking"]),
+            QualityMonitor(builder.schema, **config["quality"]),
             MondrianConformal.load(Path(folder) / "conformal"),
             ambiguity=config["ambiguity"],
             horizon=config["horizon"],

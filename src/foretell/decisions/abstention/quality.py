@@ -96,6 +96,9 @@ class QualityMonitor:
             raise ParameterError(f"max_silence must be at least 1 hour, not {max_silence}")
         self.blocking = tuple(blocking)
         self._blocks = np.array([name in blocking for name in RULES])
+        self.max_repeats = dict(_REPEATS if max_repeats is None else max_repeats)
+        self.max_jump = dict(_JUMPS if max_jump is None else max_jump)
+        self.max_silence = max_silence
         names = self.schema.names
 
         def limits(given: Mapping[str, float], otherwise: float) -> NDArray[np.float64]:
@@ -104,20 +107,28 @@ class QualityMonitor:
                 raise ParameterError(f"limits must be positive: {dict(given)}")
             return values
 
-        repeats = _REPEATS if max_repeats is None else max_repeats
         bounds = np.array([v.possible for v in self.schema.variables]).reshape(-1, 2)
         self._rules: tuple[Any, ...] = (
             np.array([v.kind == "vital" for v in self.schema.variables]),
             bounds[:, 0].copy(),
             bounds[:, 1].copy(),
-            limits({k: float(n) for k, n in repeats.items()}, np.inf),
+            limits({k: float(n) for k, n in self.max_repeats.items()}, np.inf),
             limits(_REPEATS_BELOW, np.inf),
-            limits(_JUMPS if max_jump is None else max_jump, np.inf),
+            limits(self.max_jump, np.inf),
             _JUMP_HOURS,
             tuple(names.index(n) if n in names else -1 for n in ("SBP", "MAP", "DBP")),
             _PRESSURE_TOLERANCE,
             max_silence,
         )
+
+    def limits(self) -> dict[str, Any]:
+        """Plain values that make another monitor of the same schema and limits."""
+        return {
+            "blocking": list(self.blocking),
+            "max_repeats": self.max_repeats,
+            "max_jump": self.max_jump,
+            "max_silence": self.max_silence,
+        }
 
     def check(self, stays: Stays) -> Quality:
         """Judges all hours of stays.
