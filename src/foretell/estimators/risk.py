@@ -39,8 +39,11 @@ from foretell.learners.risk.examples import HourExamples, StayExamples, checked_
 from foretell.learners.risk.feed_forward import FeedForwardRiskLearner, FeedForwardShape
 from foretell.learners.risk.ranking import auroc
 from foretell.learners.risk.stream import Memory, RiskStream
+from foretell.learners.risk.weighting import AgingColumns
 from foretell.training import FitResult, Strategy, fit, use_threads
 from foretell.training.private import PrivacyStatement, PrivateTraining
+
+TimeSince = Literal["feature", "weight", "drop"]
 
 _AT_ONCE = 8192
 _STATISTICS = (
@@ -64,6 +67,9 @@ class FeedForwardRisk(BaseEstimator):
         hidden: units of the layers.
         dropout: share of units dropped.
         n_knots: quantiles of the piecewise-linear encoding; 0 for none.
+        time_since: what is made of the hours since each measurement: ``"feature"`` gives them to
+            the net, ``"weight"`` lets values fade with them instead (COMPOSER's weighting module),
+            ``"drop"`` does neither. The last two need ``n_knots=0`` and stays.
         negatives: hours without onset in a batch.
         positives: hours with one.
         unit: ``"row"``: an example is an hour; ``"stay"``: an example is a stay with the mean loss
@@ -104,6 +110,7 @@ class FeedForwardRisk(BaseEstimator):
         hidden: Sequence[int] = (512, 64),
         dropout: float = 0.3,
         n_knots: int = 7,
+        time_since: TimeSince = "feature",
         negatives: int = 512,
         positives: int = 32,
         unit: Literal["row", "stay"] = "row",
@@ -125,6 +132,7 @@ class FeedForwardRisk(BaseEstimator):
         self.hidden = hidden
         self.dropout = dropout
         self.n_knots = n_knots
+        self.time_since = time_since
         self.negatives = negatives
         self.positives = positives
         self.unit = unit
@@ -185,6 +193,8 @@ class FeedForwardRisk(BaseEstimator):
         else:
             if y is None:
                 raise ParameterError("a matrix of features needs labels: fit(X, y)")
+            if getattr(self, "time_since", "feature") != "feature":
+                raise ParameterError(f"time_since={self.time_since!r} needs stays, not a matrix")
             features, label = checked_rows(X, y)
             if rows is not None:
                 features, label = features[np.asarray(rows)], label[np.asarray(rows)]
@@ -464,7 +474,22 @@ class FeedForwardRisk(BaseEstimator):
         return self.features_
 
     def _shape(self, width: int) -> FeedForwardShape:
-        return FeedForwardShape(width, tuple(self.hidden), self.dropout)
+        return FeedForwardShape(width, tuple(self.hidden), self.dropout, self._aging())
+
+    def _aging(self) -> AgingColumns | None:
+        """Which inputs are weighed by their age, or not seen."""
+        how = getattr(self, "time_since", "feature")
+        if how == "feature" or getattr(self, "features_", None) is None:
+            return None
+        builder = self._builder()
+        hours, never = builder.columns(block="since"), builder.columns(block="never")
+        last = builder.columns(block="last")
+        if len(last) != len(hours):
+            raise ParameterError(
+                f"time_since={how!r} needs features with the blocks 'last' and 'since'"
+            )
+        pairs = zip(last.tolist(), hours.tolist(), strict=True) if how == "weight" else ()
+        return AgingColumns(tuple(pairs), (*hours.tolist(), *never.tolist()))
 
     def _check(self) -> None:
         if self.unit not in ("row", "stay"):
@@ -475,6 +500,11 @@ class FeedForwardRisk(BaseEstimator):
                 raise ParameterError(f"{name} must be a whole number from 1, not {value!r}")
         if self.n_knots != 0 and self.n_knots < 2:
             raise ParameterError(f"n_knots must be 0 or at least 2, not {self.n_knots}")
+        how = getattr(self, "time_since", "feature")
+        if how not in ("feature", "weight", "drop"):
+            raise ParameterError(f"time_since is 'feature', 'weight' or 'drop', not {how!r}")
+        if how != "feature" and self.n_knots:
+            raise ParameterError(f"time_since={how!r} needs n_knots=0, not {self.n_knots}")
         if self.max_steps is None and not self.epochs > 0:
             raise ParameterError(f"epochs must be positive, not {self.epochs}")
         if not 0 <= self.validation_size < 1:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from foretell.errors import ParameterError
 from foretell.learners.contract import Batch, Learner
+from foretell.learners.risk.weighting import AgingColumns, WeightedInputs
 
 
 @dataclass(frozen=True)
@@ -20,14 +21,18 @@ class FeedForwardShape:
         inputs: width E of an encoded hour.
         hidden: units of the layers; the first is the representation.
         dropout: share of units dropped after each layer.
+        aging: inputs that are weighed by their age or left out; None for none.
     """
 
     inputs: int
     hidden: tuple[int, ...] = (512, 64)
     dropout: float = 0.3
+    aging: AgingColumns | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden", tuple(self.hidden))
+        if isinstance(self.aging, dict):
+            object.__setattr__(self, "aging", AgingColumns(**self.aging))
         sizes = (self.inputs, *self.hidden)
         if not self.hidden or any(isinstance(n, bool) or n < 1 for n in sizes):
             raise ParameterError(
@@ -64,7 +69,12 @@ class FeedForwardRiskLearner(Learner):
     def __init__(self, shape: FeedForwardShape) -> None:
         super().__init__()
         self.shape = shape
-        self.first = nn.Linear(shape.inputs, shape.hidden[0])
+        self.weighting = None
+        width = shape.inputs
+        if shape.aging is not None:
+            self.weighting = WeightedInputs(shape.aging, shape.inputs)
+            width = self.weighting.n_outputs
+        self.first = nn.Linear(width, shape.hidden[0])
         layers: list[nn.Module] = [nn.Dropout(shape.dropout)]
         for before, after in zip(shape.hidden[:-1], shape.hidden[1:], strict=True):
             layers += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(shape.dropout)]
@@ -72,7 +82,8 @@ class FeedForwardRiskLearner(Learner):
 
     def encode(self, batch: Batch) -> Tensor:
         """The first layer ``(B, ..., D)``."""
-        return F.relu(self.first(batch["x"]))
+        x = batch["x"] if self.weighting is None else self.weighting(batch["x"])
+        return F.relu(self.first(x))
 
     def decode(self, encoding: Tensor, batch: Batch) -> RiskOutput:
         """Log-odds from the first layer."""
