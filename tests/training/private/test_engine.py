@@ -415,7 +415,7 @@ def test_micro_batches_are_slots_of_the_module():
 
 def test_two_calls_of_one_step_are_one_gradient():
     """Both halves of a pair go through the same module, and one norm covers both."""
-    _, net, model, optimizer, loader = private(noise=1e-9, max_grad_norm=0.1, rate=1.0)
+    engine, net, model, optimizer, loader = private(noise=1e-9, max_grad_norm=0.1, rate=1.0)
     for _ in range(2):
         before = weights(net)
         x, y = next(iter(loader))
@@ -437,6 +437,32 @@ def test_two_calls_of_one_step_are_one_gradient():
                 assert p.numel() and start == 0
                 p.copy_(part.view_as(p))
         torch.testing.assert_close(before - weights(net), expected / 40, rtol=1e-4, atol=1e-6)
+    assert any("2 steps had several" in a for a in engine.privacy_statement().assumptions)
+
+
+def test_parts_of_a_batch_are_not_taken_for_the_same_examples():
+    """Halves of one size would be clipped in pairs, each of which can turn around: 2 C."""
+    _, _, model, optimizer, loader = private()
+    for x, y in loader:
+        if len(x) % 2 == 0:
+            break
+        optimizer.step(losses(model(x), y))
+    for a, b in zip(x.chunk(2), y.chunk(2), strict=True):
+        losses(model(a), b).sum().backward()
+    with pytest.raises(TrainingError, match="BatchMemoryManager"):
+        optimizer.step()
+
+
+def test_counts_of_a_step_that_was_not_made_are_forgotten():
+    """An example counted in it may be drawn again, and would count twice."""
+    engine, _, model, optimizer, loader = private(max_grad_norm="quantile")
+    with BatchMemoryManager(
+        data_loader=loader, max_physical_batch_size=7, optimizer=optimizer
+    ) as parts:
+        x, y = next(iter(parts))
+        optimizer.step(losses(model(x), y))
+        assert engine.steps == 0 and any(engine.mechanism.layers._below.values())
+    assert not any(engine.mechanism.layers._below.values())
 
 
 def test_the_low_level_sum_is_that_of_a_loop():

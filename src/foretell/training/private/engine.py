@@ -262,6 +262,11 @@ class PrivacyEngine:
                 f"the losses of {self._stepper.told} steps, which the caller backpropagated, were "
                 f"the {how} of one loss for each example"
             )
+        if self._stepper.several:
+            more.append(
+                f"the calls of the module before one step, of which {self._stepper.several} steps "
+                "had several, were of the same examples in the same order"
+            )
         if not self._criterion_checked:
             more.append("each example's loss is computed from its own outputs and labels alone")
         if not mechanism.poisson:
@@ -279,6 +284,7 @@ class PrivacyEngine:
             "mechanism": mechanism.state_dict(),
             "steps": self.steps,
             "told": self._stepper.told,
+            "several": self._stepper.several,
             "seed": self.seed,
         }
 
@@ -303,6 +309,7 @@ class PrivacyEngine:
         self.seed = self._draws.seed = int(state["seed"])
         self._draws.made = self._draws.drawn = int(state["steps"])
         self._stepper.told = int(state["told"])
+        self._stepper.several = int(state["several"])
 
     def _mechanism(self) -> PrivateTraining:
         if self.mechanism is None:

@@ -142,11 +142,15 @@ class Layers:
         if not self.follows:
             return []
         found = list(self._below.values())
-        self._below = dict.fromkeys(self.groups, 0.0)
+        self.forget()
         if noise is None:
             return found
         deviation = self._count_noise(multiplier)
         return [count + noise.normal(deviation, device) for count in found]
+
+    def forget(self) -> None:
+        """Forgets the counts of a step that was not made: its examples may come again."""
+        self._below = dict.fromkeys(self.groups, 0.0)
 
     def follow(self, counts: list[float]) -> None:
         """Moves the bounds after a step, by the noisy counts of all its records."""

@@ -39,6 +39,7 @@ class Draws:
     def __init__(self, mechanism: PrivateTraining, seed: int, checked: bool) -> None:
         self.mechanism, self.seed, self.checked = mechanism, seed, checked
         self.drawn = self.made = 0
+        self._sizes: list[tuple[int, int]] = []
 
     def draw(self) -> list[int]:
         """The next step's examples, a function of seed and step, or of nothing in secure mode."""
@@ -47,7 +48,18 @@ class Draws:
         else:
             rng = generator(self.seed, DRAW, self.drawn)
         self.drawn += 1
-        return [int(row) for row in self.mechanism.rows(rng)]
+        rows = [int(row) for row in self.mechanism.rows(rng)]
+        self.note(len(rows))
+        return rows
+
+    def note(self, size: int) -> None:
+        """Notes the size of the batch drawn last, or of a part of it."""
+        self._sizes.append((self.drawn, size))
+
+    @property
+    def sizes(self) -> set[int]:
+        """Sizes of batches, and of parts of them, that no step was made on yet."""
+        return {size for _, size in self._sizes}
 
     def make(self) -> None:
         """Enters a step.
@@ -61,6 +73,7 @@ class Draws:
                 "one, or the same one twice, the stated epsilon would be false"
             )
         self.made += 1
+        self._sizes = [(number, size) for number, size in self._sizes if number > self.made]
 
 
 class PoissonBatches(Sampler[list[int]]):
@@ -157,6 +170,7 @@ class _Parts(Sampler[list[int]]):
             count = max(1, -(-len(batch) // self.most))
             for number, part in enumerate(np.array_split(np.array(batch, dtype=np.int64), count)):
                 self.optimizer.signal_skip_step(number + 1 < count)
+                self.optimizer.draws.note(len(part))
                 yield [int(row) for row in part]
 
 

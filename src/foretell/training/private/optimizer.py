@@ -35,6 +35,7 @@ class PrivateOptimizer(torch.optim.Optimizer):
 
     Attributes:
         told: steps whose loss was backpropagated by the caller.
+        several: steps with several calls of the module.
 
     Raises:
         TrainingError: it moves parameters that the module does not train.
@@ -63,7 +64,7 @@ class PrivateOptimizer(torch.optim.Optimizer):
                 "gradients would not be private"
             )
         self.by_slot = isinstance(mechanism, MicroBatchTraining)
-        self.told = 0
+        self.told = self.several = 0
         self._sums: dict[nn.Parameter, Tensor] = {}
         self._skips: deque[bool] = deque()
         self._set: dict[nn.Parameter, tuple[Tensor, int]] = {}
@@ -108,6 +109,7 @@ class PrivateOptimizer(torch.optim.Optimizer):
         """Forgets parts of a step that was not made."""
         self._skips.clear()
         self._sums = {}
+        self.mechanism.layers.forget()
 
     def step(self, loss: Tensor | Callable[[], Any] | None = None) -> None:  # type: ignore[override]
         """Makes a step, or a part of one.
@@ -209,6 +211,18 @@ class PrivateOptimizer(torch.optim.Optimizer):
                     leaf.grad *= call.size
 
     def _gather(self, calls: list[Call]) -> None:
+        live = [call for call in calls if any(leaf.grad is not None for leaf in call.leaves)]
+        if len(live) > 1:
+            self.several += 1
+            # Rows of all calls are taken for the same examples and clipped as one.
+            drawn = self.draws.sizes
+            if self.draws.checked and not {call.size for call in live} <= drawn:
+                raise TrainingError(
+                    f"the module was called with {[call.size for call in live]} examples before "
+                    f"one step on a batch of {sorted(drawn)}: parts of a batch, which would be "
+                    "clipped together as if they were the same examples, so that the stated "
+                    "epsilon would be false. Larger batches go through BatchMemoryManager"
+                )
         if isinstance(self.mechanism, MicroBatchTraining):
             self._sums = {p: torch.zeros_like(p) for p in self.trained}
             self.module.clipped_slots(calls, self.mechanism, self._sums)
