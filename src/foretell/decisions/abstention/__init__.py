@@ -6,20 +6,28 @@ from foretell.decisions.abstention.conformal import (
     PredictionSets,
     conformal_p_values,
 )
+from foretell.decisions.abstention.drift import (
+    AlarmChart,
+    PopulationMonitor,
+    benjamini_hochberg,
+)
 from foretell.decisions.abstention.gate import Gate, Gated, GateStream, Status
 from foretell.decisions.abstention.quality import RULES, Quality, QualityMonitor, QualityStream
 
 __all__ = [
     "RULES",
+    "AlarmChart",
     "Gate",
     "GateStream",
     "Gated",
     "MondrianConformal",
     "OutOfDistribution",
+    "PopulationMonitor",
     "PredictionSets",
     "Quality",
     "QualityMonitor",
     "QualityStream",
     "Status",
+    "benjamini_hochberg",
     "conformal_p_values",
 ]

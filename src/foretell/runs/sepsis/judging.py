@@ -34,21 +34,26 @@ AGES = ((45, "under 45"), (65, "45 to 64"), (80, "65 to 79"), (np.inf, "80 and o
 _EQUITY = ("patient_sensitivity", "ppv", "false_alarms_per_patient_hour")
 
 
-def fit_gate(recipe: Recipe, parts: Parts, model: FeedForwardRisk) -> Gate:
-    """What is usual from training patients, calibrated on validation patients of all sites."""
+def fit_gate(recipe: Recipe, parts: Parts, model: FeedForwardRisk, risk: NDArray) -> Gate:
+    """What is usual from training patients, calibrated on validation patients of all sites.
+
+    Args:
+        recipe: its section on the gate.
+        parts: stays.
+        model: whose horizon counts.
+        risk: (R,) of the validation hours.
+    """
     section = recipe.gate
     gate = Gate(
         conformal=MondrianConformal(section.score, alpha=section.alpha),
         ambiguity=section.ambiguity or None, horizon=float(model.horizon),
         max_rows=section.max_rows, random_state=recipe.seeds[0],
     )  # fmt: skip
-    validation = parts.split.validation
-    risk = model.predict_proba(validation)[:, 1] if section.ambiguity else None
-    return gate.fit(parts.split.train, validation, risk)
+    return gate.fit(parts.split.train, parts.split.validation, risk)
 
 
 def tune(
-    recipe: Recipe, parts: Parts, model: FeedForwardRisk, gate: Gate
+    recipe: Recipe, parts: Parts, gate: Gate, risk: NDArray
 ) -> tuple[TunedAlarms, AlarmPolicy, float]:
     """The tuned policy behind the gate, and the threshold of the highest challenge utility.
 
@@ -56,7 +61,6 @@ def tune(
     first says so, and so does the report.
     """
     section, stays = recipe.alarms, parts.split.validation
-    risk = model.predict_proba(stays)[:, 1]
     gated = gate.judge(stays, risk)
     scores = np.nan_to_num(gated.score, nan=0.0)
     policy = AlarmPolicy(
@@ -80,12 +84,12 @@ def judge(
     recipe: Recipe,
     parts: Parts,
     deployment: Deployment,
+    told: Judged,
     asked: TunedAlarms,
     utility_threshold: float,
 ) -> dict[str, Any]:
-    """All tables of the report; ``stays`` are already in canonical units."""
+    """All tables of the report, from what was said of the test part."""
     test = parts.split.test
-    told = deployment.judge(test)
     settings = recipe.evaluation
     horizon = float(deployment.model.horizon)
     wanted = target(test, horizon)

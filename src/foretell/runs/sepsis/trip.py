@@ -58,8 +58,8 @@ def run(trip: Trip[Recipe]) -> dict[str, Any]:
         with trip.stage("judging"):
             # The stays are in canonical units already.
             plain = Deployment(deployment.model, deployment.gate, deployment.policy)
-            tables = judge(recipe, parts, plain, asked, level)
             told = plain.judge(parts.split.test)
+            tables = judge(recipe, parts, plain, told, asked, level)
             tables["examples"] = example_alarms(
                 plain, parts.split.test, told, most=recipe.evaluation.examples,
                 horizon=recipe.alarms.horizon, seed=recipe.seeds[0],
@@ -83,8 +83,9 @@ def run(trip: Trip[Recipe]) -> dict[str, Any]:
 def assemble(recipe: Recipe, parts: Parts, job: Job) -> tuple[Deployment, Any, float]:
     """Model, gate and policy in the run's folder; what was asked of the policy; a threshold."""
     model = FeedForwardRisk.load(job.home / "model")
-    gate = fit_gate(recipe, parts, model)
-    asked, policy, level = tune(recipe, parts, model, gate)
+    risk = model.predict_proba(parts.split.validation)[:, 1]
+    gate = fit_gate(recipe, parts, model, risk)
+    asked, policy, level = tune(recipe, parts, gate, risk)
     source = "hospital" if "hospital" in parts.split.test.categories else "site"
     deployment = Deployment(model, gate, policy, parts.repair, source)
     return deployment.save(job.folder.parent), asked, level

@@ -1,0 +1,302 @@
+"""Whether a whole feed has changed: missing rates, distributions and alarms against a reference.
+
+A gate judges hours of one patient; what drifts slowly or everywhere at once shows only in many. The
+reference is kept as histograms and rates, no row of a patient; tests of all channels share one
+false-discovery rate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import kstwobign, norm
+
+from foretell.data.clinical.stays import Stays
+from foretell.errors import DataError, ParameterError
+
+_TINY = 1e-4
+_GRID = 200
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelReference:
+    """What is usual of one channel.
+
+    Attributes:
+        edges: (B - 1,) inner borders of bins that hold equal shares of the reference.
+        shares: (B,) of the bins.
+        grid: (G,) ascending values at which the distribution function is known.
+        cdf: (G,) its values there.
+        values: number of reference values.
+        stays: that have one.
+        measured: mean over reference stays of the share of hours with a measurement.
+        spread: standard deviation of that share between stays.
+    """
+
+    edges: NDArray[np.float64]
+    shares: NDArray[np.float64]
+    grid: NDArray[np.float64]
+    cdf: NDArray[np.float64]
+    values: int
+    stays: int
+    measured: float
+    spread: float
+
+
+class PopulationMonitor:
+    """Compares stays of a period with those a model was validated on, channel by channel.
+
+    Hours of one stay hang together, so that each counts little: a channel's values are reduced to
+    one a stay (its median) for the Kolmogorov-Smirnov test, and its missing rate to one a stay for
+    the test of rates. The population stability index of all values has no test; above 0.25 is
+    commonly called a shift.
+
+    Args:
+        false_discovery: rate among the channels that are named (Benjamini and Hochberg 1995).
+        bins: of the population stability index.
+        largest_index: from which a channel is named whatever its tests say.
+        least: stays with a value that a test needs.
+    """
+
+    def __init__(
+        self,
+        *,
+        false_discovery: float = 0.05,
+        bins: int = 10,
+        largest_index: float = 0.25,
+        least: int = 30,
+    ) -> None:
+        if not 0 < false_discovery < 1 or bins < 2 or not largest_index > 0 or least < 2:
+            raise ParameterError(
+                "false_discovery must lie inside (0, 1), bins and least be at least 2, "
+                "largest_index be positive"
+            )
+        self.false_discovery, self.bins = false_discovery, bins
+        self.largest_index, self.least = largest_index, least
+        self.channels_: dict[str, ChannelReference] = {}
+
+    def fit(self, stays: Stays) -> PopulationMonitor:
+        """Learns what is usual.
+
+        Raises:
+            DataError: there is no hour.
+        """
+        if stays.n_rows == 0:
+            raise DataError("there is no hour to learn from")
+        self.channels_ = {}
+        for name in stays.schema.names:
+            values, medians, rates = _of_channel(stays, name)
+            edges = np.zeros(0)
+            shares, grid, cdf = np.ones(1), np.zeros(0), np.zeros(0)
+            if len(values):
+                edges = np.unique(np.quantile(values, np.linspace(0, 1, self.bins + 1)[1:-1]))
+                shares = _shares(values, edges)
+                grid = np.unique(np.quantile(medians, np.linspace(0, 1, _GRID)))
+                cdf = np.searchsorted(np.sort(medians), grid, side="right") / len(medians)
+            self.channels_[name] = ChannelReference(
+                edges, shares, grid, cdf, len(values), len(medians), float(rates.mean()),
+                float(rates.std()),
+            )  # fmt: skip
+        return self
+
+    def compare(self, stays: Stays) -> pl.DataFrame:
+        """One row a channel of a period.
+
+        Returns:
+            ``channel``, ``stays`` (with a value), ``missing`` and ``missing_before`` (shares of
+            hours), ``missing_p``, ``stability_index``, ``distance`` (Kolmogorov-Smirnov),
+            ``distance_p``, ``drifted`` and ``why``. Tests without enough stays are null.
+
+        Raises:
+            DataError: the stays have other channels, or the monitor was not fitted.
+        """
+        if tuple(self.channels_) != stays.schema.names:
+            raise DataError("the monitor was fitted on other channels, or not at all")
+        rows: list[dict[str, Any]] = []
+        for name, usual in self.channels_.items():
+            values, medians, rates = _of_channel(stays, name)
+            row: dict[str, Any] = {
+                "channel": name, "stays": len(medians), "missing": 1 - float(rates.mean()),
+                "missing_before": 1 - usual.measured, "missing_p": None, "stability_index": None,
+                "distance": None, "distance_p": None,
+            }  # fmt: skip
+            if len(rates) >= self.least:
+                row["missing_p"] = self._rate_p(usual, rates)
+            if len(values) and usual.values:
+                now = np.maximum(_shares(values, usual.edges), _TINY)
+                before = np.maximum(usual.shares, _TINY)
+                row["stability_index"] = float(((now - before) * np.log(now / before)).sum())
+            if len(medians) >= self.least and usual.stays >= self.least:
+                ours = np.searchsorted(np.sort(medians), usual.grid, side="right") / len(medians)
+                row["distance"] = float(np.abs(ours - usual.cdf).max())
+                size = len(medians) * usual.stays / (len(medians) + usual.stays)
+                row["distance_p"] = float(kstwobign.sf(row["distance"] * np.sqrt(size)))
+            rows.append(row)
+        return self._named(rows)
+
+    def _rate_p(self, usual: ChannelReference, rates: NDArray[np.float64]) -> float:
+        """Welch's test of the mean share of hours with a measurement, for many stays."""
+        sides = rates.var() / len(rates) + usual.spread**2 / max(self._stays(), 1)
+        gap = float(rates.mean()) - usual.measured
+        if sides <= 0:
+            return 1.0 if gap == 0 else 0.0
+        return float(2 * norm.sf(abs(gap) / np.sqrt(sides)))
+
+    def _stays(self) -> int:
+        return max((c.stays for c in self.channels_.values()), default=0)
+
+    def _named(self, rows: list[dict[str, Any]]) -> pl.DataFrame:
+        tests = [(i, k) for i, row in enumerate(rows) for k in ("missing_p", "distance_p")
+                 if row[k] is not None]  # fmt: skip
+        found = benjamini_hochberg([rows[i][k] for i, k in tests], self.false_discovery)
+        words = {"missing_p": "missing rate", "distance_p": "distribution"}
+        why: dict[int, list[str]] = {}
+        for (i, k), named in zip(tests, found, strict=True):
+            if named:
+                why.setdefault(i, []).append(words[k])
+        for i, row in enumerate(rows):
+            if (row["stability_index"] or 0) > self.largest_index and row["stays"] >= self.least:
+                why.setdefault(i, []).append("stability index")
+            row["drifted"], row["why"] = i in why, ", ".join(why.get(i, []))
+        numbers = ("missing_p", "stability_index", "distance", "distance_p")
+        return pl.DataFrame(rows, schema_overrides=dict.fromkeys(numbers, pl.Float64))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "false_discovery": self.false_discovery, "bins": self.bins,
+            "largest_index": self.largest_index, "least": self.least,
+            "channels": {
+                name: {k: v.tolist() if isinstance(v, np.ndarray) else v
+                       for k, v in vars(usual).items()}
+                for name, usual in self.channels_.items()
+            },
+        }  # fmt: skip
+
+    @classmethod
+    def from_dict(cls, told: Mapping[str, Any]) -> PopulationMonitor:
+        """Reads what :meth:`to_dict` gave.
+
+        Raises:
+            DataError: something is missing or unknown.
+        """
+        try:
+            kept = {k: v for k, v in told.items() if k != "channels"}
+            monitor = cls(**kept)
+            for name, usual in told["channels"].items():
+                arrays = {k: np.asarray(v, np.float64) if isinstance(v, list) else v
+                          for k, v in usual.items()}  # fmt: skip
+                monitor.channels_[str(name)] = ChannelReference(**arrays)
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"this is no population monitor: {error}") from None
+        return monitor
+
+
+def benjamini_hochberg(p_values: ArrayLike, rate: float) -> NDArray[np.bool_]:
+    """(n,) which hypotheses are rejected so that at most ``rate`` of those are true, in the mean.
+
+    Benjamini and Hochberg, Journal of the Royal Statistical Society B 57(1), 1995, equation 1.
+
+    Raises:
+        ParameterError: a p-value or the rate is outside its range.
+    """
+    p = np.asarray(p_values, np.float64)
+    if not ((p >= 0) & (p <= 1)).all() or not 0 < rate < 1:
+        raise ParameterError("p-values must lie in [0, 1] and the rate inside (0, 1)")
+    order = np.argsort(p, kind="stable")
+    below = np.flatnonzero(p[order] <= rate * np.arange(1, len(p) + 1) / max(len(p), 1))
+    rejected = np.zeros(len(p), bool)
+    if len(below):
+        rejected[order[: below[-1] + 1]] = True
+    return rejected
+
+
+@dataclass(frozen=True)
+class AlarmChart:
+    """A control chart of the rate of alarms: Poisson counts over patient-hours, with limits.
+
+    Limits are those of the square-root transform, ``2 (sqrt(count) - sqrt(expected))``, which is
+    nearly standard normal also for small counts; exposure may differ from period to period.
+
+    Args:
+        rate: alarms per patient-hour in the reference.
+        sigmas: distance of the limits.
+        run: periods in a row on one side of the reference that are a signal by themselves.
+    """
+
+    rate: float
+    sigmas: float = 3.0
+    run: int = 8
+
+    def __post_init__(self) -> None:
+        if not self.rate > 0 or not self.sigmas > 0 or self.run < 2:
+            raise ParameterError("rate and sigmas must be positive, run at least 2")
+
+    def read(self, alarms: ArrayLike, hours: ArrayLike) -> pl.DataFrame:
+        """One row a period.
+
+        Args:
+            alarms: (T,) counts.
+            hours: (T,) patient-hours, 0 for a period without patients.
+
+        Returns:
+            ``period``, ``alarms``, ``hours``, ``rate``, ``lower``, ``upper`` (limits of the rate),
+            ``score`` (in standard deviations), ``signal`` (``""``, ``"limit"`` or ``"run"``).
+
+        Raises:
+            DataError: sizes do not fit or a number is negative.
+        """
+        count, exposure = np.asarray(alarms, np.float64), np.asarray(hours, np.float64)
+        if count.shape != exposure.shape or count.ndim != 1:
+            raise DataError(f"alarms {count.shape} and hours {exposure.shape} must be of periods")
+        if (count < 0).any() or (exposure < 0).any() or (count[exposure == 0] > 0).any():
+            raise DataError("counts and hours must not be negative, nor alarms without hours")
+        expected = np.sqrt(self.rate * exposure)
+        score = 2 * (np.sqrt(count) - expected)
+        safe = np.where(exposure > 0, exposure, np.nan)
+        side, length, signals = 0, 0, []
+        for value, some in zip(score, exposure, strict=True):
+            now = int(np.sign(value)) if some > 0 else 0
+            length = length + 1 if now == side and now else int(now != 0)
+            side = now
+            told = "run" if length >= self.run else ""
+            signals.append("limit" if abs(value) > self.sigmas else told)
+        half = self.sigmas / 2
+        return pl.DataFrame(
+            {
+                "period": np.arange(len(count)), "alarms": count, "hours": exposure,
+                "rate": count / safe, "lower": np.maximum(expected - half, 0) ** 2 / safe,
+                "upper": (expected + half) ** 2 / safe, "score": score, "signal": signals,
+            },
+            schema_overrides={"signal": pl.String},
+        ).with_columns(pl.col("rate", "lower", "upper").fill_nan(None))  # fmt: skip
+
+
+def _of_channel(
+    stays: Stays, name: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """All values; the median of each stay that has one; the share of measured hours of each."""
+    column = stays.column(name).astype(np.float64)
+    there = np.isfinite(column)
+    size = len(stays)
+    owner = stays.stay_of_row()
+    counts = np.bincount(owner, there, minlength=size)
+    lasting = stays.lengths > 0
+    rates = counts[lasting] / stays.lengths[lasting]
+    values = column[there]
+    order = np.lexsort((values, owner[there]))
+    sizes = counts[counts > 0].astype(np.int64)
+    starts = np.cumsum(sizes) - sizes
+    ordered = values[order]
+    medians = (ordered[starts + (sizes - 1) // 2] + ordered[starts + sizes // 2]) / 2
+    return values, medians if len(values) else np.zeros(0), rates
+
+
+def _shares(values: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.float64]:
+    place = np.searchsorted(edges, values, side="left")
+    return np.asarray(np.bincount(place, minlength=len(edges) + 1) / len(values), np.float64)

@@ -1,0 +1,128 @@
+"""Population drift: what changed is named, what did not is not."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from foretell.data.simulators import hospitals
+from foretell.decisions.abstention.drift import (
+    AlarmChart,
+    PopulationMonitor,
+    benjamini_hochberg,
+)
+from foretell.errors import DataError, ParameterError
+
+
+@pytest.fixture(scope="module")
+def stays():
+    return hospitals(stays=400, sites=1, hours=(12, 30), seed=5)[0]
+
+
+@pytest.fixture(scope="module")
+def monitor(stays):
+    return PopulationMonitor().fit(stays.select(slice(0, 200)))
+
+
+def changed(stays, name, values):
+    return replace(stays, channels={**stays.channels, name: values.astype(np.float32)})
+
+
+def test_the_same_population_is_left_in_peace(stays, monitor):
+    found = monitor.compare(stays.select(slice(200, 400)))
+    assert found["drifted"].sum() == 0
+
+
+def test_a_shifted_channel_is_named_alone(stays, monitor):
+    later = changed(stays, "Temp", stays.channels["Temp"] * 9 / 5 + 32).select(slice(200, 400))
+    found = monitor.compare(later).filter("drifted")
+    assert found["channel"].to_list() == ["Temp"]
+    assert "distribution" in found["why"][0] and "stability index" in found["why"][0]
+    assert found["distance"][0] == pytest.approx(1.0)
+
+
+def test_a_channel_that_falls_silent_is_named_by_its_missing_rate(stays, monitor):
+    values = stays.channels["Lactate"].copy()
+    values[:] = np.nan
+    found = monitor.compare(changed(stays, "Lactate", values).select(slice(200, 400)))
+    row = found.filter(channel="Lactate").row(0, named=True)
+    assert row["why"] == "missing rate"
+    assert row["missing"] == 1.0
+    assert row["stability_index"] is None and row["distance"] is None
+
+
+def test_distance_is_that_of_scipy(stays, monitor):
+    later = stays.select(slice(200, 400))
+
+    def medians(part):
+        return [np.nanmedian(v) for v in (s.column("HR") for s in part.chunks(1)) if
+                np.isfinite(v).any()]  # fmt: skip
+
+    ours = monitor.compare(later).filter(channel="HR")["distance"][0]
+    theirs = stats.ks_2samp(medians(stays.select(slice(0, 200))), medians(later)).statistic
+    assert ours == pytest.approx(theirs, abs=0.02)
+
+
+def test_a_monitor_is_plain_json(stays, monitor):
+    again = PopulationMonitor.from_dict(json.loads(json.dumps(monitor.to_dict())))
+    later = stays.select(slice(200, 400))
+    assert again.compare(later).equals(monitor.compare(later))
+    with pytest.raises(DataError, match="no population monitor"):
+        PopulationMonitor.from_dict({"channels": {"HR": {}}})
+    with pytest.raises(DataError, match="fitted"):
+        PopulationMonitor().compare(later)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=40), st.floats(0.01, 0.5))
+def test_benjamini_hochberg_is_that_of_scipy(p, rate):
+    ours = benjamini_hochberg(p, rate)
+    adjusted = stats.false_discovery_control(p)
+    # Ties of floating-point numbers at the border may fall either way.
+    sure = np.abs(adjusted - rate) > 1e-12
+    assert (ours == (adjusted <= rate))[sure].all()
+
+
+def test_false_discoveries_stay_within_the_rate():
+    rng = np.random.default_rng(0)
+    wrong = []
+    for _ in range(300):
+        p = rng.random(50)
+        p[:10] = stats.norm.sf(rng.normal(4, 1, 10))
+        named = benjamini_hochberg(p, 0.1)
+        wrong.append(named[10:].sum() / max(named.sum(), 1))
+    assert np.mean(wrong) <= 0.1
+
+
+def test_chart_is_quiet_at_the_reference_and_speaks_beyond_it():
+    rng = np.random.default_rng(1)
+    chart = AlarmChart(0.02)
+    hours = rng.uniform(500, 3000, 400)
+    quiet = chart.read(rng.poisson(0.02 * hours), hours)
+    assert (quiet["signal"] == "limit").mean() < 0.02
+    loud = chart.read(rng.poisson(0.06 * hours), hours)
+    assert (loud["signal"] == "limit").mean() > 0.9
+    slow = chart.read(rng.poisson(0.023 * hours), hours)
+    assert (slow["signal"] == "run").any()
+    row = quiet.row(0, named=True)
+    assert row["lower"] < 0.02 < row["upper"]
+
+
+def test_chart_with_empty_periods_and_bad_input():
+    chart = AlarmChart(0.02)
+    found = chart.read([0, 3], [0, 100])
+    assert found["rate"][0] is None and found["signal"][0] == ""
+    for alarms, hours in (([1], [0]), ([-1], [10]), ([1, 2], [10])):
+        with pytest.raises(DataError):
+            chart.read(alarms, hours)
+    with pytest.raises(ParameterError):
+        AlarmChart(0.0)
+    with pytest.raises(ParameterError):
+        PopulationMonitor(false_discovery=1.0)
+    with pytest.raises(ParameterError):
+        benjamini_hochberg([2.0], 0.1)
