@@ -11,6 +11,8 @@ from flwr.clientapp import ClientApp
 
 from foretell.errors import ParameterError, TrainingError
 from foretell.training.federated import (
+    ActivitySelection,
+    ClientPrivacy,
     InProcessGrid,
     LocalTraining,
     Server,
@@ -26,25 +28,28 @@ DEFAULT_CAP = SizeCap()
 
 
 class Tampering(ClientApp):
-    """An app whose client 1 changes its honest reply."""
+    """An app of which one client changes its honest reply."""
 
-    def __init__(self, honest: ClientApp, tamper) -> None:
+    def __init__(self, honest: ClientApp, tamper, who: int = 1) -> None:
         super().__init__()
-        self.honest, self.tamper = honest, tamper
+        self.honest, self.tamper, self.who = honest, tamper, who
 
     def __call__(self, message, context):
         reply = self.honest(message, context)
-        if context.node_config["partition-id"] == 1 and reply.metadata.message_type == "train":
+        if (
+            context.node_config["partition-id"] == self.who
+            and reply.metadata.message_type == "train"
+        ):
             self.tamper(reply.content)
         return reply
 
 
-def run_tampered(tamper, cap=DEFAULT_CAP, strategy="fedavg", rounds=2, **options):
+def run_tampered(tamper, cap=DEFAULT_CAP, strategy="fedavg", rounds=2, who=1, **options):
     app = client_app(Regression, make_clients(SIZES))
     server = Server(
         Workshop(Regression), make_strategy(strategy, **options), len(SIZES), rounds, cap=cap
     )
-    grid = InProcessGrid(Tampering(app, tamper), len(SIZES))
+    grid = InProcessGrid(Tampering(app, tamper, who), len(SIZES))
     with grid.open():
         return server.run(grid)
 
@@ -134,6 +139,23 @@ def test_broken_replies_are_never_averaged_in(fault):
     honest = without(1).state["arrays"]
     for name, values in final["arrays"].items():
         np.testing.assert_array_equal(values, honest[name])
+
+
+def test_the_first_reply_does_not_decide_over_the_others():
+    final = run_tampered(other_metrics, who=0)
+    failed = [row["client"] for row in final["rows"]["clients"] if row["failure"]]
+    assert failed == [0, 0]
+    honest = without(0).state["arrays"]
+    for name, values in final["arrays"].items():
+        np.testing.assert_array_equal(values, honest[name])
+
+
+def test_with_privacy_no_reply_decides_over_another():
+    final = run_tampered(
+        other_metrics, aggregation="equal", selection=ActivitySelection("uniform", "poisson", 0, 1),
+        clients_per_round=4, privacy=ClientPrivacy(1.0),
+    )  # fmt: skip
+    assert [row["completed"] for row in final["rows"]["rounds"]] == [4, 4]
 
 
 @pytest.mark.parametrize("strategy", ["fedadam", "fedavgm", "scaffold", "fedprox"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -73,6 +74,7 @@ def check_replies(
     cap: SizeCap | None,
     weight_key: str = "num-examples",
     arrays_key: str = "arrays",
+    alike: bool = True,
 ) -> Checked:
     """Turns replies that cannot be used into errors, and sizes that cannot be true into caps.
 
@@ -84,22 +86,26 @@ def check_replies(
         cap: None believes every size.
         weight_key: name of the size among a reply's metrics.
         arrays_key: name of the arrays.
+        alike: whether metrics must have the names that most replies have, as means need. Without,
+            whether a reply counts does not depend on the others'.
     """
     checked = Checked()
-    names: set[str] | None = None
     for reply in replies:
         client = reply.metadata.src_node_id
         if reply.has_error():
             problem = reply.error.reason or f"error {reply.error.code}"
         else:
             problem = _problem(reply.content, arrays, weight_key, arrays_key) or ""
-            if not problem and names is not None and set(_metrics(reply.content)) != names:
-                problem = f"the reply has metrics {sorted(_metrics(reply.content))}"
         if problem or reply.has_error():
             checked.failures[client] = problem
+    sound = [reply for reply in replies if reply.metadata.src_node_id not in checked.failures]
+    kinds = Counter(frozenset(_metrics(reply.content)) for reply in sound)
+    for reply in sound:
+        client, figures = reply.metadata.src_node_id, _metrics(reply.content)
+        if alike and frozenset(figures) != kinds.most_common(1)[0][0]:
+            checked.failures[client] = f"the reply has metrics {sorted(figures)}"
         else:
-            names = set(_metrics(reply.content))
-            sizes[client] = float(_metrics(reply.content)[weight_key])  # type: ignore[arg-type]
+            sizes[client] = float(figures[weight_key])  # type: ignore[arg-type]
     answered = {reply.metadata.src_node_id for reply in replies}
     for client in asked:
         if client not in answered:

@@ -101,8 +101,10 @@ class Rounds(Strategy):
         replies = list(replies)
         up = serialised_bytes(reply.content for reply in replies if reply.has_content())
         checked = check_replies(
-            self._asked, replies, self._arrays, self._sizes, cap=self.cap, **self._keys()
-        )
+            self._asked, replies, self._arrays, self._sizes, cap=self.cap,
+            # One client must not decide over the others' updates, which no noise would hide.
+            alike=getattr(self.inner, "privacy", None) is None, **self._keys(),
+        )  # fmt: skip
         sound = [reply for reply in checked.replies if not reply.has_error()]
         arrays: ArrayRecord | None = None
         metrics: MetricRecord | None = None
