@@ -1,4 +1,4 @@
-"""One risk model, four hospitals in sequence: who forgets what, and what a stored vector gives away.
+"""One risk model, four hospitals in sequence: who forgets what, and what is given away.
 
     python benchmarks/continual.py --out benchmarks/results/continual.json
 
@@ -6,11 +6,12 @@ The 2019 challenge by hospital and unit, patients split 60/20/20 by hash, rows s
 all positives and so many negatives (train 40,000, validation 10,000, test 25,000), scaling and
 knots from the first site's training rows. Every method starts from the same first site of a seed.
 PPV and specificity are at 80 % sensitivity, the PPV corrected for the subsampling. Strengths of the
-methods are those with the best mean AUROC of all sites' validation parts, seed 0 (``--part tune``).
+comparators are common ones and were not searched for.
 
-Parts: ``order`` (the sequence that forgets), ``reverse``, ``tune``, ``release`` (noise against what
-is given away), ``simulator`` (hospitals that agree or contradict each other), ``hospital`` (a fifth
-of the target hospital's patients against the clock). A part that is run again replaces its figures.
+Parts: ``order`` (the sequence that forgets), ``reverse``, ``audit`` (what the stored vectors of one
+site give away), ``simulator`` (hospitals that agree or contradict each other), ``hospital`` (a
+fifth of the target hospital's patients against the clock). A part that is run again replaces its
+figures.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import argparse
 import copy
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +28,28 @@ import numpy as np
 import torch
 from _common import load, machine, save
 
+from foretell.audits.inversion import PrivacyAudit
 from foretell.data import registry
-from foretell.data.clinical import CausalFeatureBuilder, Stays, split_by_patient, target
+from foretell.data.clinical import (
+    CausalFeatureBuilder,
+    Stays,
+    concatenate,
+    split_by_patient,
+    target,
+)
 from foretell.data.public.clinical import FOUR_SITES
+from foretell.data.simulators import hospitals
 from foretell.estimators.continual import WUPERR, GaussianRelease, PrototypeRelease
+from foretell.evaluation.clinical import best_threshold, challenge_utility, clock_rule
 from foretell.learners.risk.ranking import auroc
 from foretell.training import TensorExamples, fit, use_threads
 from foretell.training import continual as cl
 
 ORDER = ("B-SICU", "B-MICU", "A-SICU", "A-MICU")
-PARTS = ("order", "reverse", "tune", "release", "simulator", "hospital")
-NEGATIVES, POSITIVES, EPOCHS, RATE, DECAY = 512, 32, 4, 5e-4, 0.1
+PARTS = ("order", "reverse", "audit", "simulator", "hospital")
+DECAY = 0.1
+LATER = {"learning_rate": 3e-3}
+"""Upper layers alone learn faster than a whole net should."""
 
 
 class Site:
@@ -72,8 +85,10 @@ class Site:
 class Study:
     """The sites of a seed, the model after the first one, and all that starts from it."""
 
-    def __init__(self, stays: dict[str, Stays], order: tuple[str, ...], seed: int, threads: int,
-                 sizes: tuple[int, int, int] = (40_000, 10_000, 25_000), **settings: Any) -> None:  # fmt: skip
+    def __init__(
+        self, stays: dict[str, Stays], order: tuple[str, ...], seed: int, threads: int,
+        sizes: tuple[int, int, int] = (40_000, 10_000, 25_000), **settings: Any,
+    ) -> None:  # fmt: skip
         self.order, self.seed, self.threads = order, seed, threads
         self.sites: dict[str, Site] = {}
         builder = None
@@ -88,6 +103,7 @@ class Study:
         self.feed(first, order[0], [self.synapses])
         self.first = first
         self.epochs = first.epochs
+        self.batch = first.negatives + first.positives
         for site in self.sites.values():
             for part in site.x:
                 site.encoded[part] = torch.from_numpy(first.encoder_.transform(site.x[part]))
@@ -116,9 +132,9 @@ class Study:
 
     def scores(self, learner: Any, part: str, frozen: bool = False) -> np.ndarray:
         """AUROC on all sites."""
-        return np.array(
-            [auroc(self.logits(learner, n, part, frozen), self.sites[n].y[part]) for n in self.order]
-        )
+        return np.array([
+            auroc(self.logits(learner, n, part, frozen), self.sites[n].y[part]) for n in self.order
+        ])  # fmt: skip
 
     def bedside(self, learner: Any, frozen: bool = False) -> list[dict[str, float]]:
         """PPV and specificity at 80 % sensitivity on all sites."""
@@ -172,7 +188,7 @@ class Study:
         rows_of = {p: [self.first_scores[p]] for p in self.first_scores}
         for i, name in enumerate(self.order[1:], 1):
             task = self.examples(name)
-            pass_ = round(int((self.sites[name].y["train"] == 0).sum()) / NEGATIVES)
+            pass_ = round(int((self.sites[name].y["train"] == 0).sum()) / self.first.negatives)
 
             def score(learner: Any, name: str = name) -> float:
                 return -auroc(self.logits(learner, name, "validation"),
@@ -180,8 +196,9 @@ class Study:
 
             fit(
                 learner, method.examples(task), strategies=method.begin(learner), validation=score,
-                max_steps=round(self.epochs * pass_), batch_size=NEGATIVES + POSITIVES,
-                learning_rate=RATE, weight_decay=DECAY, validate_every=max(1, pass_ // 2),
+                max_steps=round(self.epochs * pass_), batch_size=self.batch,
+                learning_rate=self.first.learning_rate, weight_decay=DECAY,
+                validate_every=max(1, pass_ // 2),
                 seed=self.seed + i, threads=self.threads,
             )  # fmt: skip
             method.end(learner, task)
@@ -196,11 +213,13 @@ class Study:
             torch.manual_seed(self.seed)
             learner = type(self.first.learner_)(self.first.learner_.shape)
         parts = cl.Concatenation([self.examples(n) for n in self.order])
-        pass_ = round(sum(int((s.y["train"] == 0).sum()) for s in self.sites.values()) / NEGATIVES)
+        pass_ = round(sum(int((s.y["train"] == 0).sum()) for s in self.sites.values())
+                      / self.first.negatives)  # fmt: skip
         fit(
             learner, parts, validation=lambda m: -self.scores(m, "validation").mean(),
-            max_steps=round(self.epochs * pass_), batch_size=NEGATIVES + POSITIVES,
-            learning_rate=RATE, weight_decay=DECAY, validate_every=max(1, pass_ // 2),
+            max_steps=round(self.epochs * pass_), batch_size=self.batch,
+            learning_rate=self.first.learning_rate, weight_decay=DECAY,
+                validate_every=max(1, pass_ // 2),
             seed=self.seed, threads=self.threads,
         )  # fmt: skip
         rows_of = {p: [self.scores(learner, p)] for p in ("validation", "test")}
@@ -210,7 +229,7 @@ class Study:
         """A site's training rows, encoded once."""
         site = self.sites[name]
         y = site.y["train"]
-        share = POSITIVES / (POSITIVES + NEGATIVES)
+        share = self.first.positives / (self.first.positives + self.first.negatives)
         chance = np.where(y == 1, share / (y == 1).sum(), (1 - share) / (y == 0).sum())
         columns = {"x": site.encoded["train"], "label": torch.from_numpy(y.astype(np.float32))}
         return TensorExamples(columns, sampling_weights=chance)
@@ -259,11 +278,11 @@ def methods(seed: int) -> dict[str, cl.ContinualMethod]:
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
-    "wuperr": {"release": GaussianRelease(2.0)},
-    "wuperr, no noise": {"release": None},
-    "err": {"release": GaussianRelease(2.0), "ewc_lambda": 0.0},
-    "wuperr, unfrozen": {"release": None, "freeze_first_layer": False, "fisher_examples": 2000},
-    "wuperr, prototypes": {"release": PrototypeRelease()},
+    "wuperr": {**LATER, "release": GaussianRelease(2.0)},
+    "wuperr, no noise": {**LATER, "release": None},
+    "err": {**LATER, "release": GaussianRelease(2.0), "ewc_lambda": 0.0},
+    "wuperr, unfrozen": {"release": None, "freeze_first_layer": False},
+    "wuperr, prototypes": {**LATER, "release": PrototypeRelease()},
 }
 
 
@@ -288,6 +307,81 @@ def sequence(stays: dict[str, Stays], order: tuple[str, ...], arguments: Any,
                   f"{found['cpu_seconds']:.0f} s", flush=True)  # fmt: skip
 
 
+def simulator(arguments: Any, keep: dict[str, Any]) -> None:
+    """Hospitals that contradict their neighbours, and hospitals that agree."""
+    for kappa in (1.0, 0.0):
+        for seed in arguments.seeds:
+            made, _ = hospitals(stays=1500, sites=4, kappa=kappa, common=0.1, seed=seed)
+            stays = made.by("site")
+            study = Study(
+                stays, tuple(stays), seed, arguments.threads, (20_000, 5000, 20_000),
+                negatives=256, positives=32, learning_rate=2e-3, hidden=(128, 32),
+            )  # fmt: skip
+            for name, found in (
+                ("naive", study.generic(cl.Naive())),
+                ("wuperr", study.wuperr(release=GaussianRelease(2.0))[0]),
+            ):
+                keep.setdefault(f"kappa={kappa:g}", {}).setdefault(name, {})[str(seed)] = found
+                print(f"  kappa {kappa} {name}: mean {found['final_mean']:.3f} "
+                      f"forgetting {found['forgetting']:.3f}", flush=True)  # fmt: skip
+            arguments.write()
+
+
+def audit(arguments: Any, keep: dict[str, Any]) -> None:
+    """What the stored vectors of the first site give away, by release."""
+    stays = registry.load("physionet2019").of("site", ORDER[0])
+    site = Site(stays, None, 0)
+    for name, release in {
+        "none": None, "sigma=2": GaussianRelease(2.0), "prototypes": PrototypeRelease(),
+    }.items():  # fmt: skip
+        model = WUPERR(threads=arguments.threads, release=release)
+        model.fit_site(
+            site.x["train"], site.y["train"], site=ORDER[0], patients=site.patients, rate=site.rate,
+            validation=(site.x["validation"], site.y["validation"]),
+        )  # fmt: skip
+        witness = replace(model._witness, names=site.builder.names)
+        keep[name] = PrivacyAudit().report(witness)
+        print(name, {k: v for k, v in keep[name].items() if k != "r2_of_features"}, flush=True)
+        arguments.write()
+
+
+def hospital(arguments: Any, keep: dict[str, Any]) -> None:
+    """Trained at one hospital, continued on a fifth of the other's patients, beside the clock."""
+    stays = registry.load("physionet2019").by("hospital")
+    for here, there in (("A", "B"), ("B", "A")):
+        for seed in arguments.seeds:
+            rng = np.random.default_rng(seed)
+            parts = split_by_patient(stays[there], test_size=0.8, validation_size=0.05, seed=seed)
+            local, few, test = parts.train, parts.validation, parts.test
+            model = WUPERR(random_state=seed, threads=arguments.threads)
+            found: dict[str, Any] = {}
+            for step, (name, some) in enumerate(((here, stays[here]), (there, local))):
+                wanted = target(some, 4)
+                rows = (wanted.label == 1) | (rng.random(some.n_rows) < 60_000 / some.n_rows)
+                held = few if step else split_by_patient(
+                    some, test_size=0, validation_size=0.1, seed=seed).validation  # fmt: skip
+                if step:
+                    model.set_params(**LATER)
+                model.fit_site(some, site=name, rows=rows, validation=held)
+                choice = concatenate([local, few])
+                threshold = best_threshold(
+                    model.decision_function(choice), choice.labels(), choice.lengths
+                )[0]
+                z = model.decision_function(test)
+                score = challenge_utility(z >= threshold, test.labels(), test.lengths)
+                wanted = target(test, 4)
+                key = "continued" if step else "before"
+                found[key] = {
+                    "utility": score.normalised,
+                    "auroc": auroc(z[wanted.at_risk], wanted.label[wanted.at_risk]),
+                }
+            clock = challenge_utility(clock_rule(test), test.labels(), test.lengths)
+            found["clock"] = clock.normalised
+            keep.setdefault(f"{here} to {there}", {})[str(seed)] = found
+            print(here, there, seed, found, flush=True)
+            arguments.write()
+
+
 def main() -> None:
     """Runs the parts that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -308,6 +402,10 @@ def main() -> None:
         stays = registry.load("physionet2019").of("site", *FOUR_SITES).by("site")
         order = ORDER if arguments.part == "order" else ORDER[::-1]
         sequence(stays, order, arguments, part)
+    else:
+        {"simulator": simulator, "audit": audit, "hospital": hospital}[arguments.part](
+            arguments, part
+        )
     arguments.write()
 
 

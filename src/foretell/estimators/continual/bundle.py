@@ -209,7 +209,7 @@ def read_bundle(path: str | Path, *, trusted_keys: Sequence[bytes] | None = None
                 raise ArtefactError(f"{path} is not a site bundle")
             document = json.loads(text)
             _refuse_newer(document, path)
-            arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            arrays = {name: opened.get_tensor(name) for name in opened.keys()}
     except (OSError, SafetensorError, ValueError, RecursionError) as error:
         if isinstance(error, ForetellError):
             raise

@@ -135,7 +135,7 @@ class WUPERR(FeedForwardRisk):
         replay_weight: float = 0.5,
         gamma: float = 1.0,
         fisher_scale: Literal["mean", "count"] = "mean",
-        fisher_examples: int = 5000,
+        fisher_examples: int = 2000,
         memory_per_site: int = 5000,
         positives_per_site: int = 1000,
         freeze_first_layer: bool = True,
@@ -554,7 +554,13 @@ class WUPERR(FeedForwardRisk):
     def _begin(self, given: SiteRows) -> None:
         """Encoder and untrained net of the first site."""
         features = given.features
-        self.encoder_ = PiecewiseLinearEncoder(self.n_knots).fit(features) if self.n_knots else None
+        self.encoder_ = None
+        if self.n_knots:
+            low, high = _common_range(given, self.min_patients)
+            encoder = PiecewiseLinearEncoder(self.n_knots).fit(np.clip(features, low, high))
+            # Rounded: a quantile can be the very value of one patient.
+            knots = [np.unique(np.round(k, 3)) for k in encoder.knots or []]
+            encoder.knots, self.encoder_ = knots, encoder
         self.n_features_in_ = features.shape[1]
         flat = features.max(axis=0) == features.min(axis=0)
         self._constants = np.where(flat, features[0], np.nan).astype(np.float32)
@@ -858,6 +864,22 @@ class WUPERR(FeedForwardRisk):
                 raise ParameterError(f"{name} must be at least 1, not {getattr(self, name)}")
         if len(self.hidden) < 2:
             raise ParameterError("WUPERR needs two layers or more: the first is frozen")
+
+
+def _common_range(
+    given: SiteRows, least: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(F,) means of the least and of the largest values of so many patients each.
+
+    Knots leave the site: the extremes themselves would be the values of single patients.
+    """
+    who = np.arange(len(given.label)) if given.patients is None else given.patients
+    order = np.argsort(who, kind="stable")
+    begins = np.flatnonzero(np.append(True, np.diff(who[order]) != 0))
+    ordered = given.features[order]
+    low = np.sort(np.minimum.reduceat(ordered, begins), axis=0)[:least].mean(axis=0)
+    high = np.sort(np.maximum.reduceat(ordered, begins), axis=0)[-least:].mean(axis=0)
+    return low, high
 
 
 def _scored(

@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import copy
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import save_file
+from typer.testing import CliRunner
+
+from foretell.audits.inversion import PrivacyAudit
+from foretell.cli.app import app
+from foretell.errors import (
+    ArtefactError,
+    DataError,
+    IncompatibleRepresentationError,
+    NotFittedError,
+    ParameterError,
+)
+from foretell.estimators.continual import WUPERR, new_key, read_bundle
+
+SETTINGS = {
+    "hidden": (24, 8), "negatives": 64, "positives": 16, "epochs": 1, "threads": 1,
+    "memory_per_site": 300, "fisher_examples": 200, "min_patients": 10,
+}  # fmt: skip
+
+
+def table(seed=0, rows=1500):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(rows, 6)).astype(np.float32)
+    y = (rng.random(rows) < 1 / (1 + np.exp(-(2 * x[:, 0] - 2.5)))).astype(int)
+    return x, y, rng.integers(0, 300, rows)
+
+
+def train(model, name, seed):
+    x, y, patients = table(seed)
+    return model.fit_site(x, y, site=name, patients=patients)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    path = tmp_path_factory.mktemp("bundle") / "one.bundle"
+    model = train(WUPERR(**SETTINGS), "one", 0)
+    return model, path, model.export_bundle(path, audit=None, override=True)
+
+
+def rewritten(path, target, *, header=None, arrays=None):
+    """The same file with another header or other tensors."""
+    with safe_open(path, framework="numpy") as opened:
+        told = dict(opened.metadata())
+        tensors = {n: opened.get_tensor(n) for n in opened.keys()}
+    save_file({**tensors, **(arrays or {})}, target, metadata={**told, **(header or {})})
+    return target
+
+
+def test_training_goes_on_from_the_file_as_it_would_have(exported):
+    model, path, _ = exported
+    read = WUPERR.from_bundle(path, threads=1)
+    x = table(9)[0]
+    np.testing.assert_array_equal(read.predict_proba(x), model.predict_proba(x))
+    here = train(copy.deepcopy(model), "two", 1)
+    there = train(read, "two", 1)
+    np.testing.assert_array_equal(there.predict_proba(x), here.predict_proba(x))
+    assert list(there.episodes_) == ["one", "two"]
+
+
+def test_tampering_and_damage_are_found(exported, tmp_path):
+    _, path, _ = exported
+    with safe_open(path, framework="numpy") as opened:
+        weights = opened.get_tensor("theta/first.weight")
+        text = opened.metadata()["foretell.site_bundle"]
+    changed = rewritten(path, tmp_path / "a", arrays={"theta/first.weight": weights + 1})
+    with pytest.raises(ArtefactError, match="hash does not fit"):
+        read_bundle(changed)
+    other = text.replace('"rate"', '"rats"')
+    with pytest.raises(ArtefactError, match="hash does not fit"):
+        read_bundle(rewritten(path, tmp_path / "b", header={"foretell.site_bundle": other}))
+    (tmp_path / "c").write_bytes(path.read_bytes()[:-100])
+    (tmp_path / "d").write_bytes(b"\x80\x04cos\nsystem\n(S'true'\ntR.")
+    for name in ("c", "d", "missing"):
+        with pytest.raises(ArtefactError):
+            read_bundle(tmp_path / name)
+
+
+def test_newer_schema_is_refused(exported, tmp_path):
+    _, path, _ = exported
+    with safe_open(path, framework="numpy") as opened:
+        document = json.loads(opened.metadata()["foretell.site_bundle"])
+    document["schema"] = 99
+    newer = rewritten(
+        path, tmp_path / "newer", header={"foretell.site_bundle": json.dumps(document)}
+    )
+    with pytest.raises(ArtefactError, match="schema 99"):
+        read_bundle(newer)
+
+
+def test_episodes_of_another_first_layer_are_refused(exported, tmp_path):
+    model, _, _ = exported
+    other = train(WUPERR(**SETTINGS, random_state=7), "elsewhere", 3)
+    bundle = other.export_bundle(tmp_path / "other", audit=None, override=True)
+    with pytest.raises(IncompatibleRepresentationError, match="elsewhere"):
+        copy.deepcopy(model).receive(bundle)
+
+
+def test_episodes_of_the_same_first_layer_are_received(exported, tmp_path):
+    model, path, _ = exported
+    beside = train(WUPERR.from_bundle(path, threads=1), "beside", 4)
+    bundle = beside.export_bundle(tmp_path / "beside", audit=None, override=True)
+    found = copy.deepcopy(model).receive(bundle)
+    assert list(found.episodes_) == ["one", "beside"]
+
+
+def test_signatures(exported, tmp_path):
+    model, unsigned, _ = exported
+    private, public = new_key()
+    path = tmp_path / "signed"
+    bundle = model.export_bundle(path, audit=None, override=True, private_key=private)
+    assert bundle.signer == public.hex()
+    assert read_bundle(path, trusted_keys=[public]).signer == public.hex()
+    with pytest.raises(ArtefactError, match="not trusted"):
+        read_bundle(path, trusted_keys=[new_key()[1]])
+    with pytest.raises(ArtefactError, match="not signed"):
+        read_bundle(unsigned, trusted_keys=[public])
+    forged = rewritten(path, tmp_path / "forged", header={"signature": "00" * 64})
+    with pytest.raises(ArtefactError, match="does not hold"):
+        read_bundle(forged)
+    with pytest.raises(ParameterError, match="32 bytes"):
+        model.export_bundle(path, audit=None, override=True, private_key=b"short")
+
+
+def test_what_must_not_leave_does_not(exported, tmp_path):
+    model, path, _ = exported
+    with pytest.raises(DataError, match="needs an audit"):
+        model.export_bundle(tmp_path / "x", audit=None)
+    few = copy.copy(model)
+    few.min_patients = 10_000
+    with pytest.raises(DataError, match="class 0 has"):
+        few.export_bundle(tmp_path / "x", audit=None, override=True)
+    with pytest.raises(NotFittedError, match="the process that trained"):
+        WUPERR.from_bundle(path).export_bundle(tmp_path / "x", audit=None, override=True)
+    x, y, _ = table()
+    unknown = WUPERR(**SETTINGS).fit_site(x, y, site="one")
+    with pytest.raises(DataError, match="whose rows"):
+        unknown.export_bundle(tmp_path / "x", audit=None, override=True)
+    assert not (tmp_path / "x").exists()
+
+
+def test_gate_holds_back_and_is_overridden(tmp_path):
+    model = train(WUPERR(**{**SETTINGS, "release": None, "memory_per_site": 100}), "one", 0)
+    audit = PrivacyAudit(max_r2=0.3, attacks=("ridge",))
+    with pytest.raises(DataError, match="does not let 'one' out"):
+        model.export_bundle(tmp_path / "x", audit=audit)
+    assert not (tmp_path / "x").exists()
+    bundle = model.export_bundle(tmp_path / "x", audit=audit, override=True)
+    assert bundle.audits["one"]["overridden"] and not bundle.audits["one"]["passed"]
+    read = read_bundle(tmp_path / "x")
+    assert read.audits["one"]["inversion"]["ridge"]["features"] > 0.3
+
+
+def test_commands(exported):
+    _, path, bundle = exported
+    shown = CliRunner().invoke(app, ["bundle", "inspect", str(path), "--json"])
+    assert shown.exit_code == 0, shown.output
+    assert json.loads(shown.output)["sha256"] == bundle.sha256
+    assert CliRunner().invoke(app, ["bundle", "inspect", str(path)]).exit_code == 0
+    fine = CliRunner().invoke(app, ["bundle", "verify", str(path)])
+    assert fine.exit_code == 0 and "not signed" in fine.output
+    wanted = CliRunner().invoke(app, ["bundle", "verify", str(path), "--key", "ab" * 32])
+    assert wanted.exit_code == 2
+
+
+SITE = """
+import sys
+import numpy as np
+from foretell.data.simulators import hospitals
+from foretell.estimators.continual import WUPERR
+name, received, sent = sys.argv[1:]
+stays, _ = hospitals(stays=200, sites=2, hours=(16, 32), seed=3)
+mine = stays.by("site")[name]
+if name == "A":
+    # A patient like no other: the canary of the bundle.
+    hr = np.array(mine.channels["HR"])
+    hr[mine.rows[: mine.lengths[0]]] = np.float32(213.6875)
+    mine = type(mine)(**{**vars(mine), "channels": {**mine.channels, "HR": hr}})
+    ids = mine.ids.copy()
+    ids[0] = "CANARY-4711"
+    mine = type(mine)(**{**vars(mine), "ids": ids, "patients": ids})
+settings = dict(hidden=(24, 8), negatives=64, positives=16, epochs=1, threads=1,
+                memory_per_site=300, fisher_examples=100, min_patients=5)
+model = WUPERR(**settings) if received == "-" else WUPERR.from_bundle(received, threads=1)
+model.fit_site(mine, site=name)
+model.export_bundle(sent, audit=None, override=True)
+if name == "A":
+    rows = model.features_.transform(mine.select(slice(0, 1)))
+    np.save(sent + ".npy", rows)
+"""
+
+
+def test_each_site_in_its_own_process_and_no_raw_row_in_the_bytes(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    for name, received, sent in (("A", "-", "a"), ("B", "a", "b")):
+        where = [received if received == "-" else str(tmp_path / received), str(tmp_path / sent)]
+        done = subprocess.run(
+            [sys.executable, "-c", SITE, name, *where],
+            capture_output=True, text=True, env=environment, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-2000:]
+    canary = np.load(tmp_path / "a.npy")
+    for name in ("a", "b"):
+        content = (tmp_path / name).read_bytes()
+        for text in (b"CANARY", b"4711", b"213.6875", b"213.69"):
+            assert text not in content
+        for kind in (np.float16, np.float32, np.float64):
+            assert np.array(213.6875, kind).tobytes() not in content
+            assert all(row[:4].astype(kind).tobytes() not in content for row in canary)
+            # The scaled value of the canary's own channel, alone.
+            for value in np.unique(canary[:, 0]):
+                if kind != np.float16:
+                    assert value.astype(kind).tobytes() not in content
+        assert repr(float(canary[0, 0])).encode() not in content
+    model = WUPERR.from_bundle(tmp_path / "b")
+    assert list(model.sites_) == ["A", "B"] and list(model.episodes_) == ["A", "B"]

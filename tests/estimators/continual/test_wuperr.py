@@ -1,0 +1,234 @@
+from __future__ import annotations
+
+import copy
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+
+from foretell.data.clinical import target
+from foretell.errors import DataError, NotFittedError, ParameterError
+from foretell.estimators import FeedForwardRisk
+from foretell.estimators.continual import WUPERR, GaussianRelease
+
+SMALL = {
+    "hidden": (32, 16), "negatives": 64, "positives": 16, "epochs": 1, "threads": 1,
+    "memory_per_site": 300, "fisher_examples": 200, "min_patients": 10, "learning_rate": 2e-3,
+}  # fmt: skip
+
+
+def table(rows=1500, seed=0, dead=()):
+    """Features of a site, some of which are always 0, and labels they tell something of."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(rows, 6)).astype(np.float32)
+    x[:, list(dead)] = 0
+    y = rng.random(rows) < 1 / (1 + np.exp(-(2 * x[:, 0] - x[:, 1] - 2.5)))
+    return x, y.astype(int), rng.integers(0, 300, rows)
+
+
+def fitted(seed=0, dead=(), **changed):
+    x, y, patients = table(seed=seed, dead=dead)
+    return WUPERR(**{**SMALL, **changed}).fit_site(x, y, site="one", patients=patients)
+
+
+def test_first_layer_stays_and_upper_layers_learn(trained, simulated_sites):
+    model = copy.deepcopy(trained)
+    first = model.learner_.first.weight.detach().clone()
+    upper = model.learner_.upper[-1].weight.detach().clone()
+    before = {n: v.clone() for n, v in model.precision_.items()}
+    hash_before = model.episodes_["A"].frozen
+    model.fit_site(simulated_sites["B"], site="B")
+    assert torch.equal(model.learner_.first.weight, first)
+    assert not torch.equal(model.learner_.upper[-1].weight, upper)
+    assert model.episodes_["B"].frozen == hash_before
+    assert all((model.precision_[n] >= before[n]).all() for n in before)
+    assert not any(n.startswith("first") for n in model.precision_)
+    assert list(model.sites_) == ["A", "B"] and model.current_site_ == "B"
+
+
+def test_predictions_are_calibrated_probabilities_of_the_site(trained, simulated_sites):
+    stays = simulated_sites["A"]
+    wanted = target(stays, 4)
+    risk = trained.predict_proba(stays)
+    assert risk.shape == (stays.n_rows, 2) and np.allclose(risk.sum(1), 1)
+    mean = risk[wanted.at_risk, 1].mean()
+    rate = wanted.label[wanted.at_risk].mean()
+    assert 0.5 * rate < mean < 2 * rate
+
+
+def test_every_site_has_its_intercept(trained, simulated_sites):
+    model = copy.deepcopy(trained).fit_site(simulated_sites["B"], site="B")
+    stays = simulated_sites["C"]
+    gap = model.decision_function(stays, site="A") - model.decision_function(stays, site="B")
+    expected = model.sites_["A"].intercept - model.sites_["B"].intercept
+    np.testing.assert_allclose(gap, expected, atol=1e-5)
+    np.testing.assert_array_equal(model.predict_proba(stays), model.predict_proba(stays, site="B"))
+    with pytest.raises(ParameterError, match="no site 'Z'"):
+        model.predict_proba(stays, site="Z")
+
+
+def test_replay_and_penalty_hold_what_was_learned():
+    x, y, patients = table()
+    other, wrong, people = table(seed=5)
+    wrong = 1 - wrong
+    after = {}
+    for name, changed in {
+        "free": {"ewc_lambda": 0.0, "replay_weight": 0.0},
+        "replay": {"ewc_lambda": 0.0, "replay_weight": 5.0},
+        "penalty": {"ewc_lambda": 3000.0, "replay_weight": 0.0},
+    }.items():
+        # All steps count: choosing weights by the episodes would hide the forgetting.
+        settings = {
+            **SMALL, **changed, "release": None, "epochs": 8, "learning_rate": 1e-2,
+            "negatives": 200, "positives": 50, "weight_decay": 0.0, "dropout": 0.0,
+        }  # fmt: skip
+        model = WUPERR(**settings).fit_site(x, y, site="one", patients=patients)
+        model.fit_site(other, wrong, site="two", patients=people)
+        z = model.decision_function(x)
+        after[name] = z[y == 1].mean() - z[y == 0].mean()
+    assert after["free"] < 0, after
+    assert after["replay"] > after["free"] + 0.5 and after["penalty"] > after["free"] + 0.5
+
+
+def test_site_without_onset_keeps_everything(trained, simulated_sites):
+    stays = simulated_sites["B"]
+    none = stays.select(~np.isfinite(stays.onset))
+    model = copy.deepcopy(trained)
+    weights = copy.deepcopy(model.learner_.state_dict())
+    precision = {n: v.clone() for n, v in model.precision_.items()}
+    with pytest.warns(UserWarning, match="0 positive hours"):
+        model.fit_site(none, site="B")
+    assert all(torch.equal(v, weights[n]) for n, v in model.learner_.state_dict().items())
+    assert all(torch.equal(v, precision[n]) for n, v in model.precision_.items())
+    assert not model.sites_["B"].trained and "B" not in model.episodes_
+    assert np.isfinite(model.predict_proba(stays, site="B")).all()
+    with pytest.raises(DataError, match="needs both classes"):
+        WUPERR(**SMALL).fit_site(none, site="B")
+
+
+@pytest.mark.parametrize("way", ["statistics", "adapter", "ignore"])
+def test_new_channel_is_said_and_dealt_with(way):
+    model = fitted(dead=(4, 5), new_channels=way)
+    x, y, patients = table(seed=2)
+    old = table(seed=3, dead=(4, 5))[0]
+    before = model.represent(old)
+    with pytest.warns(UserWarning, match="never had feature 4, feature 5"):
+        model.fit_site(x, y, site="two", patients=patients)
+    assert model.sites_["two"].new_channels == ("feature 4", "feature 5")
+    np.testing.assert_array_equal(model.represent(old), before)
+    assert ("two" in model.adapters_) == (way == "adapter")
+    moved = x.copy()
+    moved[:, 4:] += 1
+    same = np.array_equal(model.predict_proba(x), model.predict_proba(moved))
+    assert same == (way == "ignore")
+
+
+def test_new_channel_of_stays_has_its_own_statistics(trained, simulated_sites):
+    stays = simulated_sites["B"]
+    channels = dict(stays.channels)
+    values = np.full_like(channels["EtCO2"], np.nan)
+    values[::3] = np.random.default_rng(0).normal(35, 4, len(values[::3]))
+    channels["EtCO2"] = values
+    richer = type(stays)(**{**vars(stays), "channels": channels})
+    model = copy.deepcopy(trained)
+    old = model.features_.transform(simulated_sites["A"])
+    with pytest.warns(UserWarning, match="EtCO2"):
+        model.fit_site(richer, site="B")
+    assert "EtCO2" in model.sites_["B"].new_channels
+    np.testing.assert_array_equal(model.features_.transform(simulated_sites["A"], site="A"), old)
+    column = model.features_.names.index("EtCO2:last")
+    scaled = model.features_.transform(richer, site="B")[:, column]
+    assert abs(scaled.mean()) < 0.5 and 0.2 < scaled.std() < 2
+
+
+def test_first_layer_without_freezing_moves():
+    model = fitted(freeze_first_layer=False)
+    first = model.learner_.first.weight.detach().clone()
+    x, y, patients = table(seed=2)
+    model.fit_site(x, y, site="two", patients=patients)
+    assert not torch.equal(model.learner_.first.weight, first)
+    assert any(n.startswith("first") for n in model.precision_)
+
+
+def test_precision_of_all_hours_and_its_decay():
+    mean, count = fitted(), fitted(fisher_scale="count")
+    for name, values in mean.precision_.items():
+        torch.testing.assert_close(count.precision_[name], 1500 * values)
+    model = fitted(gamma=0.0)
+    x, y, patients = table(seed=2)
+    before = sum(float(v.sum()) for v in model.precision_.values())
+    model.fit_site(x, y, site="two", patients=patients)
+    assert sum(float(v.sum()) for v in model.precision_.values()) < 3 * before
+
+
+def test_weights_of_rows_count():
+    x, y, patients = table()
+    weight = np.where(x[:, 2] > 0, 1.0, 1e-6)
+    model = WUPERR(**SMALL).fit_site(x, y, site="one", patients=patients, sample_weight=weight)
+    assert np.isfinite(model.decision_function(x)).all()
+    with pytest.raises(DataError, match="sample_weight has 3 values"):
+        WUPERR(**SMALL).fit_site(x, y, site="one", sample_weight=[1, 1, 1])
+
+
+def test_no_copy_carries_rows(trained):
+    assert trained._witness is not None
+    assert copy.deepcopy(trained)._witness is None
+    assert pickle.loads(pickle.dumps(trained))._witness is None
+
+
+def test_deployed_net_scores_alike_and_streams(trained, simulated_sites, tmp_path):
+    stays = simulated_sites["A"].select(slice(0, 5))
+    expected = trained.predict_proba(stays)
+    plain = trained.deployed()
+    assert type(plain) is FeedForwardRisk
+    np.testing.assert_allclose(plain.predict_proba(stays), expected, atol=1e-6)
+    trained.save(tmp_path / "model")
+    read = FeedForwardRisk.load(tmp_path / "model")
+    np.testing.assert_allclose(read.predict_proba(stays), expected, atol=1e-6)
+    with pytest.raises(ParameterError, match="from_bundle"):
+        WUPERR.load(tmp_path / "model")
+
+
+def test_scikit_learn_sees_hyper_parameters():
+    model = clone(WUPERR(**SMALL, release=GaussianRelease(1.0)))
+    assert model.release == GaussianRelease(1.0) and model.hidden == (32, 16)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"gamma": 2.0}, "gamma"),
+        ({"ewc_lambda": -1.0}, "ewc_lambda"),
+        ({"fisher_scale": "sum"}, "fisher_scale"),
+        ({"new_channels": "guess"}, "new_channels"),
+        ({"release": "noise"}, "release"),
+        ({"hidden": (8,)}, "two layers"),
+        ({"memory_per_site": 0}, "memory_per_site"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "-".join(value),
+)
+def test_bad_hyper_parameters_are_named(changed, message):
+    x, y, _ = table(rows=50)
+    with pytest.raises(ParameterError, match=message):
+        WUPERR(**{**SMALL, **changed}).fit_site(x, y, site="one")
+
+
+def test_misuse_is_said(trained, simulated_sites):
+    with pytest.raises(NotFittedError):
+        WUPERR().predict_proba(np.zeros((1, 3)))
+    with pytest.raises(ParameterError, match="name of its own, not 'A'"):
+        trained.fit_site(simulated_sites["A"], site="A")
+    with pytest.raises(ParameterError, match="needs labels"):
+        WUPERR(**SMALL).fit_site(np.zeros((5, 2)), site="one")
+    model = fitted()
+    with pytest.raises(DataError, match="the rows have 3 features, the first site 6"):
+        model.fit_site(np.zeros((9, 3)), np.arange(9) % 2, site="two")
+
+
+def test_no_warning_where_nothing_is_new(trained, simulated_sites):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        copy.deepcopy(trained).fit_site(simulated_sites["B"], site="B")
