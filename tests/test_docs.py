@@ -21,6 +21,7 @@ from foretell.data.simulators import shop
 from foretell.runs import recipe as recipes
 from foretell.runs.demand import recipe as demand
 from foretell.runs.federated import recipe as federated
+from foretell.runs.fednlp import recipe as fednlp
 from foretell.runs.feedback import recipe as feedback
 from foretell.runs.thresholds import recipe as thresholds
 
@@ -128,6 +129,14 @@ SECTIONS = {
     "federated: [tuning]": federated.TuningSection,
     "federated: [continual]": federated.ContinualSection,
     "federated: [privacy]": federated.PrivacySection,
+    "fednlp: [grid]": fednlp.GridSection,
+    "fednlp: [algorithms.NAME]": fednlp.AlgorithmSection,
+    "fednlp: [tasks.NAME]": fednlp.TaskSection,
+    "fednlp: [tasks.NAME.data]": fednlp.TextSource,
+    "fednlp: [[tasks.NAME.partitions]]": fednlp.PartitionSection,
+    "fednlp: [tasks.NAME.learner]": fednlp.ModelSection,
+    "fednlp: [optimisers]": fednlp.OptimisersSection,
+    "fednlp: [freezing]": fednlp.FreezingSection,
 }
 SPOKEN = {"section", "one, `holdout`", "none"}
 """Defaults that the page puts in words."""
