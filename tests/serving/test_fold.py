@@ -15,7 +15,7 @@ from foretell.data.clinical.schema import Schema
 from foretell.decisions.alarms import AlarmPolicy, Tier
 from foretell.evaluation.clinical import threshold_alarms
 from foretell.learners.risk.scores import EarlyWarningScore
-from foretell.serving.events import Delivery, action, events_of
+from foretell.serving.events import Delivery, NewEvent, action, digest, events_of
 from foretell.serving.store import open_store
 from foretell.serving.worker import Fold, Ladder, RuleScorer, Worker
 from foretell.serving.worker.ticks import send_ticks
@@ -173,6 +173,58 @@ def test_a_worker_that_is_replaced_at_any_event_changes_nothing(tmp_path):
             worker.forget()
             worker.keep_leases(now=True)
     assert again.fingerprint() == store.fingerprint()
+
+
+def stepwise(store, target) -> None:
+    """Folds a log anew with a new worker at every event: nothing is ever held in memory."""
+    for k, e in enumerate(store.all_events(0, 10_000)):
+        body = dict(e.body)
+        items = body.pop("items", [None])
+        keys = [(digest(k, i), item) for i, item in enumerate(items)]
+        target.append_events([NewEvent(e.site, e.patient, e.kind, e.time, body, keys, e.partition)])
+        worker = Worker(target, make_fold(), name="x", ttl=3600)
+        worker.keep_leases(now=True)
+        while worker.work():
+            pass
+
+
+def test_a_stay_that_goes_on_after_a_merge_is_the_same_after_a_restart(tmp_path):
+    store = open_store(tmp_path / "a.db", partitions=2)
+    bad = [Result("8867-4", 140.0, "/min"), Result("9279-1", 30.0, "/min")]
+    worker = Worker(store, make_fold(), name="w", ttl=3600)
+    worker.keep_leases(now=True)
+    other = result_message("H", "OLD", bad, time=T0 + 4000, control="3")
+    for data in (
+        hr(80.0, T0, "1", visit="V"),
+        other,
+        *(hr(81.0 + k, T0 + 3600 * k, f"h{k}", visit="V") for k in (1, 2, 3)),
+        visit_message("H", "P", "A03", time=T0 + 3 * 3600 + 1800, control="4", visit="V"),
+        visit_message("H", "P", "A40", time=T0 + 3 * 3600 + 1900, control="5", prior="OLD"),
+        visit_message("H", "P", "A13", time=T0 + 3 * 3600 + 2000, control="6", visit="V"),
+    ):
+        store.append([delivery(data)])
+        while worker.work():
+            pass
+    send_ticks(store, T0 + 6 * 3600)
+    while worker.work():
+        pass
+    assert store.scores("H", "P")[-1].risk == pytest.approx(0.15)
+    again = open_store(tmp_path / "b.db", partitions=2)
+    stepwise(store, again)
+    assert again.fingerprint() == store.fingerprint()
+
+
+@pytest.mark.parametrize("years", [-900, -20, 900])
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_mistyped_year_of_an_admission_costs_nothing(tmp_path, years, whole):
+    store = open_store(tmp_path / "s.db", partitions=2)
+    wrong = T0 + years * 365.25 * 86400
+    admit = visit_message("H", "P", "A01", time=wrong if whole else T0, control="1", visit="V",
+                          admitted=wrong)  # fmt: skip
+    one(store, admit, hr(140.0, T0, "2", visit="V"), tick=T0 + 2 * 3600)
+    view = store.state("H", "P").view
+    assert view["hour"] == 3 and view["end"] is None and view["risk"] == pytest.approx(0.15)
+    assert len(store.scores("H", "P")) <= 2
 
 
 def one(store, *messages: bytes, tick: float | None = None) -> Worker:

@@ -84,5 +84,7 @@ def _text(
             segment, _, number = error.where.partition("-")
             place = marks[0].join(filter(None, (segment[:3], "1", number)))
         told = marks[0].join((str(error.code), _TOLD.get(error.code, "Error"), "HL70357"))
-        lines.append(field.join(("ERR", "", place, told, "E", "", "", "", error.problem)))
+        # A sender may have made a comma or a semicolon its delimiter.
+        problem = error.problem.translate({ord(c): " " for c in marks + field})
+        lines.append(field.join(("ERR", "", place, told, "E", "", "", "", problem)))
     return ("\r".join(lines) + "\r").encode("utf-8", "replace")

@@ -33,6 +33,8 @@ from foretell.serving.worker.state import Checkpoint, Measured, PatientState, du
 log = logging.getLogger("foretell.serving.worker")
 _DELETED, _CORRECTED = RANKS["deleted"], RANKS["corrected"]
 _LONGEST = 24 * 400
+_SILENCE = 24 * 30
+_EARLY = 86400.0
 _NOTHING = Risk(None, NO_SCORE)
 
 
@@ -98,6 +100,8 @@ class Fold:
     def pass_time(self, state: PatientState, time: float) -> None:
         """Closes the hours of a patient that end by a time."""
         while state.open and state.hour_end(state.closed + 1) <= time:
+            if time - state.hour_end(state.closed) > 3600 * _SILENCE and self._silent(state, time):
+                continue
             if state.hour_end(state.closed + 1) - max(state.last, state.begin) > 3600 * self.idle:
                 self._end(state, "idle", state.hour_end(state.closed))
                 break
@@ -109,6 +113,26 @@ class Fold:
             if hour >= _LONGEST:
                 self._end(state, "idle", state.hour_end(hour))
         self.touched[state.site, state.patient] = state
+
+    def _silent(self, state: PatientState, time: float) -> bool:
+        """Ends a stay before a month of which nothing is known; what came then begins another.
+
+        A year that was mistyped in an admission must not make a worker compute centuries.
+        """
+        later = [r for r in state.records.values() if r.hour > state.closed]
+        if not later or min(r.hour for r in later) - state.closed <= _SILENCE:
+            return False
+        self._end(state, "idle", state.hour_end(state.closed))
+        begin = min(r.first for r in later)
+        if begin <= time:
+            self._begin(state, state.visit, begin, False)
+            # Hours are counted anew: the visit's name stands for those before.
+            state.stay = digest("stay", state.site, state.patient, begin).hex()[:16]
+            for record in later:
+                record.hour = hour_of((record.first - begin) / 3600)
+                state.records[record.group, record.time] = record
+                state.last = max(state.last, record.issued)
+        return True
 
     def discard(self, site: str, patient: str) -> None:
         """Forgets all that followed for a patient since the last :meth:`take_effects`."""
@@ -132,6 +156,11 @@ class Fold:
     def _end(self, state: PatientState, why: str, time: float) -> None:
         state.end, state.ended = why, time
 
+    def _reopen(self, state: PatientState) -> None:
+        state.end = state.ended = None
+        # What was learned meanwhile of who it is, or by a merge, has changed no hour yet.
+        self._again(state, whole=True)
+
     def _visit(self, state: PatientState, time: float, body: Mapping[str, Any]) -> None:
         kind, visit = body["kind"], body.get("visit")
         known = state.age, state.sex
@@ -140,6 +169,9 @@ class Fold:
         same = visit is None or state.visit is None or visit == state.visit
         if kind in ("admit", "register"):
             begin = body["admitted"] if body.get("admitted") is not None else time
+            # A year is easily mistyped, and nobody is heard of before they were admitted.
+            if not -_LONGEST * 3600 <= begin - time <= _EARLY:
+                begin = time
             if state.open and same:
                 self._anchor(state, visit, begin)
             elif not state.open and state.stay and visit is not None and visit == state.visit:
@@ -161,7 +193,7 @@ class Fold:
         elif kind == "cancel_admit" and state.open and same:
             self._end(state, "cancelled", time)
         elif kind == "cancel_discharge" and state.end == "discharged" and same:
-            state.end = state.ended = None
+            self._reopen(state)
         elif kind == "update" and state.open and same and body.get("unit"):
             if body["unit"] != state.unit(state.closed + 1):
                 self._move(state, body["unit"], time)
@@ -230,8 +262,10 @@ class Fold:
         other = visit is not None and state.visit is not None and visit != state.visit
         if state.end == "idle" and not other and first > state.last:
             # Somebody is heard of again whom the service had given up.
-            state.end = state.ended = None
-        if not state.open or other:
+            self._reopen(state)
+        # The history that a merge brings belongs to the stay it fell into, though that has ended.
+        covered = placed and not other and first <= (state.ended or -math.inf)
+        if (not state.open or other) and not covered:
             gone = state.stay and first <= (state.ended if state.ended is not None else math.inf)
             if state.stay and (visit is None or not other or gone):
                 state.left_out += len(items)
@@ -239,7 +273,7 @@ class Fold:
             if state.open:
                 self._end(state, "discharged", first)
             self._begin(state, visit, first, False)
-        elif not state.anchored and not state.closed and first < state.begin:
+        elif not state.closed and first < state.begin - (_EARLY if state.anchored else 0):
             # The results of an unannounced stay come out of order: it began with the earliest.
             state.begin = first
             for record in state.records.values():

@@ -205,6 +205,19 @@ def test_no_bytes_raise_anything_else(data):
         assert str(error)
 
 
+@pytest.mark.parametrize(
+    "start",
+    [
+        "MSH|^~\\\r|A|H|", "MSH|^\r~\\&|A", "MSH|\r^~\\&|A", "MSH§^~\\&§A", "MSH|^ \\&|A|H|",
+        "MSH.^~\\&.A.H.", "MSH|^~\\-|A|H|",
+    ],
+)  # fmt: skip
+def test_delimiters_that_are_cut_off_or_clash_with_values_are_refused(start):
+    for charset in ("utf-8", "utf-16"):
+        with pytest.raises(Hl7Error):
+            Message.from_bytes((start + "B|B|20260101||ORU^R01|1|P|2.5\r").encode(charset))
+
+
 def test_a_file_gives_the_stays_it_was_written_from(tmp_path):
     from foretell.data.clinical import Schema, Stays
 

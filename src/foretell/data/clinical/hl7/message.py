@@ -25,6 +25,8 @@ _CHARSETS = {
     "WINDOWS-1252": "cp1252",
 }
 _BREAKS = re.compile(r"\r\n|\r|\n")
+# Any sign but those that numbers, times, nulls and names of character sets are made of.
+_DELIMITERS = frozenset("!#$%&'()*,:;<=>?@[\\]^`{|}~")
 _SEGMENT = re.compile(r"[A-Z][A-Z0-9]{2}")
 MAX_SEGMENTS = 20_000
 
@@ -69,14 +71,14 @@ class Message:
         if not text.startswith("MSH") or len(text) < 8:
             raise Hl7Error("the message does not begin with MSH", code=100, where="MSH")
         self.field = text[3]
-        marks = text[4:].partition(self.field)[0]
-        marks = (_BREAKS.split(marks, maxsplit=1)[0] + "^~\\&"[len(marks) :])[:5]
+        marks = _BREAKS.split(text[4:].partition(self.field)[0], maxsplit=1)[0]
+        marks = (marks + "^~\\&"[len(marks) :])[:5]
         self.component: str = marks[0]
         self.repetition: str = marks[1]
         self._escape: str = marks[2]
         self.sub: str = marks[3]
         delimiters = self.field + marks[:4]
-        if len(set(delimiters)) != 5 or any(c.isalnum() or c in "\r\n" for c in delimiters):
+        if len(set(delimiters)) != 5 or not _DELIMITERS.issuperset(delimiters):
             raise Hl7Error("the delimiters of MSH-1 and MSH-2 are not usable", where="MSH-2")
         self.segments: list[tuple[str, list[str]]] = []
         for line in _BREAKS.split(text):
