@@ -235,6 +235,7 @@ class WUPERR(FeedForwardRisk):
             self.anchor_: dict[str, Tensor] = {}
             self.adapters_: dict[str, tuple[Tensor, Tensor]] = {}
             self.not_finite_ = 0
+            self.current_site_: str = site
             self.features_ = None
         given, held = self._rows(X, y, site, validation, rows, patients, sample_weight, rate, first)
         positive = int(given.label.sum())
