@@ -10,6 +10,7 @@ from foretell.audits.dp.canaries import (
     in_distribution,
     mislabelled,
 )
+from foretell.audits.dp.clients import PlantedClients, audit_clients
 from foretell.audits.dp.clipping_only import ClippingOnly
 from foretell.audits.dp.clopper_pearson import audit_clopper_pearson
 from foretell.audits.dp.one_run import audit_one_run
@@ -21,10 +22,12 @@ __all__ = [
     "ClippingOnly",
     "IterateScores",
     "LowerBound",
+    "PlantedClients",
     "PrivacyViolation",
     "TextCanaries",
     "Try",
     "WithCanaries",
+    "audit_clients",
     "audit_clopper_pearson",
     "audit_one_run",
     "crafted_utterance",

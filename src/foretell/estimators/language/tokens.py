@@ -152,8 +152,9 @@ class TokenEstimator(LanguageEstimator):
         reader: TextReader = self.reader_
         only = self.characters == ONLY
         return {
-            "words": 0 if only else reader.codes, "encoder": self.encoder, "embedding": self.embedding,
-            "hidden": self.hidden, "layers": self.layers, "heads": self.heads,
+            "words": 0 if only else reader.codes, "encoder": self.encoder,
+            "embedding": self.embedding, "hidden": self.hidden, "layers": self.layers,
+            "heads": self.heads,
             "dropout": self.dropout,
             "characters": 0 if reader.characters is None else len(reader.characters),
             "pretrained": getattr(self, "pretrained_", None),

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from foretell.learners.artefact import load_artefact, save_artefact
 from foretell.learners.contract import Learner
 from foretell.runs.federated.groups import activity_groups
+from foretell.runs.federated.private import make_server, stated
 from foretell.runs.federated.recipe import Recipe
 from foretell.runs.federated.sources import Federation, load_federation
 from foretell.runs.threads import limited_threads
@@ -118,7 +119,7 @@ def train(job: Job, federation: Federation) -> Done:
 
     recipe = job.recipe
     shared: dict[str, Any] = {
-        **_server(job),
+        **server_settings(job),
         "local": LocalTraining(**recipe.local_of(job.method)),
         "evaluate": lambda learner: _figures(federation, learner),
         "evaluate_every": recipe.rounds.evaluate_every,
@@ -130,6 +131,9 @@ def train(job: Job, federation: Federation) -> Done:
     section = recipe.continual
     if job.mode == STATIC or section is None:
         clients = SplitClients(federation.examples, federation.parts)
+        if recipe.methods[job.method].private:
+            settings = {name: shared.pop(name) for name in server_settings(job)}
+            shared["strategy"] = make_server(settings, job.seed)
         result = run_federated(federation.build, clients, rounds=recipe.rounds.count, **shared)
         rounds = result.rounds
     else:
@@ -161,6 +165,8 @@ def train(job: Job, federation: Federation) -> Done:
         counts[clients_seen] = times
     right = federation.right(result.learner)
     statements = [s.to_dict() for s in result.statements]
+    if job.mode == STATIC and statements:
+        statements = [stated(shared["strategy"])]
     return Done(
         curve=_curve(rounds),
         groups=activity_groups(federation.activity, federation.test_activity, right),
@@ -172,9 +178,8 @@ def train(job: Job, federation: Federation) -> Done:
     )
 
 
-def _server(job: Job) -> dict[str, Any]:
+def server_settings(job: Job) -> dict[str, Any]:
     """Arguments of the server's half: strategy, selection, privacy."""
-    from foretell.training.federated.accounting import ClientPrivacy
     from foretell.training.federated.selection import ActivitySelection
 
     recipe, method = job.recipe, job.recipe.methods[job.method]
@@ -188,8 +193,7 @@ def _server(job: Job) -> dict[str, Any]:
     if job.rate is not None:
         settings["eta"] = job.rate
     if method.private and recipe.privacy is not None:
-        section = recipe.privacy
-        settings["privacy"] = ClientPrivacy(section.noise_multiplier, section.clip, section.delta)
+        settings["privacy"] = recipe.privacy.mechanism()
     return settings
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from foretell.errors import RecipeError
 from foretell.runs.section import BaseRecipe, Name, Section, nearest
+
+if TYPE_CHECKING:
+    from foretell.training.federated.accounting import ClientPrivacy
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -124,6 +127,27 @@ class PrivacySection(Section):
     rules: list[str] = Field(default_factory=lambda: ["uniform", "log", "sqrt", "proportional"])
     q_max: float | None = None
 
+    def mechanism(self, noise_multiplier: float | None = None) -> ClientPrivacy:
+        """Clipping and noise as the server needs them; with other noise than stated if given."""
+        from foretell.training.federated.accounting import ClientPrivacy
+
+        noise = self.noise_multiplier if noise_multiplier is None else noise_multiplier
+        return ClientPrivacy(noise, self.clip, self.delta)
+
+
+class AuditSection(Section):
+    """A private method put to the test by canary clients, each in by the flip of a coin.
+
+    ``activity`` is the number of examples of a canary client; as many as the most active client has
+    when None, whose chance and cost are the largest. ``without_noise`` trains once more without the
+    noise: the audit must find that.
+    """
+
+    method: str
+    canaries: Annotated[int, Field(ge=20)] = 400
+    activity: Count | None = None
+    without_noise: bool = True
+
 
 class Recipe(BaseRecipe):
     """A whole run. See the shipped ``federated-activity`` for an example."""
@@ -140,6 +164,7 @@ class Recipe(BaseRecipe):
     tuning: TuningSection = Field(default_factory=TuningSection)
     continual: ContinualSection | None = None
     privacy: PrivacySection | None = None
+    audit: AuditSection | None = None
 
     @model_validator(mode="after")
     def _fits_together(self) -> Recipe:
@@ -157,6 +182,18 @@ class Recipe(BaseRecipe):
             raise ValueError(
                 f"baseline {self.baseline!r} is no method" + nearest(self.baseline, self.methods)
             )
+        if self.audit is not None:
+            audited = self.methods.get(self.audit.method)
+            if audited is None:
+                raise ValueError(
+                    f"audit.method {self.audit.method!r} is no method"
+                    + nearest(self.audit.method, self.methods)
+                )
+            if not audited.private:
+                raise ValueError(
+                    f"audit.method {self.audit.method!r} is not private: it claims nothing that "
+                    "could be audited"
+                )
         if self.continual is not None:
             from foretell.training.federated.continual import make_buffer
 
@@ -185,6 +222,8 @@ class Recipe(BaseRecipe):
                 )
         kept = {n: self.methods[n] for n in self.methods if n in names}
         changes: dict[str, Any] = {"methods": kept}
+        if self.audit is not None and self.audit.method not in kept:
+            changes["audit"] = None
         if self.baseline not in kept:
             changes["baseline"] = None
         if self.continual is not None:

@@ -16,6 +16,7 @@ from foretell.runs.federated.findings import (
     static_table,
 )
 from foretell.runs.federated.jobs import STATIC, Done, Job, run_job
+from foretell.runs.federated.private import AuditJob, run_audit, verdict
 from foretell.runs.federated.publish import draw
 from foretell.runs.federated.recipe import Recipe
 from foretell.runs.federated.sources import load_federation
@@ -95,6 +96,9 @@ def run(trip: Trip[Recipe]) -> dict[str, Any]:
             tables["privacy"] = privacy_table(
                 recipe.privacy, federation.activity, recipe.rounds.clients, recipe.rounds.count
             )
+    if recipe.audit is not None:
+        with trip.stage("audit"):
+            tables["audit"] = _audited(trip)
     statements = {
         j.method: d.statement for j, d in found if d.statement is not None and j.mode == STATIC
     }
@@ -113,6 +117,24 @@ def run(trip: Trip[Recipe]) -> dict[str, Any]:
     )
     with trip.stage("report"):
         draw(folder, document)
+    return result
+
+
+def _audited(trip: Trip[Recipe]) -> dict[str, Any]:
+    """Trainings with canary clients, with the noise that is claimed and without it."""
+    recipe, section = trip.recipe, trip.recipe.audit
+    assert section is not None
+    work = trip.folder.work.resolve()
+    noises = (True, False) if section.without_noise else (True,)
+    jobs = [AuditJob(recipe, noisy, recipe.seeds[0], work) for noisy in noises]
+    found = list(trip.engine.map(run_audit, jobs))
+    result = verdict(found[0], found[1] if len(found) > 1 else None)
+    for row in result["runs"]:
+        noise = "with the noise" if row["noisy"] else "without noise"
+        trip.tell(
+            f"audit {noise}: epsilon of a client at least {max(row['bounds'].values()):.3g} "
+            f"(claimed {result['claim']['epsilon']:.3g})"
+        )
     return result
 
 

@@ -35,6 +35,11 @@ from foretell.training.federated.run import run_federated
 from foretell.training.federated.scaffold_server import Scaffold
 from foretell.training.federated.selection import ActivitySelection
 from foretell.training.federated.server import Server
+from foretell.training.federated.statement import (
+    FederatedStatement,
+    federated_statement,
+    local_statement,
+)
 from foretell.training.federated.strategies import make_strategy
 from foretell.training.federated.weights import aggregation_weights
 from foretell.training.federated.with_selection import WithSelection
@@ -49,6 +54,7 @@ __all__ = [
     "ContinualResult",
     "ContinualSchedule",
     "FederatedResult",
+    "FederatedStatement",
     "Fifo",
     "InProcessGrid",
     "KeepAll",
@@ -65,8 +71,10 @@ __all__ = [
     "central_gap",
     "client_app",
     "client_epsilons",
+    "federated_statement",
     "freeze",
     "inclusion_probabilities",
+    "local_statement",
     "make_strategy",
     "private_activity",
     "run_continual",

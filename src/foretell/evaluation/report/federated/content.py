@@ -65,9 +65,10 @@ def build(record: Record, curves: pl.DataFrame) -> dict[str, Any]:
         "buffer": buffers[0] if buffers else None,
         "privacy": _privacy(tables.get("privacy") or []),
         "statements": [
-            {"method": name, "text": _statement(s)}
+            {"method": name, "text": _statement(s), **_whole(s)}
             for name, s in (record.get("statements") or {}).items()
         ],
+        "audit": _audit(tables.get("audit")),
         "warnings": list(record.get("warnings") or []),
         "data": {
             **problems_section((), first="client"),
@@ -297,6 +298,51 @@ def _statement(statement: Mapping[str, Any]) -> str:
         f"{statement['unit']} ({statement['adjacency']}), {statement['sampling']}; "
         f"{statement['clipping']}; assumes: " + "; ".join(statement["assumptions"])
     )
+
+
+def _whole(statement: Mapping[str, Any]) -> dict[str, Any]:
+    """What a statement says of all clients, and what does not add up."""
+    whole = statement.get("federation") or {}
+    spread = whole.get("distribution") or {}
+    return {
+        "spread": ", ".join(
+            f"{name} {MISSING if value is None else _epsilon(value)}"
+            for name, value in spread.items()
+        ),
+        "clients": f"{whole.get('clients', 0):,}",
+        "notes": list(whole.get("assumptions") or []),
+    }
+
+
+def _audit(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What canary clients prove of the claim."""
+    if found is None:
+        return None
+    claim = found["claim"]
+    rows = [
+        {
+            "noise": "as claimed" if run["noisy"] else "left out",
+            "fdp": _epsilon(run["bounds"]["fdp"]),
+            "steinke": _epsilon(run["bounds"]["steinke"]),
+            "auc": fixed(run["auc"], 3),
+            "drawn": f"{run['ever_drawn']:,} of {run['canaries']:,}",
+            "accuracy": fixed(run["accuracy"], 3),
+            "verdict": "refuted" if run["refuted"] else "not refuted",
+        }
+        for run in found["runs"]
+    ]
+    first = found["runs"][0]
+    told = [name for names in found["assumptions"].values() for name in names]
+    return {
+        "rows": rows,
+        "claim": f"epsilon {claim['epsilon']:.4g} at delta {claim['delta']:.3g}, one "
+        f"{claim['unit']} ({claim['adjacency']})",
+        "canaries": f"{first['canaries']:,}",
+        "activity": f"{first['activity']:,}",
+        "threat_model": found["threat_model"],
+        "confidence": percent(found["confidence"]),
+        "assumptions": "; ".join(dict.fromkeys(told)),
+    }
 
 
 def _points(value: float) -> str:
