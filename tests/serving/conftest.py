@@ -232,3 +232,94 @@ def launch(tmp_path: Path, nursery: subprocess.Popen) -> Iterator[Callable[..., 
     yield start
     for one in started:
         one.kill()
+
+
+WARD = """
+[service]
+store = "{folder}/ward.db"
+partitions = 2
+clock = "external"
+tick_seconds = 0.5
+[mllp]
+port = 0
+[http]
+port = 0
+[[tokens]]
+name = "ward"
+sha256 = "{token}"
+scopes = ["read", "act", "ingest", "audit", "admin"]
+[cds]
+board = "https://board.example/board"
+[[cds.clients]]
+issuer = "https://ehr.example"
+audience = "https://foretell.example/cds"
+jwks_file = "{folder}/jwks.json"
+algorithms = ["ES384"]
+sites = ["SIM"]
+"""
+
+
+class Ward:
+    """A running service with a model and patients, for tests that mostly read."""
+
+    def __init__(self, running: Running, folder: Path, stays, deployment) -> None:
+        self.running, self.folder = running, folder
+        self.stays, self.deployment = stays, deployment
+        self.url = f"http://127.0.0.1:{running.ports['http']}"
+        self.auth = {"Authorization": "Bearer test-token"}
+        self.now = 0.0
+
+    def client(self):
+        import httpx
+
+        return httpx.Client(base_url=self.url, headers=self.auth, timeout=60)
+
+
+@pytest.fixture(scope="session")
+def ward(tmp_path_factory, nursery, deployed) -> Iterator[Ward]:
+    import hashlib
+
+    jwt = pytest.importorskip("jwt")
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    from foretell.data.clinical.hl7.writer import messages_of
+    from foretell.serving.replay import MllpClient, play
+
+    run, deployment, stays = deployed
+    folder = tmp_path_factory.mktemp("ward")
+    key = ec.generate_private_key(ec.SECP384R1())
+    told = jwt.algorithms.ECAlgorithm.to_jwk(key.public_key(), as_dict=True)
+    (folder / "jwks.json").write_text(json.dumps({"keys": [{**told, "kid": "k1"}]}))
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )  # fmt: skip
+    config = folder / "c.toml"
+    token = hashlib.sha256(b"test-token").hexdigest()
+    config.write_text(WARD.format(folder=folder, token=token))
+    running = Running(nursery, config, "ingest,worker,dispatcher", folder, run)
+    try:
+        held = Ward(running.wait(), folder, stays, deployment)
+        with held.client() as client:
+
+            def tick(moment: float) -> None:
+                client.post("/v1/clock", json={"time": moment}).raise_for_status()
+
+            feed = sorted(messages_of(stays.first(10)), key=lambda m: m[0])
+            # Nobody is discharged: the ward stays full.
+            feed = [(t, m) for t, m in feed if b"ADT^A03" not in m]
+            with MllpClient("127.0.0.1", running.ports["mllp"]) as door:
+                play(feed, door, speed=None, tick=tick, every=3600)
+            held.now = feed[-1][0]
+            end = time.monotonic() + 60
+            while time.monotonic() < end:
+                listed = client.get("/v1/patients").json()["patients"]
+                if len(listed) == len(stays) and min(v["hour"] for v in listed) >= 10:
+                    break
+                time.sleep(0.1)
+        yield held
+    finally:
+        running.kill()

@@ -18,6 +18,7 @@ from foretell.cli import bundle as bundle_commands
 from foretell.cli import data as data_commands
 from foretell.cli import dp as dp_commands
 from foretell.cli import feedback as feedback_commands
+from foretell.cli import replay as replay_command
 from foretell.cli import serve as serve_command
 from foretell.cli.console import cell, number, reporting, stderr, stdout, stop, tell
 from foretell.errors import ForetellError
@@ -33,6 +34,7 @@ app.add_typer(feedback_commands.app, name="feedback")
 app.add_typer(dp_commands.app, name="dp")
 app.add_typer(bundle_commands.app, name="bundle")
 app.command("serve")(serve_command.serve)
+app.command("replay")(replay_command.replay)
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="folder of a run")]
 

@@ -134,23 +134,42 @@ class SinkConfig(_Table):
     """Where the outbox goes."""
 
     name: str
-    kind: Literal["webhook", "mllp"]
+    kind: Literal["webhook", "mllp", "fhir"]
     url: Annotated[str, Field(pattern="^https?://")] | None = None
     host: str | None = None
     port: Port | None = None
     kinds: tuple[Literal["alarm", "correction", "score", "action"], ...] = ("alarm", "correction")
     secret_file: str | None = None
+    token_file: str | None = None
     timeout_seconds: Annotated[float, Field(gt=0, le=300)] = 10.0
     attempts: Annotated[int, Field(ge=1, le=1000)] = 30
     longest_pause_seconds: Annotated[float, Field(gt=0)] = 300.0
 
     @model_validator(mode="after")
     def _whole(self) -> SinkConfig:
-        if self.kind == "webhook" and self.url is None:
-            raise ValueError("a webhook needs a url")
+        if self.kind in ("webhook", "fhir") and self.url is None:
+            raise ValueError(f"a {self.kind} sink needs a url")
         if self.kind == "mllp" and (self.host is None or self.port is None):
             raise ValueError("an mllp sink needs host and port")
         return self
+
+
+class CdsClientConfig(_Table):
+    """An electronic record that may call hooks; ``jwks_file`` holds its public keys."""
+
+    issuer: str
+    audience: str
+    jwks_file: str
+    algorithms: tuple[str, ...] = ("ES384", "RS384")
+    sites: tuple[str, ...] = ()
+
+
+class CdsConfig(_Table):
+    """CDS Hooks: who may call, and which FHIR servers may be asked for data that are missing."""
+
+    clients: tuple[CdsClientConfig, ...] = ()
+    fhir_servers: tuple[Annotated[str, Field(pattern="^https?://")], ...] = ()
+    board: Annotated[str, Field(pattern="^https?://")] | None = None
 
 
 class Config(_Table):
@@ -165,6 +184,7 @@ class Config(_Table):
     tokens: tuple[TokenConfig, ...] = ()
     polls: tuple[PollConfig, ...] = ()
     sinks: tuple[SinkConfig, ...] = ()
+    cds: CdsConfig = CdsConfig()
 
     @model_validator(mode="after")
     def _fits(self) -> Config:

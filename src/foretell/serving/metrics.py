@@ -72,7 +72,8 @@ class Metrics:
         told = {
             "events": "Events in the log", "stays": "Open stays",
             "quarantined": "Parts of messages set aside", "owned": "Partitions with an owner",
-            "workers": "Workers alive", "dead": "Dead letters", "outbox": "Outbox rows waiting",
+            "partitions": "Partitions there are", "workers": "Workers alive",
+            "dead": "Dead letters", "outbox": "Outbox rows waiting",
             "outbox_age": "Age of the oldest outbox row in seconds",
             "lag": "Age of the oldest event that is not folded in seconds",
             "heartbeat_age": "Seconds since the clock of the service last beat",

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import ssl
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
 
 from foretell.data.clinical.hl7 import Hl7Error, Message
+from foretell.data.clinical.stays import Stays
+from foretell.errors import ParameterError
 from foretell.serving.errors import ServingError
 
 
@@ -80,9 +84,123 @@ class MllpClient:
         return self._waiting.popleft(), message.part(message.get("MSA"), 1)
 
 
+class FeedClient(Protocol):
+    """Sends messages and tells of their answers."""
+
+    def send(self, content: bytes, name: object = None) -> Sequence[tuple[object, str]]:
+        """Sends one; returns (name, code) of the answers that came meanwhile."""
+
+    def flush(self) -> Sequence[tuple[object, str]]:
+        """Waits for all answers."""
+
+
+class FhirClient:
+    """Posts FHIR bundles; ``"AA"`` stands for an answer of 200.
+
+    Args:
+        address: of the HTTP face.
+        token: with the scope ``ingest``.
+        site: whose patients they are.
+        patience: seconds for which a busy service is asked again.
+    """
+
+    def __init__(self, address: str, token: str, site: str, *, patience: float = 60.0) -> None:
+        import httpx
+
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/fhir+json"}
+        self._client = httpx.Client(base_url=address, headers=headers, timeout=30)
+        self._site, self._patience = site, patience
+
+    def __enter__(self) -> FhirClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+    def send(self, content: bytes, name: object = None) -> list[tuple[object, str]]:
+        """Posts a bundle and waits for the answer.
+
+        Raises:
+            OSError: the service cannot be reached.
+        """
+        import httpx
+
+        end = time.monotonic() + self._patience
+        while True:
+            try:
+                answer = self._client.post("/fhir", params={"site": self._site}, content=content)
+            except httpx.TransportError as error:
+                raise ConnectionError(type(error).__name__) from None
+            busy = answer.status_code in (429, 503)
+            if not busy or time.monotonic() > end:
+                return [(name, "AA" if answer.status_code == 200 else str(answer.status_code))]
+            time.sleep(0.2)
+
+    def flush(self) -> list[tuple[object, str]]:
+        """Nothing is on its way."""
+        return []
+
+
+def feed_of(
+    stays: Stays, *, form: str = "hl7", begin: float = 1_767_225_600.0, spread: float = 0.0,
+    site: str = "SIM",
+) -> list[tuple[float, bytes]]:  # fmt: skip
+    """(time, message) of stays, interleaved in time.
+
+    Args:
+        stays: that are played.
+        form: ``"hl7"`` or ``"fhir"``.
+        begin: when the first stay begins.
+        spread: hours over which the stays begin, evenly.
+        site: MSH-4 of HL7 messages.
+    """
+    from foretell.data.clinical.fhir.writer import bundles_of
+    from foretell.data.clinical.hl7.writer import messages_of
+
+    feed: list[tuple[float, bytes]] = []
+    for i in range(len(stays)):
+        one = stays.select([i])
+        start = begin + 3600.0 * spread * i / max(len(stays), 1)
+        if form == "hl7":
+            feed.extend(messages_of(one, begin=start, facility=site, name=f"{i}."))
+        else:
+            for moment, bundle in bundles_of(one, begin=start, name=f"{i}."):
+                feed.append((moment, json.dumps(bundle).encode()))
+    feed.sort(key=lambda m: m[0])
+    return feed
+
+
+def clock_of(address: str, token: str) -> Callable[[float], None]:
+    """Tells a service what time it is.
+
+    Raises:
+        ParameterError: by what it returns: the service has a clock of its own, or refuses.
+    """
+    import httpx
+
+    client = httpx.Client(
+        base_url=address, headers={"Authorization": f"Bearer {token}"}, timeout=60
+    )
+
+    def tick(moment: float) -> None:
+        try:
+            answer = client.post("/v1/clock", json={"time": moment})
+        except httpx.TransportError as error:
+            raise ConnectionError(type(error).__name__) from None
+        if answer.status_code == 409:
+            raise ParameterError('the service has a clock of its own: set clock = "external"')
+        if answer.status_code != 200:
+            raise ParameterError(
+                f"the service does not take the time: {answer.status_code}; "
+                "the token needs the scope admin"
+            )
+
+    return tick
+
+
 def play(
     messages: Iterable[tuple[float, bytes]],
-    client: MllpClient,
+    client: FeedClient,
     *,
     speed: float | None = 60.0,
     tick: Callable[[float], None] | None = None,
@@ -105,7 +223,7 @@ def play(
     ticked = -1e300
     count = 0
 
-    def settle(answers: list[tuple[object, str]]) -> None:
+    def settle(answers: Sequence[tuple[object, str]]) -> None:
         nonlocal count
         for name, code in answers:
             count += code in ("AA", "CA")

@@ -23,6 +23,7 @@ from foretell.decisions.alarms import AlarmPolicy, Tier
 from foretell.errors import ParameterError
 from foretell.serving.api.auth import Caller, Tokens
 from foretell.serving.api.stores import StorePool
+from foretell.serving.cds import CdsTrust
 from foretell.serving.config import Config, PollConfig
 from foretell.serving.errors import StoreUnavailableError
 from foretell.serving.events import Delivery, digest, events_of
@@ -132,6 +133,7 @@ class Service:
             raise ParameterError(f"roles are some of {ROLES}, not {sorted(unknown)}")
         self.config, self.roles = config, tuple(roles)
         self._folds = folds or (lambda: make_fold(config, deployments=deployments))
+        self._scratch = threading.local()
         self._fold: Fold | None = self._folds() if "worker" in self.roles else None
         self.store: Store = _patiently(config)
         self.stores = StorePool(self.store)
@@ -145,6 +147,7 @@ class Service:
         self.tokens = Tokens(config.tokens, per_minute=rate)
         repair = deployments[0].repair if deployments else None
         self.intake = Intake(config, repair=repair)
+        self.cds = CdsTrust(config.cds.clients)
         self._sinks = [make_sink(s) for s in config.sinks] + list(sinks)
         self.stopping = threading.Event()
         self._workers_stop = threading.Event()
@@ -159,6 +162,18 @@ class Service:
         """Tells the worker of this process that there is something new."""
         self._bell.set()
         self.metrics.waiting.set(len(self.committer))
+
+    def make_fold(self) -> Fold:
+        """A fold of the calling thread, for patients that are not followed."""
+        fold: Fold | None = getattr(self._scratch, "fold", None)
+        if fold is None:
+            fold = self._scratch.fold = self._folds()
+        return fold
+
+    @property
+    def policy(self) -> AlarmPolicy:
+        """The policy of alarms."""
+        return self.make_fold().policy
 
     def audit(
         self, store: Store, caller: Caller, action: str, subject: str, *, purpose: str = "",
@@ -233,6 +248,8 @@ class Service:
         if "worker" in self.roles:
             fold = self._fold or self._folds()
             self._fold = None
+            # Before the doors open: who comes first must not wait for what is compiled once.
+            fold.warm()
 
             def work() -> None:
                 Worker(

@@ -218,7 +218,8 @@ def stays_from_feed(
     """
     schema = Schema.default().channels("p19") if schema is None else schema
     normaliser = Normaliser(schema) if normaliser is None else normaliser
-    latest: dict[tuple[str, str, str, float], tuple[tuple[float, int], str, Measurement, float]] = {}
+    Version = tuple[tuple[float, int], str, Measurement, float]
+    latest: dict[tuple[str, str, str, float], Version] = {}
     visits: dict[tuple[str, str], list[VisitChange]] = {}
     renamed: dict[tuple[str, str], str] = {}
     refused = 0

@@ -24,6 +24,9 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from foretell import __version__
 from foretell.errors import ParameterError
 from foretell.serving.api.auth import Caller, needs
+from foretell.serving.api.board import board_routes
+from foretell.serving.api.cds import cds_routes
+from foretell.serving.api.export import export_routes
 from foretell.serving.api.fhir import fhir_routes
 from foretell.serving.audit import first_break
 from foretell.serving.errors import StoreUnavailableError
@@ -94,6 +97,9 @@ def build_app(service: Service) -> FastAPI:
     _patients(app, service)
     _operations(app, service)
     fhir_routes(app, service)
+    cds_routes(app, service)
+    export_routes(app, service)
+    board_routes(app, service)
     return app
 
 
@@ -132,6 +138,7 @@ def _errors(app: FastAPI) -> None:
         service.metrics.requests.labels(route, str(response.status_code)).inc()
         response.headers["Cache-Control"] = "no-store"
         response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["Referrer-Policy"] = "no-referrer"
         return response
 
 
@@ -174,7 +181,7 @@ def _patients(app: FastAPI, service: Service) -> None:
             service.audit(store, caller, "list", f"{site or '*'}", detail=f"{len(found)} stays")
         return {"patients": found[:limit], "total": len(found)}
 
-    @app.get("/v1/patients/{site}/{patient}/risk", tags=["patients"], responses=missing)
+    @app.get("/v1/patients/{site}/{patient:path}/risk", tags=["patients"], responses=missing)
     def risk(caller: Reader, site: str, patient: str) -> dict[str, Any]:
         """A patient's present risk and its course, with what drove it."""
         _visible(caller, site)
@@ -182,7 +189,9 @@ def _patients(app: FastAPI, service: Service) -> None:
             row = store.state(site, patient)
             if row is None or row.view is None:
                 raise HTTPException(404, "there is no such patient")
-            scores = store.scores(site, patient, str(row.view["stay"]))
+            stay = str(row.view["stay"])
+            scores = store.scores(site, patient, stay)
+            raised = _raised(store.notes_of(site, patient), stay)
             service.audit(store, caller, "read", service.pseudonyms(site, patient))
         course = [
             {
@@ -191,9 +200,9 @@ def _patients(app: FastAPI, service: Service) -> None:
             }
             for s in scores
         ]  # fmt: skip
-        return {"patient": dict(row.view), "course": course}
+        return {"patient": dict(row.view), "course": course, "alarms": raised}
 
-    @app.post("/v1/patients/{site}/{patient}/actions", tags=["patients"], responses=missing,
+    @app.post("/v1/patients/{site}/{patient:path}/actions", tags=["patients"], responses=missing,
               status_code=202)  # fmt: skip
     def act(
         caller: Actor, site: str, patient: str,
@@ -232,22 +241,41 @@ def _patients(app: FastAPI, service: Service) -> None:
         found = [_told(r) for r in rows if caller.may("read", r.site)]
         return {"notes": found, "next": rows[-1].id if rows else after}
 
+    @app.get("/v1/alarms/last", tags=["alarms"])
+    def last(caller: Reader) -> dict[str, int]:
+        """The number of the last note: whoever reads on from it hears what is new."""
+        with service.stores.use() as store:
+            return {"last": store.last_note()}
+
     @app.get("/v1/alarms/stream", tags=["alarms"], response_class=StreamingResponse)
     async def stream(
         caller: Reader,
         after: Annotated[int | None, Query(ge=0, le=2**62)] = None,
         last_event_id: Annotated[str | None, Header()] = None,
+        changes: bool = False,
     ) -> StreamingResponse:
-        """The same as server-sent events; goes on after ``Last-Event-ID``."""
+        """The same as server-sent events; goes on after ``Last-Event-ID``.
+
+        With ``changes`` an event ``changed`` says, at most once a second, that something was
+        scored.
+        """
         begin = after
         if begin is None and last_event_id and last_event_id.isdecimal():
             begin = min(int(last_event_id), 2**62)
 
         async def feed() -> AsyncIterator[str]:
             at = begin or 0
-            silent = time.monotonic()
+            silent = checked = time.monotonic()
+            head = -1
             yield ": foretell\n\n"
             while not service.stopping.is_set():
+                if changes and time.monotonic() - checked > 1:
+                    checked = time.monotonic()
+                    now = await run_in_threadpool(_head, service)
+                    if now != head and head >= 0:
+                        silent = checked
+                        yield "event: changed\ndata: {}\n\n"
+                    head = now
                 rows = await run_in_threadpool(_notes, service, at)
                 for row in rows:
                     at = row.id
@@ -262,6 +290,26 @@ def _patients(app: FastAPI, service: Service) -> None:
                         yield ": still here\n\n"
 
         return StreamingResponse(feed(), media_type="text/event-stream")
+
+
+def _head(service: Service) -> int:
+    with service.stores.use() as store:
+        return store.head()
+
+
+def _raised(notes: list, stay: str) -> list[int]:
+    """Hours of the alarms of a stay that stand."""
+    hours: dict[str, int] = {}
+    for note in notes:
+        if note.body.get("stay") != stay:
+            continue
+        if note.kind == "alarm":
+            hours[note.key] = int(note.body["hour"])
+        elif note.kind == "correction" and note.body["change"] == "retracted":
+            hours.pop(note.body["alarm"], None)
+        elif note.kind == "correction":
+            hours[note.body["alarm"]] = int(note.body["hour"])
+    return sorted(hours.values())
 
 
 def _notes(service: Service, after: int) -> list:

@@ -85,6 +85,11 @@ class Intake:
         """Whether a site may send; any may where none is configured."""
         return not self.config.sites or site in self.config.sites
 
+    def fhir_reader(self, site: str) -> FhirReader:
+        """The reader of a site's FHIR resources."""
+        settings = self.config.sites.get(site, SiteConfig())
+        return FhirReader(site, ZoneInfo(settings.zone), settings.identifier_systems)
+
     def fhir(self, resource: Any, site: str, received: float, server: str = "") -> Delivery:
         """What a FHIR resource or bundle says, ready to be stored.
 
@@ -95,8 +100,7 @@ class Intake:
         """
         if not self.knows_site(site):
             raise FhirError("the site is not known", where="site")
-        settings = self.config.sites.get(site, SiteConfig())
-        reader = FhirReader(site, ZoneInfo(settings.zone), settings.identifier_systems)
+        reader = self.fhir_reader(site)
         text = json.dumps(resource, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         try:
             data = text.encode()

@@ -14,6 +14,7 @@ from foretell.data.clinical.hl7 import Hl7Error, Message
 from foretell.data.clinical.hl7.times import write_time
 from foretell.serving.config import SinkConfig
 from foretell.serving.outbox.dispatcher import PermanentError, Sink
+from foretell.serving.resources import transaction
 from foretell.serving.store.base import OutboxRow
 
 
@@ -21,6 +22,8 @@ def make_sink(config: SinkConfig) -> Sink:
     """The receiver that a configuration describes."""
     if config.kind == "webhook":
         return WebhookSink(config)
+    if config.kind == "fhir":
+        return FhirSink(config)
     return MllpSink(config)
 
 
@@ -67,16 +70,46 @@ class WebhookSink(_Base):
             headers["X-Foretell-Signature"] = f"t={now},v1={mac}"
         assert self._config.url is not None
         answer = self._client.post(self._config.url, content=body, headers=headers)
-        status = answer.status_code
-        if 200 <= status < 300 or status == 409:
-            return
-        if 300 <= status < 500 and status not in (408, 425, 429):
-            raise PermanentError(f"answered {status}")
-        raise OSError(f"answered {status}")
+        _judged(answer.status_code)
 
     def close(self) -> None:
         """See :class:`Sink`."""
         self._client.close()
+
+
+class FhirSink(_Base):
+    """Posts a row as a transaction to a FHIR R4 server, created once under its identifiers."""
+
+    def __init__(self, config: SinkConfig) -> None:
+        import httpx
+
+        super().__init__(config)
+        self._client = httpx.Client(timeout=config.timeout_seconds, follow_redirects=False)
+
+    def send(self, row: OutboxRow) -> None:
+        """See :class:`Sink`."""
+        if row.kind == "action":
+            return
+        headers = {"Content-Type": "application/fhir+json", "Accept": "application/fhir+json"}
+        if self._config.token_file is not None:
+            token = Path(self._config.token_file).read_text("utf-8").strip()
+            headers["Authorization"] = f"Bearer {token}"
+        assert self._config.url is not None
+        body = json.dumps(transaction(row), separators=(",", ":")).encode()
+        _judged(self._client.post(self._config.url, content=body, headers=headers).status_code)
+
+    def close(self) -> None:
+        """See :class:`Sink`."""
+        self._client.close()
+
+
+def _judged(status: int) -> None:
+    """Takes an answer's status for an acknowledgement, a final refusal, or neither."""
+    if 200 <= status < 300 or status == 409:
+        return
+    if 300 <= status < 500 and status not in (408, 425, 429):
+        raise PermanentError(f"answered {status}")
+    raise OSError(f"answered {status}")
 
 
 class MllpSink(_Base):

@@ -216,6 +216,14 @@ class Store(ABC):
         """Outbox rows of any state after a number: for feeds of alarms."""
 
     @abstractmethod
+    def last_note(self) -> int:
+        """The highest number of an outbox row, 0 where there is none."""
+
+    @abstractmethod
+    def notes_of(self, site: str, patient: str, limit: int = 1000) -> list[OutboxRow]:
+        """Outbox rows of any state of one patient, in order."""
+
+    @abstractmethod
     def dead(self, limit: int = 100) -> list[dict[str, Any]]:
         """Rows that nobody would take."""
 

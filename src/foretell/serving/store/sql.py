@@ -445,6 +445,15 @@ class SqlStore(Store):
         sql = f"SELECT {_OUTBOX} FROM outbox WHERE id > ? ORDER BY id LIMIT ?"
         return [_outbox(r) for r in self._run(sql, (after, limit))]
 
+    def last_note(self) -> int:
+        """See :class:`Store`."""
+        return int(self._run("SELECT COALESCE(MAX(id), 0) FROM outbox")[0][0])
+
+    def notes_of(self, site: str, patient: str, limit: int = 1000) -> list[OutboxRow]:
+        """See :class:`Store`."""
+        sql = f"SELECT {_OUTBOX} FROM outbox WHERE site = ? AND patient = ? ORDER BY id LIMIT ?"
+        return [_outbox(r) for r in self._run(sql, (site, patient, limit))]
+
     def dead(self, limit: int = 100) -> list[dict[str, Any]]:
         """See :class:`Store`."""
         names = ("id", "site", "kind", "time", "attempts", "error")
@@ -519,6 +528,7 @@ class SqlStore(Store):
         now = self._now()
         found = {
             "events": self.head(),
+            "partitions": self.partitions,
             "stays": self._run("SELECT COUNT(*) FROM state WHERE due IS NOT NULL")[0][0],
             "quarantined": self._run("SELECT COUNT(*) FROM quarantine")[0][0],
             "owned": self._run(

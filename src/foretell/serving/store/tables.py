@@ -46,6 +46,7 @@ CREATE TABLE IF NOT EXISTS outbox (
   status TEXT NOT NULL DEFAULT 'waiting', error TEXT);
 CREATE INDEX IF NOT EXISTS outbox_waiting ON outbox (part, id) WHERE status = 'waiting';
 CREATE INDEX IF NOT EXISTS outbox_patient ON outbox (site, patient, id) WHERE status = 'waiting';
+CREATE INDEX IF NOT EXISTS outbox_notes ON outbox (site, patient, id);
 CREATE TABLE IF NOT EXISTS audit (
   id {serial}, time {real} NOT NULL, actor TEXT NOT NULL, action TEXT NOT NULL,
   subject TEXT NOT NULL, purpose TEXT NOT NULL, outcome TEXT NOT NULL, detail TEXT NOT NULL,

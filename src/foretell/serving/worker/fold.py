@@ -567,9 +567,13 @@ class Fold:
         return unpack(self._all_cells(state).get(hour, b""))
 
     def warm(self) -> None:
-        """Computes an hour of nobody, so that nothing is compiled or loaded before a patient."""
+        """Computes hours of nobody, so that nothing is compiled or loaded before a patient."""
         nobody = PatientState("", "", 0, stay="warm")
         self._close(nobody, 1)
+        for i in range(len(self._channels)):
+            record = Measured(bytes(8), i, False, 2, 1.0, float(i), float(i), float(i), 1)
+            nobody.records[record.group, record.time] = record
+        self._close(nobody, 2)
         self.view(nobody)
         dump(nobody)
 

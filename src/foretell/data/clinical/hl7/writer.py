@@ -91,7 +91,7 @@ def visit_message(
 
 
 def messages_of(
-    stays: Stays, *, begin: float = 1_767_225_600.0, facility: str = "SIM"
+    stays: Stays, *, begin: float = 1_767_225_600.0, facility: str = "SIM", name: str = ""
 ) -> Iterator[tuple[float, bytes]]:
     """(time, message) of stays as a feed: admission, one result message an hour, discharge.
 
@@ -102,6 +102,7 @@ def messages_of(
         stays: whose channels have LOINC codes.
         begin: when every stay begins, in seconds since 1970.
         facility: MSH-4.
+        name: begins MSH-10, to tell apart feeds whose stays have the same numbers.
     """
     codes = [(v.loinc[0], v.unit) if v.loinc else None for v in stays.schema.variables]
     ages, starts, lengths = stays.number("age"), stays.starts, stays.lengths
@@ -115,8 +116,8 @@ def messages_of(
             born = write_time(admitted - (float(ages[i]) + 0.5) * 365.2425 * 86400)[:8]
         unit = None if units[i] == "unknown" else str(units[i])
         yield admitted, visit_message(
-            facility, patient, "A01", time=admitted, control=f"{i}-A01", visit=visit, unit=unit,
-            admitted=admitted, born=born, sex=str(sexes[i]),
+            facility, patient, "A01", time=admitted, control=f"{name}{i}-A01", visit=visit,
+            unit=unit, admitted=admitted, born=born, sex=str(sexes[i]),
         )  # fmt: skip
         rows = stays.matrix(np.array([i]))
         for row, values in enumerate(rows):
@@ -126,13 +127,20 @@ def messages_of(
                 yield (
                     time,
                     result_message(
-                        facility, patient, results, time=time, control=f"{i}-{row}", visit=visit
+                        facility,
+                        patient,
+                        results,
+                        time=time,
+                        control=f"{name}{i}-{row}",
+                        visit=visit,
                     ),
                 )
         end = begin + 3600.0 * int(lengths[i])
         yield (
             end,
-            visit_message(facility, patient, "A03", time=end, control=f"{i}-A03", visit=visit),
+            visit_message(
+                facility, patient, "A03", time=end, control=f"{name}{i}-A03", visit=visit
+            ),
         )
 
 

@@ -1,0 +1,61 @@
+"""The live board: a page that needs nothing from elsewhere, and what it has to know."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import Depends, FastAPI, HTTPException
+from fastapi.responses import Response
+
+from foretell.serving.api.auth import Caller, needs
+
+if TYPE_CHECKING:
+    from foretell.serving.service import Service
+
+Reader = Annotated[Caller, Depends(needs("read"))]
+_FILES = {
+    "index.html": "text/html; charset=utf-8",
+    "board.js": "text/javascript; charset=utf-8",
+    "board.css": "text/css; charset=utf-8",
+}
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+def board_routes(app: FastAPI, service: Service) -> None:
+    """Adds ``/board`` and what it asks for."""
+    folder = files("foretell.serving.board")
+
+    def page(name: str) -> Response:
+        headers = {"Content-Security-Policy": _POLICY, "X-Frame-Options": "DENY"}
+        content = folder.joinpath(name).read_bytes()
+        return Response(content, media_type=_FILES[name], headers=headers)
+
+    @app.get("/board", include_in_schema=False)
+    def index() -> Response:
+        return page("index.html")
+
+    @app.get("/board/{name}", include_in_schema=False)
+    def part(name: str) -> Response:
+        if name not in _FILES:
+            raise HTTPException(404, "there is no such file")
+        return page(name)
+
+    @app.get("/v1/board", tags=["patients"])
+    def about(caller: Reader) -> dict[str, Any]:
+        """What a board needs to know: tiers, names of channels, what the caller may do."""
+        fold = service.make_fold()
+        return {
+            "model": fold.ladder.version,
+            "tiers": [
+                {"name": t.name, "threshold": t.threshold, "units": dict(t.units)}
+                for t in fold.policy.tiers
+            ],
+            "channels": {v.name: v.title for v in fold.ladder.schema.variables},
+            "longest_silence_hours": fold.policy.max_silence,
+            "may_act": "act" in caller.scopes,
+            "caller": caller.name,
+        }

@@ -1,0 +1,142 @@
+"""The live board in a browser without a screen."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from foretell.data.clinical.hl7.writer import Result, result_message
+from foretell.serving.replay import MllpClient
+
+playwright = pytest.importorskip("playwright.sync_api")
+CHROMIUM = "/usr/bin/chromium"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if not Path(CHROMIUM).exists():
+        pytest.skip("there is no /usr/bin/chromium")
+    with playwright.sync_playwright() as held:
+        chromium = held.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+def opened(browser, ward, width: int, height: int, *, touch: bool = False):
+    context = browser.new_context(viewport={"width": width, "height": height}, has_touch=touch)
+    page = context.new_page()
+    page.set_default_timeout(30_000)
+    page.problems = []
+    page.on("pageerror", lambda e: page.problems.append(str(e)))
+    page.on("console", lambda m: page.problems.append(m.text) if m.type == "error" else None)
+    page.foreign = []
+    page.on("request", lambda r: None if r.url.startswith((ward.url, "data:"))
+            else page.foreign.append(r.url))  # fmt: skip
+    page.goto(f"{ward.url}/board")
+    page.fill("#token", "test-token")
+    page.click("#enter")
+    page.wait_for_selector(".row")
+    return page
+
+
+def shot(page, name: str) -> None:
+    folder = os.environ.get("FORETELL_SCREENSHOTS")
+    if folder:
+        page.screenshot(path=f"{folder}/{name}.png")
+
+
+def test_a_shift_at_a_tablet(browser, ward):
+    page = opened(browser, ward, 1024, 768, touch=True)
+    listed = ward.client().get("/v1/patients").json()["patients"]
+    rows = page.locator(".row")
+    assert rows.count() == len(listed)
+    assert page.locator(".row .who").all_inner_texts() == [v["patient"] for v in listed]
+    page.wait_for_selector("#link.on")
+    # Every target is large enough for a thumb.
+    for button in page.locator("button:visible").all():
+        assert button.bounding_box()["height"] >= 48
+    alarmed = next(v for v in listed if v["alarms"] and v["risk"] is not None)
+    page.click(f".row:has(.who:text-is('{alarmed['patient']}'))")
+    page.wait_for_selector("svg", timeout=15_000)
+    assert page.problems == []
+    assert page.locator("svg .dot").count() + page.locator("svg .gap").count() // 2 >= 9
+    assert page.locator("svg .raised").count() >= 1
+    assert page.locator(".drive .bar").count() >= 1
+    assert page.is_disabled("#suppress")
+    shot(page, "tablet")
+    page.click("#acknowledge")
+    page.wait_for_selector("#acknowledge:disabled")
+    page.fill("#reason", "known and treated")
+    page.click("#suppress")
+    page.wait_for_selector("#detail .tag:has-text('suppressed')")
+    page.click("#resume")
+    page.wait_for_selector("#detail .tag:has-text('suppressed')", state="detached")
+    page.select_option("#hours", "2")
+    page.click("#snooze")
+    page.wait_for_selector("#detail .tag:has-text('until hour')")
+    audit = ward.client().get("/v1/audit").json()["rows"]
+    assert {"acknowledge", "suppress", "resume", "snooze"} <= {r["action"] for r in audit}
+    # Nothing came from elsewhere, nothing went wrong.
+    assert page.foreign == [] and page.problems == []
+    page.context.close()
+
+
+def test_a_withheld_score_says_why_and_what_a_feed_sent_stays_text(browser, ward):
+    page = opened(browser, ward, 1440, 900)
+    evil = "<img src=x onerror=alert(1)>"
+    results = [Result("8867-4", 82.0, "/min")]
+    with MllpClient("127.0.0.1", ward.running.ports["mllp"]) as door:
+        door.send(result_message("SIM", evil, results, time=ward.now, control="evil"))
+        door.flush()
+    # It shows up by itself: the feed of events tells.
+    page.wait_for_selector(".row:has-text('onerror')")
+    assert page.locator("#patients img").count() == 0
+    listed = ward.client().get("/v1/patients").json()["patients"]
+    silent = [v for v in listed if v["risk"] is None]
+    if not silent:
+        strange = [Result("8867-4", 200.0, "/min"), Result("8480-6", 40.0, "mm[Hg]"),
+                   Result("8310-5", 33.0, "Cel"), Result("2524-7", 25.0, "mmol/L"),
+                   Result("2744-1", 6.7, "[pH]"), Result("777-3", 900.0, "10*3/uL")]  # fmt: skip
+        with MllpClient("127.0.0.1", ward.running.ports["mllp"]) as door:
+            door.send(result_message("SIM", evil, strange, time=ward.now + 60, control="odd"))
+            door.flush()
+    page.wait_for_selector(".row.none")
+    page.click(".row.none >> nth=0")
+    page.wait_for_selector("#why")
+    assert "No score" in page.inner_text("#why") and "no sign of health" in page.inner_text("#why")
+    shot(page, "desktop")
+    assert page.foreign == [] and page.problems == []
+    page.context.close()
+
+
+def test_a_telephone_shows_one_thing_at_a_time(browser, ward):
+    page = opened(browser, ward, 414, 896, touch=True)
+    assert not page.is_visible("#detail")
+    page.click(".row >> nth=0")
+    page.wait_for_selector("#detail h2")
+    assert not page.is_visible("#patients")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 414
+    shot(page, "telephone")
+    page.click("#back")
+    assert page.is_visible("#patients")
+    page.context.close()
+
+
+def test_a_wrong_token_and_the_policy_of_the_page(browser, ward):
+    page = browser.new_page()
+    page.goto(f"{ward.url}/board")
+    page.fill("#token", "wrong")
+    page.click("#enter")
+    page.wait_for_selector("#wrong:has-text('may not read')")
+    page.close()
+    with ward.client() as client:
+        answer = client.get("/board")
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+        assert client.get("/board/..%2fboard.py").status_code == 404
+        assert client.get("/board/__init__.py").status_code == 404
+        about = client.get("/v1/board").json()
+        assert [t["name"] for t in about["tiers"]] == ["advisory", "urgent"]
+        assert json.dumps(about)

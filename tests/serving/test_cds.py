@@ -1,0 +1,197 @@
+"""CDS Hooks against a running service: cards, missing data, trust."""
+
+from __future__ import annotations
+
+import time
+import uuid
+
+import httpx
+import pytest
+
+from foretell.decisions.alarms import AlarmPolicy, Tier
+from foretell.errors import ParameterError
+from foretell.serving.cds import CdsTrust, allowed_server, cards_of
+from foretell.serving.config import CdsClientConfig
+
+jwt = pytest.importorskip("jwt")
+
+
+def signed(ward, *, key=None, algorithm="ES384", headers=None, **changed) -> str:
+    now = int(time.time())
+    claims = {"iss": "https://ehr.example", "aud": "https://foretell.example/cds", "iat": now,
+              "exp": now + 120, "jti": uuid.uuid4().hex, **changed}  # fmt: skip
+    claims = {k: v for k, v in claims.items() if v is not None}
+    key = (ward.folder / "key.pem").read_text() if key is None else key
+    return jwt.encode(claims, key, algorithm, {"kid": "k1", **(headers or {})})
+
+
+def call(ward, patient: str, hook: str = "patient-view", *, token=None, **more) -> httpx.Response:
+    body = {"hook": hook, "hookInstance": str(uuid.uuid4()),
+            "context": {"userId": "Practitioner/1", "patientId": patient,
+                        **more.pop("context", {})}, **more}  # fmt: skip
+    token = signed(ward) if token is None else token
+    return httpx.post(f"{ward.url}/cds-services/sepsis-risk-{hook}", json=body, timeout=60,
+                      headers={"Authorization": f"Bearer {token}"})  # fmt: skip
+
+
+def test_discovery_names_hooks_and_prefetch(ward):
+    found = httpx.get(f"{ward.url}/cds-services", timeout=30).json()["services"]
+    assert [s["hook"] for s in found] == ["patient-view", "encounter-start", "order-select"]
+    for service in found:
+        assert {"hook", "id", "title", "description", "prefetch"} <= set(service)
+        assert all("{{context.patientId}}" in text for text in service["prefetch"].values())
+
+
+def test_cards_of_patients_that_are_followed(ward):
+    listed = ward.client().get("/v1/patients").json()["patients"]
+    policy = ward.deployment.policy
+    seen = set()
+    for view in listed:
+        for hook in ("patient-view", "order-select"):
+            answer = call(ward, view["patient"], hook)
+            assert answer.status_code == 200, answer.text
+            cards = answer.json()["cards"]
+            for card in cards:
+                assert 0 < len(card["summary"]) < 140
+                assert card["indicator"] in ("info", "warning", "critical")
+                assert card["source"]["label"] and card["overrideReasons"]
+                uuid.UUID(card["uuid"])
+                for suggestion in card.get("suggestions", ()):
+                    for action in suggestion["actions"]:
+                        resource = action["resource"]
+                        assert (resource["intent"], resource["status"]) == ("proposal", "draft")
+            if hook == "patient-view":
+                high = view["risk"] is not None and view["risk"] >= policy.tiers[0].threshold
+                quiet = view["risk"] is not None and not high and view["status"] != "ambiguous"
+                assert bool(cards) == (not quiet)
+                if cards:
+                    seen.add(cards[0]["indicator"])
+                    again = call(ward, view["patient"]).json()["cards"]
+                    assert again[0]["uuid"] == cards[0]["uuid"]
+            elif cards:
+                # What is being ordered already is not proposed again.
+                codes = [c for r in view["recommended"] for c in r["loinc"]]
+                orders = {"resourceType": "Bundle", "entry": [{"resource": {
+                    "resourceType": "ServiceRequest", "code": {"coding": [{"code": c}]}}}
+                    for c in codes]}  # fmt: skip
+                told = call(ward, view["patient"], hook, context={"draftOrders": orders})
+                assert told.json()["cards"] == []
+    assert seen & {"warning", "critical"}
+
+
+def test_a_stranger_is_scored_from_the_prefetch_or_not_at_all(ward):
+    assert call(ward, "nobody").status_code == 412
+    # A server that is not listed is not asked: the data stay missing, at once.
+    begun = time.monotonic()
+    for address in ("http://169.254.169.254/latest", "http://127.0.0.1:1/fhir", "file:///etc"):
+        assert call(ward, "nobody", fhirServer=address).status_code == 412
+    assert time.monotonic() - begun < 20
+    entries = [
+        {"resource": {"resourceType": "Observation", "id": f"o{k}", "status": "final",
+                      "code": {"coding": [{"system": "http://loinc.org", "code": code}]},
+                      "subject": {"reference": "Patient/guest"},
+                      "effectiveDateTime": f"2026-02-01T0{k}:10:00Z",
+                      "valueQuantity": {"value": value, "unit": unit}}}
+        for k in range(4)
+        for code, value, unit in (("8867-4", 125.0 + k, "/min"), ("8480-6", 82.0 - k, "mm[Hg]"),
+                                  ("9279-1", 29.0 + k, "/min"))
+    ]  # fmt: skip
+    bundle = {"resourceType": "Bundle", "type": "searchset", "entry": entries}
+    answer = call(ward, "guest", prefetch={"observations": bundle})
+    assert answer.status_code == 200 and isinstance(answer.json()["cards"], list)
+    # Of another patient nothing is known by that.
+    assert call(ward, "other", prefetch={"observations": bundle}).status_code == 412
+    # It was answered, not kept.
+    listed = ward.client().get("/v1/patients").json()["patients"]
+    assert "guest" not in {v["patient"] for v in listed}
+    nothing = {"resourceType": "Bundle", "entry": [1, {}, None]}
+    for prefetch in ({"observations": 5}, {"observations": {"resourceType": "Bundle"}},
+                     {"observations": nothing}):  # fmt: skip
+        assert call(ward, "guest", prefetch=prefetch).status_code == 412
+
+
+def test_only_a_proper_token_is_taken(ward):
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    good = signed(ward)
+    patient = ward.client().get("/v1/patients").json()["patients"][0]["patient"]
+    assert call(ward, patient, token=good).status_code == 200
+    other = ec.generate_private_key(ec.SECP384R1())
+    now = int(time.time())
+    wrong = {
+        "used before": good,
+        "another key": signed(ward, key=other),
+        "another issuer": signed(ward, iss="https://evil.example"),
+        "another audience": signed(ward, aud="https://elsewhere.example"),
+        "expired": signed(ward, iat=now - 500, exp=now - 200),
+        "for ever": signed(ward, exp=now + 10**6),
+        "no jti": signed(ward, jti=None),
+        "no exp": signed(ward, exp=None),
+        "unknown key": signed(ward, headers={"kid": "k2"}),
+        "shared secret": jwt.encode({"iss": "https://ehr.example"}, "s" * 64, "HS256"),
+        "no signature": jwt.encode({"iss": "https://ehr.example"}, None, "none"),
+        "no token": "x.y.z",
+    }
+    for what, token in wrong.items():
+        answer = call(ward, patient, token=token)
+        assert answer.status_code == 401, what
+        assert patient not in answer.text
+    assert httpx.post(f"{ward.url}/cds-services/sepsis-risk-patient-view", json={},
+                      timeout=30).status_code == 401  # fmt: skip
+
+
+def test_feedback_is_kept_by_its_code(ward):
+    card = str(uuid.uuid4())
+    body = {"feedback": [
+        {"card": card, "outcome": "overridden", "outcomeTimestamp": "2026-02-01T10:00:00Z",
+         "overrideReason": {"reason": {"code": "other-cause", "system": "urn:foretell:override"},
+                            "userComment": "COMMENTCANARY John Doe"}},
+        {"card": card, "outcome": "accepted", "outcomeTimestamp": "2026-02-01T10:00:00Z",
+         "acceptedSuggestions": [{"id": str(uuid.uuid4())}]},
+    ]}  # fmt: skip
+    head = {"Authorization": f"Bearer {signed(ward)}"}
+    url = f"{ward.url}/cds-services/sepsis-risk-patient-view/feedback"
+    assert httpx.post(url, json=body, headers=head, timeout=30).status_code == 200
+    rows = [r for r in ward.client().get("/v1/audit").json()["rows"]
+            if r["action"] == "cds-feedback"]  # fmt: skip
+    assert [r["subject"] for r in rows] == [card, card]
+    assert '"reason": "other-cause"' in rows[0]["detail"] and "overridden" in rows[0]["detail"]
+    assert '"suggestions": 1' in rows[1]["detail"]
+    assert "CANARY" not in str(rows)
+    body["feedback"][0]["outcome"] = "ignored"
+    head = {"Authorization": f"Bearer {signed(ward)}"}
+    assert httpx.post(url, json=body, headers=head, timeout=30).status_code == 422
+
+
+def test_cards_by_tier_and_without_a_score():
+    policy = AlarmPolicy(tiers=(Tier("advisory", 0.2), Tier("urgent", 0.5)))
+    view = {"site": "A", "patient": "p", "stay": "s", "hour": 3, "risk": 0.1, "status": "ok",
+            "reason": None, "drivers": [["HR", 0.1]], "model": "m-1", "updated": 0.0,
+            "unit": None}  # fmt: skip
+    assert cards_of(view, policy, hook="patient-view") == []
+    assert cards_of({**view, "risk": 0.3}, policy, hook="patient-view")[0]["indicator"] == "warning"
+    assert (
+        cards_of({**view, "risk": 0.6}, policy, hook="patient-view")[0]["indicator"] == "critical"
+    )
+    silent = {**view, "risk": None, "status": "invalid_input", "reason": "a [link](x) *is* stuck"}
+    (card,) = cards_of(silent, policy, hook="encounter-start")
+    assert card["indicator"] == "info" and "No sepsis score" in card["summary"]
+    assert "a link(x) is stuck" in card["detail"]
+
+
+def test_which_servers_may_be_asked(tmp_path):
+    allowed = ["https://ehr.example/r4"]
+    assert allowed_server("https://ehr.example/r4", allowed)
+    assert allowed_server("https://ehr.example/r4/tenant", allowed)
+    for address in ("https://ehr.example/other", "http://ehr.example/r4",
+                    "https://ehr.example:444/r4", "https://ehr.example@evil/r4",
+                    "https://ehr.example/r4/../admin", "https://ehr.example/r4?x=1",
+                    "https://[::1/r4", "", "https://ehr.example.evil/r4"):  # fmt: skip
+        assert not allowed_server(address, allowed), address
+    keys = tmp_path / "keys.json"
+    keys.write_text('{"keys": [{"kty": "oct", "k": "AAAA"}]}')
+    client = {"issuer": "i", "audience": "a", "jwks_file": str(keys)}
+    with pytest.raises(ParameterError, match="no key pair"):
+        CdsTrust([CdsClientConfig(**client)])
+    with pytest.raises(ParameterError, match="HS256"):
+        CdsTrust([CdsClientConfig(**client, algorithms=("HS256",))])

@@ -1,0 +1,144 @@
+"""Files for containers and clusters, read offline."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from foretell.serving.config import read_config
+from foretell.serving.metrics import Metrics
+
+yaml = pytest.importorskip("yaml")
+DEPLOY = Path(__file__).parents[2] / "deploy"
+
+
+def documents(name: str) -> list[dict]:
+    return [d for d in yaml.safe_load_all((DEPLOY / name).read_text()) if d is not None]
+
+
+def test_the_configuration_is_one_and_grants_nothing_by_a_known_token():
+    config = read_config(DEPLOY / "service.toml")
+    assert config.service.store.startswith("postgresql://") and config.tokens
+    assert config.tokens[0].sha256 == "0" * 64
+
+
+def test_the_image_runs_as_nobody_special():
+    lines = (DEPLOY / "Dockerfile").read_text().splitlines()
+    words = [line.split()[0] for line in lines if line and line[0].isupper()]
+    assert words.count("FROM") == 2 and {"USER", "ENTRYPOINT", "CMD", "HEALTHCHECK"} <= set(words)
+    assert all(":latest" not in line for line in lines)
+    for line in lines:
+        if line.startswith("COPY") and "--from" not in line:
+            for part in line.split()[1:-1]:
+                assert (DEPLOY.parent / part).exists(), part
+
+
+def test_the_composition_fits_the_service():
+    (told,) = documents("compose.yaml")
+    services = told["services"]
+    assert {"store", "door", "worker", "prometheus"} <= set(services)
+    for name in ("door", "worker"):
+        one = services[name]
+        assert one["read_only"] and one["cap_drop"] == ["ALL"]
+        assert one["depends_on"]["store"]["condition"] == "service_healthy"
+        roles = one["command"][one["command"].index("--roles") + 1].split(",")
+        assert set(roles) <= {"ingest", "worker", "dispatcher"}
+    for one in services.values():
+        for volume in one.get("volumes", ()):
+            source = volume.split(":")[0]
+            if source.startswith("./"):
+                assert (DEPLOY / source).exists()
+            elif not source.startswith("$"):
+                assert source in told["volumes"]
+
+
+def test_the_manifests_belong_together():
+    found = documents("kubernetes/foretell.yaml")
+    by = {}
+    for one in found:
+        assert {"apiVersion", "kind", "metadata", "spec"} <= set(one)
+        by.setdefault(one["kind"], []).append(one)
+    deployments = {d["metadata"]["name"]: d for d in by["Deployment"]}
+    assert set(deployments) == {"foretell-door", "foretell-worker"}
+    for one in deployments.values():
+        spec = one["spec"]
+        labels = spec["template"]["metadata"]["labels"]
+        assert spec["selector"]["matchLabels"].items() <= labels.items()
+        assert spec["replicas"] >= 2
+        pod = spec["template"]["spec"]
+        rules = pod["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+        assert rules[0]["labelSelector"]["matchLabels"].items() <= labels.items()
+        assert pod["securityContext"]["runAsNonRoot"]
+        (container,) = pod["containers"]
+        names = {p["name"] for p in container["ports"]}
+        for probe in ("livenessProbe", "readinessProbe", "startupProbe"):
+            assert container[probe]["httpGet"]["port"] in names
+        assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
+        assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"
+        assert container["resources"]["requests"] and container["resources"]["limits"]["memory"]
+        mounted = {m["name"] for m in container["volumeMounts"]}
+        assert mounted == {v["name"] for v in pod["volumes"]}
+    for budget in by["PodDisruptionBudget"]:
+        wanted = budget["spec"]["selector"]["matchLabels"]
+        assert any(wanted.items() <= d["spec"]["template"]["metadata"]["labels"].items()
+                   for d in deployments.values())  # fmt: skip
+        assert budget["spec"]["minAvailable"] >= 1
+    (scaler,) = by["HorizontalPodAutoscaler"]
+    assert scaler["spec"]["scaleTargetRef"]["name"] in deployments
+    assert scaler["spec"]["minReplicas"] <= scaler["spec"]["maxReplicas"]
+    (door,) = by["Service"]
+    ports = {
+        p["name"]
+        for p in deployments["foretell-door"]["spec"]["template"]["spec"]["containers"][0]["ports"]
+    }
+    assert {p["targetPort"] for p in door["spec"]["ports"]} <= ports
+
+
+FUNCTIONS = {"max", "sum", "rate", "increase", "absent", "abs", "sqrt", "on"}
+
+
+def check_expression(text: str, known: dict[str, set[str]]) -> None:
+    """As much of PromQL as the rules use: brackets, functions, metrics, labels, ranges."""
+    plain = re.sub(r'"[^"]*"', '""', text)
+    pairs = {")": "(", "}": "{", "]": "["}
+    held = []
+    for c in plain:
+        if c in "({[":
+            held.append(c)
+        elif c in pairs:
+            assert held and held.pop() == pairs[c], text
+    assert not held, text
+    for window in re.findall(r"\[([^\]]*)\]", plain):
+        assert re.fullmatch(r"\d+[smhdw]", window), window
+    for name in re.findall(r"([a-z_]+)\s*\(", plain):
+        assert name in FUNCTIONS | {"and", "or", "unless"}, name
+    for name, labels in re.findall(r"\b(foretell_\w+|up)\b(\{[^}]*\})?", plain):
+        assert name in known, f"there is no metric {name}"
+        for label in re.findall(r"(\w+)\s*[=!]~?", labels):
+            assert label in known[name] | {"job", "instance"}, label
+
+
+def test_alert_rules_ask_for_metrics_that_there_are():
+    known: dict[str, set[str]] = {"up": set()}
+    for metric, found in Metrics().registry._collector_to_names.items():
+        known |= {name: set(metric._labelnames) for name in found}
+    (told,) = documents("prometheus/alerts.yml")
+    names = []
+    for group in told["groups"]:
+        for rule in group["rules"]:
+            assert set(rule) <= {"alert", "expr", "for", "labels", "annotations"}
+            assert rule["labels"]["severity"] in ("page", "ticket")
+            assert rule["annotations"]["summary"] and rule["annotations"]["description"]
+            assert re.fullmatch(r"\d+[smhd]", rule.get("for", "1m"))
+            check_expression(rule["expr"], known)
+            names.append(rule["alert"])
+    assert len(set(names)) == len(names)
+    wanted = {"ForetellFeedSilent", "ForetellLag", "ForetellOutboxOld", "ForetellAbstainsMore",
+              "ForetellAlarmRate", "ForetellHeartbeatMissing"}  # fmt: skip
+    assert wanted <= set(names)
+    (scrape,) = documents("prometheus/prometheus.yml")
+    assert scrape["rule_files"] == ["alerts.yml"]
+    with pytest.raises(AssertionError, match="no metric"):
+        check_expression("max(foretell_nothing) > 1", known)

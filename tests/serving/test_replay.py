@@ -1,0 +1,94 @@
+"""A data set played to a running service, by the command line's own code."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from foretell.cli import app
+from foretell.data.clinical import Schema
+from foretell.data.clinical.feed import stays_from_feed
+from foretell.data.clinical.fhir import FhirReader
+from foretell.data.clinical.hl7 import Hl7Reader, Message
+from foretell.serving.replay import feed_of
+from foretell.serving.store import open_store
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three patients as the 2019 challenge gives them."""
+    names = [*Schema.default().channels("p19").names, "Age", "Gender", "Unit1", "Unit2",
+             "HospAdmTime", "ICULOS", "SepsisLabel"]  # fmt: skip
+    place = tmp_path / "set"
+    place.mkdir()
+    rng = np.random.default_rng(0)
+    for p in range(3):
+        lines = ["|".join(names)]
+        for hour in range(1, 7):
+            row = dict.fromkeys(names, "NaN")
+            row |= {"HR": f"{rng.integers(60, 140)}", "Resp": f"{rng.integers(10, 34)}",
+                    "Age": "67", "Gender": "1", "Unit1": "1", "Unit2": "0", "HospAdmTime": "-3",
+                    "ICULOS": str(hour), "SepsisLabel": "0"}  # fmt: skip
+            lines.append("|".join(row[n] for n in names))
+        (place / f"p{p:06d}.psv").write_text("\n".join(lines) + "\n")
+    return place
+
+
+def test_both_forms_tell_the_same(deployed):
+    _, _, stays = deployed
+    stays = stays.select(slice(3))
+    hl7 = feed_of(stays, form="hl7", spread=5)
+    fhir = feed_of(stays, form="fhir", spread=5)
+    assert [m[0] for m in hl7] == sorted(m[0] for m in hl7)
+    reader, other = Hl7Reader("SIM"), FhirReader("SIM")
+    first = stays_from_feed([r for _, m in hl7 for r in reader.read(Message.from_bytes(m))],
+                            schema=stays.schema)  # fmt: skip
+    second = stays_from_feed([r for _, m in fhir for r in other.read(json.loads(m))],
+                             schema=stays.schema)  # fmt: skip
+    np.testing.assert_array_equal(first.lengths, second.lengths)
+    np.testing.assert_array_equal(first.matrix(), second.matrix())
+    controls = [Message.from_bytes(m).control_id for _, m in hl7]
+    assert len(set(controls)) == len(controls)
+
+
+@pytest.mark.parametrize("form", ["hl7", "fhir"])
+def test_a_data_set_is_played(form, folder, tmp_path, launch):
+    import hashlib
+
+    config = tmp_path / "c.toml"
+    token = hashlib.sha256(b"test-token").hexdigest()
+    config.write_text(
+        f'[service]\nstore = "{tmp_path / "s.db"}"\npartitions = 2\nclock = "external"\n'
+        "[mllp]\nport = 0\n[http]\nport = 0\n"
+        f'[[tokens]]\nname = "t"\nsha256 = "{token}"\nscopes = ["admin", "ingest"]\n'
+    )
+    running = launch(config).wait()
+    (tmp_path / "token").write_text("test-token\n")
+    args = ["replay", str(folder), "--speed", "0", "--as", form, "--spread", "2",
+            "--mllp", f"127.0.0.1:{running.ports['mllp']}",
+            "--http", f"http://127.0.0.1:{running.ports['http']}"]  # fmt: skip
+    done = CliRunner().invoke(app, [*args, "--token-file", str(tmp_path / "token")])
+    assert done.exit_code == 0, done.output
+    assert "24 messages were taken" in done.output
+    store = open_store(str(tmp_path / "s.db"), partitions=2)
+    end = time.monotonic() + 60
+    while store.counts()["lag"] > 0 and time.monotonic() < end:
+        time.sleep(0.05)
+    scored = [len(store.scores("SIM", f"p{p:06d}")) for p in range(3)]
+    assert scored == [6, 6, 6]
+    store.close()
+
+
+def test_what_is_wrong_is_said(folder, tmp_path, monkeypatch):
+    monkeypatch.delenv("FORETELL_TOKEN", raising=False)
+    done = CliRunner().invoke(app, ["replay", str(folder)])
+    assert done.exit_code != 0 and "token" in done.output
+    monkeypatch.setenv("FORETELL_TOKEN", "x")
+    done = CliRunner().invoke(app, ["replay", str(folder), "--mllp", "127.0.0.1:1"])
+    assert done.exit_code != 0 and "cannot be reached" in done.output
+    done = CliRunner().invoke(app, ["replay", str(folder), "--as", "xml"])
+    assert done.exit_code != 0 and "hl7 or fhir" in done.output
