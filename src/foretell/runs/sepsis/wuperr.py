@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from foretell.errors import DataError
 from foretell.estimators import FeedForwardRisk
 from foretell.estimators.continual import WUPERR, GaussianRelease, ReleaseWitness
 from foretell.learners.risk.ranking import auroc
@@ -71,8 +72,12 @@ def train_wuperr(model: FeedForwardRisk, job: Job, parts: Parts, tables: Tables)
                 validation=(held.features, held.label),
             )  # fmt: skip
         notes += [f"{site}: {w.message}" for w in caught if issubclass(w.category, UserWarning)]
-        bundle = learner.export_bundle(job.home / BUNDLE, audit=audit, override=True)
-        audits[site] = bundle.audits[site]
+        try:
+            bundle = learner.export_bundle(job.home / BUNDLE, audit=audit, override=True)
+            audits[site] = bundle.audits[site]
+        except DataError as error:  # too few patients to hide among
+            (job.home / BUNDLE).unlink(missing_ok=True)
+            audits[site] = {"performed": False, "passed": False, "reason": str(error)}
         for j, other in enumerate(parts.sites):
             test = tables.test[other]
             logits = learner._logits(learner.learner_, test.features)

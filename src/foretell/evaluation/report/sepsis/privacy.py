@@ -23,7 +23,7 @@ def privacy_section(sequence: Sequence[Mapping[str, Any]]) -> dict[str, Any] | N
                     if entry["release"]
                     else "no noise",
                     "figures": _figures(audit),
-                    "verdict": "not audited"
+                    "verdict": ("must not leave" if audit.get("reason") else "not audited")
                     if not performed
                     else ("may leave" if audit.get("passed") else "must not leave"),
                     "bad": not performed or not audit.get("passed"),

@@ -1,0 +1,268 @@
+"""Runs about early warning: from recipe to report, deployment and new stays."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from tiny_runs import call, record
+
+from foretell.data.clinical import write_stays
+from foretell.data.simulators import hospitals
+from foretell.decisions.abstention import Status
+from foretell.errors import ArtefactError, RecipeError
+from foretell.runs import recipe as recipes
+from foretell.runs.sepsis.judging import age_band
+from foretell.runs.sepsis.sequence import Rows, at_sensitivity, intercept
+from foretell.serving.deployment import Deployment
+
+RECIPE = """
+task = "sepsis"
+title = "Two <small> hospitals"
+deploy = "wuperr"
+
+[data]
+source = "hospitals"
+options = {{ stays = 220, sites = 2, hours = [16, 40], seed = 4 }}
+sites = ["B", "A"]
+well_hours = 900
+judged_hours = 900
+
+[model]
+hidden = [16, 8]
+epochs = 4
+negatives = 64
+positives = 16
+
+[methods.wuperr]
+kind = "wuperr"
+release = 1.0
+
+[methods.wuperr.options]
+memory_per_site = 200
+positives_per_site = 60
+fisher_examples = 200
+min_patients = 5
+
+
+[methods.naive]
+kind = "naive"
+
+[gate]
+max_rows = 3000
+
+[alarms]
+candidates = 12
+{alarms}
+
+[evaluation]
+resamples = 20
+examples = 2
+audit = false
+thresholds = [0.05, 0.2]
+"""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    home = tmp_path_factory.mktemp("sepsis")
+    file = home / "two.toml"
+    file.write_text(RECIPE.format(alarms=""))
+    result = call("run", file, "--out", home / "run")
+    assert result.exit_code == 0, result.stderr
+    return home / "run"
+
+
+def test_a_run_says_all_that_reviewers_ask(finished):
+    told = record(finished)
+    assert told["deployed"]["method"] == "wuperr" and told["best"] == "wuperr"
+    scores = told["metrics"]["wuperr"]["sites"]
+    assert 0.5 < scores["final_mean"] <= 1
+    assert scores["utility_margin"] == pytest.approx(
+        scores["utility"] - told["tables"]["utility"][0]["utility"]
+    )
+    matrix = pl.read_parquet(finished / "matrix.parquet")
+    assert len(matrix) == 2 * 4
+    assert matrix["trained_on"].unique(maintain_order=True).to_list() == ["B", "A"]
+    wuperr = told["tables"]["sequence"][0]
+    assert set(wuperr["audits"]) == {"A", "B"}
+    assert not any(audit["performed"] for audit in wuperr["audits"].values())
+    assert (finished / "bundle.safetensors").is_file()
+    shares = [row["share"] for row in told["tables"]["abstentions"]["status"]]
+    assert sum(shares) == pytest.approx(1)
+    kinds = {row["kind"] for row in told["tables"]["equity"]}
+    assert kinds == {"age", "sex", "site"}
+    for row in told["tables"]["equity"]:
+        value, low, high = row["false_alarms_per_patient_hour"]
+        assert low <= value <= high
+
+
+def test_both_conventions_stand_side_by_side(finished):
+    rows = {r["convention"]: r for r in record(finished)["tables"]["conventions"]}
+    assert set(rows) == {"no gate", "excluded", "negative"}
+    # To leave hours out hides misses; it changes no alarm.
+    assert rows["excluded"]["tp"] == rows["negative"]["tp"]
+    assert rows["excluded"]["fp"] == rows["negative"]["fp"]
+    assert rows["excluded"]["fn"] <= rows["negative"]["fn"]
+
+
+def test_the_page_speaks_plainly_and_names_nobody(finished):
+    page = (finished / "report.html").read_text().split('id="payload"')[0]
+    for words in (
+        "must not be used for", "Utility, always beside the clock", "For whom it works",
+        "as lived", "as published", "What leaves a site", "clock 48 h",
+    ):  # fmt: skip
+        assert words in page
+    assert "Two &lt;small&gt; hospitals" in page
+    stays, _ = hospitals(stays=220, sites=2, hours=(16, 40), seed=4)
+    assert not any(f">{name}<" in page or f'"{name}"' in page for name in stays.ids.tolist())
+
+
+def test_what_is_deployed_streams_what_it_says_of_tables(finished):
+    deployment = Deployment.load(finished)
+    assert deployment.version == record(finished)["deployed"]["version"]
+    stays, _ = hospitals(stays=220, sites=2, hours=(16, 40), seed=4)
+    some = stays.select([0, 1, 240])
+    told = deployment.predict(some)
+    at = 0
+    for i in range(len(some)):
+        one = some.select([i])
+        live = deployment.stream(
+            source=str(one.names("hospital")[0]), age=one.number("age")[0], sex=one.names("sex")[0]
+        )
+        for k, row in enumerate(one.matrix()):
+            if k == 5:
+                held = json.loads(json.dumps(live.snapshot()["alarms"]))
+                snapshot = live.snapshot() | {"alarms": held}
+                live = deployment.stream(
+                    source=str(one.names("hospital")[0]), age=one.number("age")[0],
+                    sex=one.names("sex")[0],
+                ).restore(snapshot)  # fmt: skip
+            now = live.step(row)
+            want = told.row(at, named=True)
+            assert now.hour == want["hour"]
+            assert now.status.name.lower() == want["status"]
+            assert (now.score is None) == (want["score"] is None)
+            if now.score is not None:
+                assert now.score == pytest.approx(want["score"], abs=1e-6)
+            if now.status != Status.OK:
+                assert list(now.reasons) == want["reasons"]
+            assert (now.alarm is not None) == want["alarm"]
+            at += 1
+
+
+def test_new_stays_get_scores_reasons_and_alarms(finished, tmp_path):
+    stays, _ = hospitals(stays=5, sites=2, hours=(12, 24), seed=9)
+    write_stays(stays, tmp_path / "new")
+    result = call("predict", finished, "--data", tmp_path / "new", "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.stderr
+    found = pl.read_parquet(tmp_path / "out" / "predictions.parquet")
+    assert found.columns[:5] == ["id", "hour", "status", "score", "reasons"]
+    assert len(found) == stays.n_rows
+    silent = found.filter(pl.col("score").is_null())
+    assert silent["reasons"].list.len().min() >= 1 if len(silent) else True
+    assert not (found["alarm"] & found["score"].is_null()).any()
+
+
+def test_new_files_of_the_challenge(finished, tmp_path):
+    stays, _ = hospitals(stays=2, sites=1, hours=(12, 14), seed=9)
+    names = stays.schema.names
+    for i in range(2):
+        one = stays.select([i])
+        table = pl.DataFrame(
+            {n: one.column(n) for n in names}
+            | {"Age": [60.0] * one.n_rows, "Gender": [1] * one.n_rows, "ICULOS": one.hours()}
+        )
+        table.fill_nan(None).write_csv(tmp_path / f"p{i:06}.psv", separator="|", null_value="NaN")
+    result = call("predict", finished, "--data", tmp_path / "p000001.psv", "--out", tmp_path / "o")
+    assert result.exit_code == 0, result.stderr
+    found = pl.read_parquet(tmp_path / "o" / "predictions.parquet")
+    assert found["hour"].to_list() == one.hours().tolist()
+
+
+def test_a_changed_part_is_not_deployed(finished, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    told = json.loads((copy / "deployment.json").read_text())
+    told["policy"]["tiers"][0]["threshold"] /= 2
+    (copy / "deployment.json").write_text(json.dumps(told))
+    with pytest.raises(ArtefactError, match="saved together"):
+        Deployment.load(copy)
+    (copy / "deployment.json").unlink()
+    with pytest.raises(ArtefactError, match="no readable deployment"):
+        Deployment.load(copy)
+
+
+def test_an_impossible_constraint_is_said_aloud(finished, tmp_path):
+    file = tmp_path / "asked.toml"
+    file.write_text(RECIPE.format(alarms="constraint = { ppv = 0.999, faph = 1e-9 }"))
+    result = call("run", file, "--models", "naive", "--out", tmp_path / "run")
+    assert result.exit_code == 0, result.stderr
+    assert record(tmp_path / "run")["tables"]["alarms"]["feasible"] is False
+    assert "No threshold met what was asked" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_too_few_patients_make_no_bundle(tmp_path):
+    file = tmp_path / "few.toml"
+    file.write_text(RECIPE.format(alarms="").replace("min_patients = 5", "min_patients = 500"))
+    result = call("run", file, "--models", "wuperr", "--out", tmp_path / "run")
+    assert result.exit_code == 0, result.stderr
+    audits = record(tmp_path / "run")["tables"]["sequence"][0]["audits"]
+    assert not any(a["passed"] for a in audits.values())
+    assert not (tmp_path / "run" / "bundle.safetensors").exists()
+    assert "must not leave" in (tmp_path / "run" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("data.sites=['B','Z']", "no site 'Z'"),
+        ("model.hiden=[4]", "hiden"),
+        ("methods.naive.release=1.0", "keeps none"),
+        ("methods.wuperr.options.memory=3", "memory"),
+        ("deploy=wupper", "did you mean 'wuperr'"),
+        ("data.options.stay=3", "did you mean"),
+        ("alarms.constraint={pvv=0.3}", "constraint"),
+    ],
+)
+def test_what_a_recipe_gets_wrong(change, said, tmp_path):
+    file = tmp_path / "two.toml"
+    file.write_text(RECIPE.format(alarms=""))
+    result = call("run", file, "--set", change, "--out", tmp_path / "run")
+    assert result.exit_code == 2
+    assert said in " ".join(result.stderr.split())
+
+
+def test_shipped_recipes_are_valid():
+    for name in ("sepsis", "sepsis-simulated"):
+        recipe = recipes.load(name)
+        assert recipe.deployed == "wuperr"
+    with pytest.raises(RecipeError, match="no method"):
+        recipe.only(["ewcc"])
+
+
+def test_precision_counts_the_hours_that_were_left_out():
+    rows = Rows(
+        np.zeros((14, 1)), np.r_[np.ones(4), np.zeros(10)].astype(np.int8), np.zeros(14), 0.1
+    )
+    scores = np.r_[4.0, 3, 2, 0, 2.5, np.full(9, -1.0)]
+    found = at_sensitivity(scores, rows)
+    # The 20 % quantile of the positive scores is 0: all four are found, and one of ten others.
+    assert found["specificity"] == pytest.approx(0.9)
+    assert found["ppv"] == pytest.approx(4 / (4 + 1 / 0.1))
+    assert rows.rate == pytest.approx(4 / 104)
+    shift = intercept(scores, rows)
+    weight = np.where(rows.label == 1, 1, 10)
+    assert (weight / (1 + np.exp(-scores - shift))).sum() == pytest.approx(4, abs=1e-6)
+
+
+def test_age_bands():
+    bands = age_band(np.array([20.0, 45, 64.9, 65, 79, 80, 95, np.nan]))
+    assert bands.tolist() == [
+        "under 45", "45 to 64", "45 to 64", "65 to 79", "65 to 79", "80 and over", "80 and over",
+        "unknown",
+    ]  # fmt: skip
