@@ -129,6 +129,7 @@ SECTIONS = {
     "federated: [tuning]": federated.TuningSection,
     "federated: [continual]": federated.ContinualSection,
     "federated: [privacy]": federated.PrivacySection,
+    "federated: [audit]": federated.AuditSection,
     "fednlp: [grid]": fednlp.GridSection,
     "fednlp: [algorithms.NAME]": fednlp.AlgorithmSection,
     "fednlp: [tasks.NAME]": fednlp.TaskSection,
