@@ -375,13 +375,13 @@ class WUPERR(FeedForwardRisk):
             NotFittedError: the model was not trained here: only a site can speak for its patients.
         """
         self._require_fit()
+        record = self.sites_[self.current_site_]
+        if record.exemplar_patients is None:
+            raise DataError("it is not known whose rows these are", hint="Give patients=")
         if self._witness is None:
             raise NotFittedError(
                 "a bundle is exported by the process that trained on the site, right afterwards"
             )
-        record = self.sites_[self.current_site_]
-        if record.exemplar_patients is None:
-            raise DataError("it is not known whose rows these are", hint="Give patients=")
         for value, count in enumerate(record.exemplar_patients):
             if count < self.min_patients:
                 raise DataError(
@@ -867,9 +867,7 @@ class WUPERR(FeedForwardRisk):
             raise ParameterError("WUPERR needs two layers or more: the first is frozen")
 
 
-def _common_range(
-    given: SiteRows, least: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _common_range(given: SiteRows, least: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """(F,) means of the least and of the largest values of so many patients each.
 
     Knots leave the site: the extremes themselves would be the values of single patients.
