@@ -134,6 +134,8 @@ class Service:
         self.config, self.roles = config, tuple(roles)
         self._folds = folds or (lambda: make_fold(config, deployments=deployments))
         self._scratch = threading.local()
+        # For what a face has to know: tiers, channels, versions.
+        self.reference: Fold = self._folds()
         self._fold: Fold | None = self._folds() if "worker" in self.roles else None
         self.store: Store = _patiently(config)
         self.stores = StorePool(self.store)
@@ -173,7 +175,7 @@ class Service:
     @property
     def policy(self) -> AlarmPolicy:
         """The policy of alarms."""
-        return self.make_fold().policy
+        return self.reference.policy
 
     def audit(
         self, store: Store, caller: Caller, action: str, subject: str, *, purpose: str = "",

@@ -47,7 +47,7 @@ def board_routes(app: FastAPI, service: Service) -> None:
     @app.get("/v1/board", tags=["patients"])
     def about(caller: Reader) -> dict[str, Any]:
         """What a board needs to know: tiers, names of channels, what the caller may do."""
-        fold = service.make_fold()
+        fold = service.reference
         return {
             "model": fold.ladder.version,
             "tiers": [

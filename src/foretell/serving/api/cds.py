@@ -24,6 +24,8 @@ log = logging.getLogger("foretell.serving.cds")
 Text = Annotated[str, Field(min_length=1, max_length=200)]
 _BY_ID = {s["id"]: s for s in SERVICES}
 _MOST = 20_000_000
+# What was measured longer ago says nothing of now.
+_HOURS = 72
 
 
 class _Loose(BaseModel):
@@ -91,6 +93,29 @@ class Feedback(_Loose):
     feedback: Annotated[list[FeedbackItem], Field(min_length=1, max_length=1000)]
 
 
+def _trusted(request: Request, authorization: Annotated[str | None, Header()] = None) -> Caller:
+    """The caller, by a JWT of a CDS client or by a token of the service."""
+    service: Service = request.app.state.service
+    scheme, _, token = (authorization or "").partition(" ")
+    caller = service.tokens.caller(authorization)
+    headers = {"WWW-Authenticate": "Bearer"}
+    if caller is None and scheme.lower() == "bearer":
+        try:
+            caller = service.cds.caller(token.strip())
+        except UntrustedError as error:
+            raise HTTPException(401, str(error), headers=headers) from None
+    if caller is None:
+        raise HTTPException(401, "a bearer token is needed", headers=headers)
+    if service.tokens.wait(caller) > 0:
+        raise HTTPException(429, "too many requests", headers={"Retry-After": "1"})
+    if "read" not in caller.scopes:
+        raise HTTPException(403, "the scope 'read' is needed")
+    return caller
+
+
+Trusted = Annotated[Caller, Depends(_trusted)]
+
+
 def cds_routes(app: FastAPI, service: Service) -> None:
     """Adds discovery, the services and their feedback."""
     refused: dict[int | str, dict[str, Any]] = {
@@ -99,32 +124,12 @@ def cds_routes(app: FastAPI, service: Service) -> None:
         412: {"description": "the data that are needed are missing"},
     }
 
-    def trusted(request: Request, authorization: Annotated[str | None, Header()] = None) -> Caller:
-        scheme, _, token = (authorization or "").partition(" ")
-        caller = service.tokens.caller(authorization)
-        if caller is None and scheme.lower() == "bearer":
-            try:
-                caller = service.cds.caller(token.strip())
-            except UntrustedError as error:
-                headers = {"WWW-Authenticate": "Bearer"}
-                raise HTTPException(401, str(error), headers=headers) from None
-        if caller is None:
-            headers = {"WWW-Authenticate": "Bearer"}
-            raise HTTPException(401, "a bearer token is needed", headers=headers)
-        if service.tokens.wait(caller) > 0:
-            raise HTTPException(429, "too many requests", headers={"Retry-After": "1"})
-        if "read" not in caller.scopes:
-            raise HTTPException(403, "the scope 'read' is needed")
-        return caller
-
-    Trusted = Annotated[Caller, Depends(trusted)]
-
     @app.get("/cds-services", tags=["cds"])
     def discovery() -> dict[str, Any]:
         """The services there are."""
         return {"services": list(SERVICES)}
 
-    # Plain functions: scoring and asking back must not hold up the others.
+    # Plain functions, for threads: scoring and asking back must not hold up the others.
     @app.post("/cds-services/{name}", tags=["cds"], responses=refused)
     def call(caller: Trusted, name: str, body: HookRequest) -> JSONResponse:
         """Answers a hook with cards, often with none."""
@@ -220,8 +225,14 @@ def _view(service: Service, caller: Caller, site: str, body: HookRequest) -> dic
         return None
     fold = service.make_fold()
     state = PatientState(site, patient, 0)
+    newest = max(item[3] for event in mine for _, item in event.items)
     for event in sorted(mine, key=lambda e: e.time):
-        items = sorted((item for _, item in event.items), key=lambda i: i[3])
+        items = sorted(
+            (item for _, item in event.items if item[3] > newest - 3600 * _HOURS),
+            key=lambda i: i[3],
+        )
+        if not items:
+            continue
         told = Event(0, 0, site, patient, event.kind, event.time, {**event.body, "items": items},
                      0.0)  # fmt: skip
         fold.apply(state, told)
