@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from foretell.runs.threads import limited_threads
 from foretell.training.examples import TensorExamples
 
 _KIND = "FederatedAudit"
-_METHODS = ("fdp", "steinke")
+_METHODS: tuple[Literal["fdp", "steinke"], ...] = ("fdp", "steinke")
 PUBLIC_IDF = "in how many posts each hashed word occurs (idf), and the list of groups, are public"
 
 
