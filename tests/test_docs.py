@@ -23,6 +23,7 @@ from foretell.runs.demand import recipe as demand
 from foretell.runs.federated import recipe as federated
 from foretell.runs.fednlp import recipe as fednlp
 from foretell.runs.feedback import recipe as feedback
+from foretell.runs.sepsis import recipe as sepsis
 from foretell.runs.thresholds import recipe as thresholds
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -130,6 +131,11 @@ SECTIONS = {
     "federated: [continual]": federated.ContinualSection,
     "federated: [privacy]": federated.PrivacySection,
     "federated: [audit]": federated.AuditSection,
+    "sepsis: [data]": sepsis.DataSection,
+    "sepsis: [methods.NAME]": sepsis.MethodSection,
+    "sepsis: [gate]": sepsis.GateSection,
+    "sepsis: [alarms]": sepsis.AlarmSection,
+    "sepsis: [evaluation]": sepsis.EvaluationSection,
     "fednlp: [grid]": fednlp.GridSection,
     "fednlp: [algorithms.NAME]": fednlp.AlgorithmSection,
     "fednlp: [tasks.NAME]": fednlp.TaskSection,
