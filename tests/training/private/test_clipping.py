@@ -241,6 +241,46 @@ def test_running_statistics_are_refused():
         ExactClipper(Keeping())
 
 
+def test_buffers_that_follow_the_examples_are_refused():
+    """They are saved with the weights, and hold what no noise was added to."""
+
+    class Centred(nn.Linear):
+        def __init__(self):
+            super().__init__(4, 1)
+            self.register_buffer("centre", torch.full((4,), float("nan")))
+            self.moves = True
+
+        def forward(self, x):
+            if self.training and self.moves:
+                self.centre.copy_(x.detach().mean(0))
+            return super().forward(x)
+
+    class Net(Learner):
+        def __init__(self):
+            super().__init__()
+            self.layer = Centred()
+
+        def encode(self, batch):
+            return self.layer(batch["x"])
+
+        def decode(self, encoding, batch):
+            return encoding
+
+        def score(self, output, batch):
+            return output.squeeze(1).square()
+
+    net, given = Net(), {"x": torch.randn(6, 4)}
+
+    def evaluate(batch):
+        return net.loss(batch), torch.ones(len(batch["x"]))
+
+    with pytest.raises(TrainingError, match=r"changes layer\.centre"):
+        ExactClipper(net)(given, evaluate, torch.ones_like)
+    net.layer.moves = False
+    net.layer.centre.fill_(float("nan"))
+    ExactClipper(net)(given, evaluate, torch.ones_like)
+
+
 @pytest.mark.filterwarnings("ignore:no rule explains")
 def test_a_way_is_not_proven_by_gradients_that_are_zero():
     """A weight that is also used outside of its layer, behind an output that starts at 0."""

@@ -215,6 +215,20 @@ class ExactClipper:
             )
         self._apart = True
 
+    def _saved_buffers(self) -> dict[str, Tensor]:
+        saved = self.learner.state_dict()
+        return {name: value for name, value in self.learner.named_buffers() if name in saved}
+
+    def _refuse_moving(self, before: Mapping[str, Tensor]) -> None:
+        """Refuses buffers that a forward pass has changed: averages, codebooks, centres."""
+        for name, value in self._saved_buffers().items():
+            old = before.get(name)
+            if old is None or not torch.equal(torch.nan_to_num(old), torch.nan_to_num(value)):
+                raise TrainingError(
+                    f"the forward pass changes {name}, which is saved with the weights and which "
+                    "no noise protects: hold it still during training, or do not save it"
+                )
+
     def _devices(self) -> list[torch.device]:
         """Whose random numbers are set back, besides the CPU's."""
         return list({p.device for p in self.trained if p.device.type == "cuda"})
@@ -222,8 +236,10 @@ class ExactClipper:
     def _prove(self, batch: Batch, evaluate: Evaluate) -> None:
         """Compares the way with automatic differentiation for random coefficients."""
         devices = self._devices()
+        before = {name: value.clone() for name, value in self._saved_buffers().items()}
         with torch.random.fork_rng(devices):
             losses, _ = _losses(evaluate, batch)
+            self._refuse_moving(before)
             random = torch.Generator().manual_seed(0)
             coefficients = (0.5 + torch.rand(len(losses), generator=random)).to(losses)
             truth = torch.autograd.grad(
