@@ -339,7 +339,9 @@ class PrivateTraining(Strategy):
             f"one person's data are one {self.unit}; what occurs k times has k records",
         ]
         if not self.noise.secure:
-            assumptions.append("the seed is secret and the generator is as good as random")
+            assumptions.append(
+                "the seed is secret, which the default is not, and the generator as good as random"
+            )
         return PrivacyStatement(
             epsilon=epsilon(steps, delta, accountant=self.accountant),
             delta=delta,
