@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foretell.data.clinical.hl7 import Message
+from foretell.data.clinical.hl7 import Hl7Error, Message
 from foretell.data.clinical.hl7.writer import Result, result_message
 from foretell.serving.config import Config, MllpConfig, TlsConfig
 from foretell.serving.errors import StoreUnavailableError
 from foretell.serving.ingest import Committer, Framer, Intake, MllpServer
+from foretell.serving.ingest.acknowledge import acknowledgements, refusal
 from foretell.serving.ingest.mllp import FrameTooLargeError, frame
 from foretell.serving.metrics import Metrics
 from foretell.serving.store import open_store
@@ -51,6 +52,14 @@ def test_a_frame_cut_off_by_another_is_dropped_and_a_large_one_refused():
         list(framer.feed(b"\x0b" + b"x" * 101))
     with pytest.raises(FrameTooLargeError):
         list(Framer(100).feed(frame(b"x" * 101)))
+
+
+def test_an_answer_never_ends_its_own_frame():
+    data = oru("a\x1cb\x0bc").replace(b"|P|2.5.1", b"|P|2.5\x1c").replace(b"|H|", b"|H\x0b|")
+    message = Message.from_bytes(data)
+    for answer in (*acknowledgements(message, NOW), refusal(data, NOW, Hl7Error("no"))):
+        assert b"\x0b" not in answer and b"\x1c" not in answer
+        assert Message.from_bytes(answer).part(Message.from_bytes(answer).get("MSA"), 2) == "a_b_c"
 
 
 class Door:

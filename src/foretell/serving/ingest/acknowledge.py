@@ -87,4 +87,6 @@ def _text(
         # A sender may have made a comma or a semicolon its delimiter.
         problem = error.problem.translate({ord(c): " " for c in marks + field})
         lines.append(field.join(("ERR", "", place, told, "E", "", "", "", problem)))
-    return ("\r".join(lines) + "\r").encode("utf-8", "replace")
+    # What is repeated of the message must not end the frame it is sent in.
+    text = ("\r".join(lines) + "\r").translate({0x0B: "_", 0x1C: "_"})
+    return text.encode("utf-8", "replace")
