@@ -236,10 +236,14 @@ class Campaign:
             self.done["paused"] += 1
 
     def _full(self) -> None:
-        mine = [one.pid for one in self.running.values()]
-        pids = mine if self.database is None else children(self.database.pid)[1:]
+        pids = [one.pid for one in self.running.values()]
+        if self.database is not None:
+            pids = children(self.database.pid)[1:]
         # Far below what the files have: whatever is appended to them fails.
-        full_disk(pids, 4096)
+        try:
+            full_disk(pids, 4096)
+        except PermissionError:
+            return  # another user's processes may be out of reach
         time.sleep(self.random.uniform(0.3, 1.5))
         full_disk(pids, None)
         self.done["full disk"] += 1

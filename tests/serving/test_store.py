@@ -175,3 +175,19 @@ def test_a_store_is_checked_when_opened(address, tmp_path):
     with pytest.raises(StoreUnavailableError) as caught:
         open_store("postgresql:///none?host=/no/such/folder&password=SECRET")
     assert "SECRET" not in str(caught.value)
+
+
+def test_a_full_disk_refuses_whole_messages_and_loses_none(tmp_path):
+    store = open_store(tmp_path / "s.db", partitions=4)
+    pages = store._run("PRAGMA page_count")[0][0]
+    store._run(f"PRAGMA max_page_count={pages + 8}")
+    taken = 0
+    with pytest.raises(StoreUnavailableError, match="full"):
+        for taken in range(10_000):
+            store.append([delivery(str(taken), *range(taken * 20, taken * 20 + 20))])
+    assert taken > 0 and len(store.all_events(0, 10_000)) == taken
+    assert store._run("SELECT COUNT(*) FROM seen")[0][0] == 20 * taken
+    # Once there is room the same message is news, not a repeat.
+    store._run("PRAGMA max_page_count=1000000")
+    values = range(taken * 20, taken * 20 + 20)
+    assert store.append([delivery(str(taken), *values)])[0].items == 20
