@@ -64,7 +64,7 @@ function tags(p) {
   }
   if (withheld(p)) tag(`✕ no score: ${words(p.status)}`, "none");
   else if (p.status !== "ok") tag(`◆ ${words(p.status)}`, "warn");
-  if (p.recommended && p.recommended.length) tag(`＋ consider ${p.recommended[0].panel}`, "calm");
+  if (p.recommended && p.recommended.length) tag(`+ consider ${p.recommended[0].panel}`, "calm");
   return out;
 }
 
@@ -123,7 +123,7 @@ function chart(course, p, raised) {
   state.about.tiers.forEach((tier, k) => {
     svg.append(draw("line", { class: `level${k < tiers.length - 1 ? " low" : ""}`, x1: left,
       x2: width - right, y1: y(tiers[k]), y2: y(tiers[k]) }));
-    svg.append(draw("text", { x: width - right, y: y(tiers[k]) - 5, "text-anchor": "end", text: tier.name }));
+    svg.append(draw("text", { x: width - right, y: y(tiers[k]) + (k < tiers.length - 1 ? 16 : -5), "text-anchor": "end", text: tier.name }));
   });
   let path = "", pen = false;
   for (const s of course) {
