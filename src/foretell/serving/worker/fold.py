@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from foretell.data.clinical.binning import hour_of
 from foretell.data.clinical.feed import RANKS
 from foretell.decisions.alarms import AlarmPolicy, AlarmState
+from foretell.decisions.alarms.policy import Status
 from foretell.errors import DataError, ParameterError
 from foretell.serving.events import ACTION, MEASURED, MERGED, ORDER, VISIT, Event, digest
 from foretell.serving.store.base import CellRow, Effects, OutboxRow, ScoreRow, StateRow
@@ -626,7 +627,7 @@ class Fold:
             "status": risk.status, "model": risk.model, "reason": risk.reason,
             "drivers": list(risk.drivers), "issued": state.issued.get(state.closed),
             "recommended": self._advise(state, hour, risk) if state.open else [],
-            "policy": alarms.status.value, "acknowledged": alarms.acknowledged,
+            "policy": _standing(alarms), "acknowledged": alarms.acknowledged,
             "quiet_until": _quiet_until(alarms), "alarms": len(standing),
             "last_alarm": standing[-1][1] if standing else None,
             "orders": sorted(state.orders), "end": state.end, "results": state.heard,
@@ -678,6 +679,13 @@ class Fold:
     def drop_effects(self) -> None:
         """Forgets what followed; states that were touched must be restored from the store."""
         self.effects, self.touched, self._cells = Effects(), {}, {}
+
+
+def _standing(alarms: AlarmState) -> str:
+    """Where a stay stands in the open hour: a silence that has run out is none."""
+    if alarms.status is Status.ALARMED or _quiet_until(alarms) is not None:
+        return alarms.status.value
+    return Status.ARMED.value
 
 
 def _quiet_until(alarms: AlarmState) -> int | None:
