@@ -68,6 +68,19 @@ class CodeBody(BaseModel):
     code: Annotated[str, Field(min_length=1, max_length=40)]
 
 
+class Wrong(BaseModel):
+    """One thing that is wrong with a request: where, and the kind of problem."""
+
+    where: str
+    problem: str
+
+
+class Refused(BaseModel):
+    """Why a request is not taken; what was sent is not repeated."""
+
+    detail: str | list[Wrong]
+
+
 Reader = Annotated[Caller, Depends(needs("read"))]
 Actor = Annotated[Caller, Depends(needs("act"))]
 Admin = Annotated[Caller, Depends(needs("admin"))]
@@ -88,6 +101,7 @@ def build_app(service: Service) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         version=__version__,
+        responses={422: {"model": Refused}},
         description="Early warning: scores, alarms and their handling. Decision support, "
         "not a diagnostic device.",
     )

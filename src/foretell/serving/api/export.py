@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 
 from foretell import __version__
 from foretell.serving.api.auth import Caller, needs
-from foretell.serving.api.fhir import FHIR_JSON
+from foretell.serving.api.fhir import FHIR_JSON, FhirResponse
 from foretell.serving.resources import (
     alarm_resources,
     audit_event,
@@ -34,7 +34,7 @@ def export_routes(app: FastAPI, service: Service) -> None:
     def answer(body: dict[str, Any]) -> JSONResponse:
         return JSONResponse(body, media_type=FHIR_JSON)
 
-    @app.get("/fhir/metadata", tags=["fhir"])
+    @app.get("/fhir/metadata", tags=["fhir"], response_class=FhirResponse)
     def metadata() -> JSONResponse:
         """The CapabilityStatement."""
         search = [{"type": kind, "interaction": [{"code": "search-type"}]} for kind in _KINDS]
@@ -46,7 +46,7 @@ def export_routes(app: FastAPI, service: Service) -> None:
             "rest": [{"mode": "server", "resource": search}],
         })  # fmt: skip
 
-    @app.get("/fhir/AuditEvent", tags=["fhir"])
+    @app.get("/fhir/AuditEvent", tags=["fhir"], response_class=FhirResponse)
     def events(
         caller: Auditor,
         after: Annotated[int, Query(ge=0, le=2**62)] = 0,
@@ -57,7 +57,7 @@ def export_routes(app: FastAPI, service: Service) -> None:
             rows = store.audit_rows(after, count)
         return answer(searchset([audit_event(r) for r in rows]))
 
-    @app.get("/fhir/{kind}", tags=["fhir"],
+    @app.get("/fhir/{kind}", tags=["fhir"], response_class=FhirResponse,
              responses={404: {"description": "there is no such patient or resource"}})  # fmt: skip
     def search(caller: Reader, kind: str, site: Name, patient: Name) -> JSONResponse:
         """What is said of a patient's present stay."""

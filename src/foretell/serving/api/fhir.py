@@ -23,6 +23,12 @@ FHIR_JSON = "application/fhir+json"
 _TYPES = ("application/fhir+json", "application/json", "text/json", "")
 
 
+class FhirResponse(JSONResponse):
+    """JSON that says it is FHIR."""
+
+    media_type = FHIR_JSON
+
+
 class _TooLargeError(Exception):
     pass
 
@@ -53,19 +59,33 @@ def fhir_routes(app: FastAPI, service: Service) -> None:
         }
     }
 
-    @app.post("/fhir", tags=["fhir"], responses=told, openapi_extra=body)  # type: ignore[arg-type]
+    @app.post(
+        "/fhir", tags=["fhir"], responses=told, openapi_extra=body, response_class=FhirResponse
+    )  # type: ignore[arg-type]
     async def post(request: Request, sender: Sender, site: Site = None) -> JSONResponse:
         """Takes a resource or a bundle; answered when it is durable."""
         return await _take(service, request, sender, site)
 
-    @app.post("/fhir/{kind}", tags=["fhir"], responses=told, openapi_extra=body)  # type: ignore[arg-type]
+    @app.post(
+        "/fhir/{kind}",
+        tags=["fhir"],
+        responses=told,
+        openapi_extra=body,
+        response_class=FhirResponse,
+    )  # type: ignore[arg-type]
     async def create(
         request: Request, sender: Sender, kind: str, site: Site = None
     ) -> JSONResponse:
         """Takes a resource of a type."""
         return await _take(service, request, sender, site, kind)
 
-    @app.put("/fhir/{kind}/{identity}", tags=["fhir"], responses=told, openapi_extra=body)  # type: ignore[arg-type]
+    @app.put(
+        "/fhir/{kind}/{identity}",
+        tags=["fhir"],
+        responses=told,
+        openapi_extra=body,
+        response_class=FhirResponse,
+    )  # type: ignore[arg-type]
     async def update(
         request: Request, sender: Sender, kind: str, identity: str, site: Site = None
     ) -> JSONResponse:
