@@ -149,6 +149,7 @@ def test_a_snooze_goes_along_to_another_unit():
 def test_statuses():
     policy = AlarmPolicy(0.5, snooze=2)
     state = policy.start()
+    assert state.status == "armed"
     with pytest.raises(DataError, match="no alarm to acknowledge"):
         policy.acknowledge(state)
     state, _ = policy.step(state, 1, 0.1)

@@ -105,7 +105,7 @@ class AlarmState:
             return Status.SUPPRESSED
         if self.alarms and self.hour == self.last_alarm and not self.acknowledged:
             return Status.ALARMED
-        if self.hour <= self.snoozed_until:
+        if NEVER < self.hour <= self.snoozed_until:
             return Status.ACKNOWLEDGED if self.acknowledged else Status.SNOOZED
         return Status.ARMED
 
