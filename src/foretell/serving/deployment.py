@@ -148,7 +148,7 @@ class Deployment:
         by = self.source if self.source in stays.categories else None
         names = {""} if by is None else set(stays.names(by).tolist())
         # A source that is not known is taken at its word: nothing is learned from few stays.
-        new = {str(n): {} for n in names if n not in self.repair.sources}
+        new: dict[str, dict[str, str]] = {str(n): {} for n in names if n not in self.repair.sources}
         repair = replace(self.repair, sources={**self.repair.sources, **new})
         return repair.stays(stays, by=by)[0]
 

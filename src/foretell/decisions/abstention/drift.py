@@ -189,8 +189,10 @@ class PopulationMonitor:
             kept = {k: v for k, v in told.items() if k != "channels"}
             monitor = cls(**kept)
             for name, usual in told["channels"].items():
-                arrays = {k: np.asarray(v, np.float64) if isinstance(v, list) else v
-                          for k, v in usual.items()}  # fmt: skip
+                arrays: dict[str, Any] = {
+                    k: np.asarray(v, np.float64) if isinstance(v, list) else v
+                    for k, v in usual.items()
+                }
                 monitor.channels_[str(name)] = ChannelReference(**arrays)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"this is no population monitor: {error}") from None

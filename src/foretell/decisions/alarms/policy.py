@@ -258,11 +258,7 @@ class AlarmPolicy:
         if hour <= state.snoozed_until:
             if self.escalate and state.alarms and tier > state.last_tier:
                 reason = "escalation"
-            elif (
-                self.rise is not None
-                and state.alarms
-                and score >= state.last_score + self.rise
-            ):
+            elif self.rise is not None and state.alarms and score >= state.last_score + self.rise:
                 reason = "rise"
             else:
                 return state, None

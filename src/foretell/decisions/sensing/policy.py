@@ -22,7 +22,10 @@ CAVEAT = (
 class Gains(Protocol):
     """Something that knows what each panel is expected to tell."""
 
-    panels: Sequence[Panel]
+    @property
+    def panels(self) -> Sequence[Panel]:
+        """What can be measured."""
+        ...
 
     def gains(self, values: ArrayLike, seen: ArrayLike) -> NDArray[np.float64]:
         """(n, P) gains."""

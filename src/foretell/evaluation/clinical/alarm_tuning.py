@@ -75,7 +75,7 @@ class TunedAlarms:
             DataError: nothing meets what was asked; says how near the candidates come.
         """
         if self.policy is None:
-            best = self.curve["patient_sensitivity"].max()
+            best = float(np.nanmax(self.curve["patient_sensitivity"].to_numpy()))
             raise DataError(
                 f"no threshold meets {self.target}; the highest patient sensitivity of all "
                 f"{len(self.curve)} candidates is {best:.3f}",

@@ -56,7 +56,7 @@ def _told(
     status = told.gated.status[mine]
     silent = [
         {"hour": int(hours[k]), "status": Status(int(status[k])).name.lower(),
-         "reasons": told.gated.reasons(begin + k)}
+         "reasons": told.gated.reasons(int(begin + k))}
         for k in np.flatnonzero(~told.gated.issued[mine])
     ]  # fmt: skip
     onset = float(test.onset[stay])

@@ -97,7 +97,7 @@ def judge(
     patients = np.unique(test.patients.astype(str), return_inverse=True)[1][stay]
     issued, risk = told.gated.issued, told.risk
     counted = wanted.at_risk & issued
-    again = {"resamples": settings.resamples}
+    again: dict[str, Any] = {"resamples": settings.resamples}
     calibrated = calibration(
         risk, wanted.label, patients, rows=counted, bins=settings.bins, **again
     )

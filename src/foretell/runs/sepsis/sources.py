@@ -143,7 +143,9 @@ def _repaired(
     for source, mine in train.by(by).items():
         for name in mine.schema.names:
             repair = repair.learn(name, mine.column(name), source=source)
-    unseen = {str(s): {} for s in stays.names(by) if s not in repair.sources}
+    unseen: dict[str, dict[str, str]] = {
+        str(s): {} for s in stays.names(by) if s not in repair.sources
+    }
     repair = replace(repair, sources={**repair.sources, **unseen})
     fixed, table = repair.stays(stays, by=by)
     return fixed, repair, table

@@ -47,7 +47,7 @@ Site = Annotated[str | None, Query(max_length=200)]
 
 def fhir_routes(app: FastAPI, service: Service) -> None:
     """Adds ``POST /fhir`` and ``POST /fhir/{type}``, and ``PUT`` for rest-hooks with payload."""
-    told = {
+    told: dict[int | str, dict[str, Any]] = {
         400: {"description": "no FHIR resource"}, 413: {"description": "too large"},
         415: {"description": "not JSON"}, 429: {"description": "busy"},
         503: {"description": "the store is not available"},
