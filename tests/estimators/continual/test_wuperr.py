@@ -86,10 +86,12 @@ def test_replay_and_penalty_hold_what_was_learned():
             "negatives": 200, "positives": 50, "weight_decay": 0.0, "dropout": 0.0,
         }  # fmt: skip
         model = WUPERR(**settings).fit_site(x, y, site="one", patients=patients)
+        z = model.decision_function(x)
+        before = z[y == 1].mean() - z[y == 0].mean()
         model.fit_site(other, wrong, site="two", patients=people)
         z = model.decision_function(x)
         after[name] = z[y == 1].mean() - z[y == 0].mean()
-    assert after["free"] < 0, after
+    assert after["free"] < before - 0.5, (before, after)
     assert after["replay"] > after["free"] + 0.5 and after["penalty"] > after["free"] + 0.5
 
 
