@@ -105,8 +105,8 @@ def wnut17(steps: int | None) -> Result:
 
 
 WNUT: dict[str, Any] = {
-    "hidden": 64, "dropout": 0.5, "unknown_rate": 0.3, "epochs": 12, "learning_rate": 5e-3,
-    "schedule": "one_cycle",
+    "hidden": 64, "dropout": 0.3, "unknown_rate": 0.2, "epochs": 16, "learning_rate": 4e-3,
+    "characters": True,
 }  # fmt: skip
 
 
