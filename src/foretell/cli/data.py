@@ -18,7 +18,10 @@ def data_list() -> None:
     from foretell.data import registry
 
     title = f"data sets in {registry.root()}"
-    table = Table("name", "what", "licence", "loads as", "here", title=title)
+    table = Table(title=title)
+    table.add_column("name", no_wrap=True)
+    for heading in ("what", "licence", "loads as", "here"):
+        table.add_column(heading)
     with reporting():
         for row in registry.list_datasets().iter_rows(named=True):
             here = "yes" if row["present"] else "no"

@@ -158,7 +158,16 @@ class LiRA(MembershipAttack):
         shapes = shape + count / 2
         rates = rate + squares / 2 + strength * count * (mean - centre) ** 2 / (2 * total)
         scale = np.sqrt(rates * (total + 1) / (shapes * total))
-        return np.asarray(-stats.t.logsf(signals, 2 * shapes, location, scale))
+        return _tail_surprise((signals - location) / scale, 2 * shapes)
+
+
+def _tail_surprise(z: FloatArray, freedom: FloatArray) -> FloatArray:
+    """``-log`` of Student's upper tail, finite where the tail itself is too small for a float."""
+    found = -stats.t.logsf(z, freedom)
+    far = np.where(z > 1, z, 1.0)
+    # The tail beyond z is the density there by the rate at which it falls.
+    tail = stats.t.logpdf(far, freedom) + np.log((freedom + far**2) / ((freedom + 1) * far))
+    return np.asarray(np.where(np.isfinite(found), found, -tail))
 
 
 def _surprise(z: FloatArray) -> FloatArray:

@@ -182,7 +182,7 @@ def test_character_sets_and_escapes():
         Message.from_bytes(name.format("").encode("latin-1"))
     odd = Message("MSH|^~\\&|A\\F\\B\\T\\C\\X4D\\\\.br\\\\E\\|H\r")
     assert odd.part(odd.get("MSH"), 3) == "A|B&CM\\"
-    other = Message("MSH#!*?+#LAB#H#\rPID#####A!B\n")
+    other = Message("MSH#!*?~#LAB#H#\rPID#####A!B\n")
     assert other.part(other.get("PID"), 5, 2) == "B"
 
 
