@@ -242,10 +242,11 @@ def test_the_accounts_survive_a_kill_at_any_point(tmp_path):
     for attempt in range(200):
         resume = (folder / "run.ckpt").exists()
         process = multiprocessing.get_context("fork").Process(
-            target=train_line, args=(folder,), kwargs={"slow": 0.005, "resume": resume}
+            target=train_line, args=(folder,), kwargs={"slow": 0.02, "resume": resume}
         )
         process.start()
-        process.join(0.15 + 0.3 * rng.random() + 0.02 * attempt)
+        # Thirty steps sleep for 0.6 s in all, so that at least the first process is killed.
+        process.join(0.1 + 0.3 * rng.random() + 0.02 * attempt)
         if not process.is_alive():
             assert process.exitcode == 0
             break
