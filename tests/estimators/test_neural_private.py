@@ -12,8 +12,8 @@ from foretell.errors import ParameterError
 from foretell.estimators import MQCNN
 from foretell.learners.demand.forecaster import Forecaster
 from foretell.training import WeightAveraging
+from foretell.training.per_sample import example_by_example
 from foretell.training.private import ExactClipper, PrivateTraining
-from foretell.training.private.clipping.per_sample import example_by_example
 
 H = 3
 SMALL = {"h": H, "max_steps": 4, "n_forks": 4, "hidden": 8, "season_length": 6, "threads": 1,

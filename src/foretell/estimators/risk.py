@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
-import polars as pl
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
@@ -26,14 +25,12 @@ from foretell.errors import (
     NotFittedError,
     ParameterError,
 )
+from foretell.estimators.risk_explained import ExplainsHours
 from foretell.learners.artefact import load_artefact, save_artefact
 from foretell.learners.risk.attributions import (
     Method,
     by_feature,
-    contribution_table,
     gradient_contributions,
-    last_rows,
-    row_numbers,
 )
 from foretell.learners.risk.examples import HourExamples, StayExamples, checked_rows, encoded
 from foretell.learners.risk.feed_forward import FeedForwardRiskLearner, FeedForwardShape
@@ -52,7 +49,7 @@ _STATISTICS = (
 )
 
 
-class FeedForwardRisk(BaseEstimator):
+class FeedForwardRisk(ExplainsHours, BaseEstimator):
     """Risk of the onset within the next hours, from the features of each hour.
 
     Every feature is given as it is and in a piecewise-linear encoding (Gorishniy, Rubachev and
@@ -372,33 +369,6 @@ class FeedForwardRisk(BaseEstimator):
             [np.arange(self.n_features_in_), np.repeat(np.arange(len(bins)), bins)]
         )
 
-    def explain(
-        self,
-        stays: Stays,
-        rows: ArrayLike | None = None,
-        *,
-        top: int = 10,
-        method: Method = "integrated_gradients",
-    ) -> pl.DataFrame:
-        """The features that moved the risk of hours most, in words.
-
-        Args:
-            stays: any.
-            rows: see :meth:`contributions`; the last hour of each stay by default.
-            top: features of an hour that are listed.
-            method: see :meth:`contributions`.
-
-        Returns:
-            See :func:`~foretell.learners.risk.attributions.contribution_table`.
-        """
-        self._require_fit()
-        chosen = last_rows(stays) if rows is None else row_numbers(rows)
-        builder = self._builder()
-        return contribution_table(
-            self.contributions(stays, chosen, method=method), builder.raw(stays, chosen),
-            builder.names, builder.schema, top=top, rows=chosen,
-        )  # fmt: skip
-
     def save(self, folder: str | Path) -> None:
         """Writes JSON and safetensors; see :mod:`foretell.learners.artefact`."""
         self._require_fit()
@@ -439,9 +409,14 @@ class FeedForwardRisk(BaseEstimator):
             model.learner_ = restored(FeedForwardRiskLearner, shape, arrays)
             saved = config["privacy"]
             model.privacy_ = None if saved is None else PrivacyStatement.from_dict(saved)
-        except (LookupError, RuntimeError, TypeError, AttributeError, ValueError) as error:
-            raise ArtefactError(f"{folder} is not a readable {cls.__name__}: {error}") from error
-        except ForetellError as error:
+        except (
+            LookupError,
+            RuntimeError,
+            TypeError,
+            AttributeError,
+            ValueError,
+            ForetellError,
+        ) as error:
             raise ArtefactError(f"{folder} is not a readable {cls.__name__}: {error}") from error
         model.is_fitted_ = True
         return model

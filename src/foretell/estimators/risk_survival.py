@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import polars as pl
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
@@ -21,13 +20,12 @@ from foretell.data.clinical.labels import target
 from foretell.data.clinical.stays import Stays
 from foretell.errors import ArtefactError, DataError, ForetellError, NotFittedError, ParameterError
 from foretell.estimators.risk import held_out, restored, stated
+from foretell.estimators.risk_explained import ExplainsHours
 from foretell.learners.artefact import load_artefact, save_artefact
 from foretell.learners.risk.attributions import (
     Method,
     by_feature,
-    contribution_table,
     gradient_contributions,
-    last_rows,
     row_numbers,
 )
 from foretell.learners.risk.deep_aise import DeepAISELearner, DeepAISEShape
@@ -51,7 +49,7 @@ from foretell.training.private import PrivacyStatement, PrivateTraining
 _AT_ONCE = 64
 
 
-class SurvivalRisk(BaseEstimator):
+class SurvivalRisk(ExplainsHours, BaseEstimator):
     """Base of the survival models: a Weibull hazard ahead of every hour.
 
     ``fit`` learns from hours before the onset, each censored ``horizon`` hours ahead or at the end
@@ -241,31 +239,8 @@ class SurvivalRisk(BaseEstimator):
                     found[k] = by_feature(moved.sum(1).numpy(), owners, size)[0]
         return found
 
-    def explain(
-        self,
-        stays: Stays,
-        rows: ArrayLike | None = None,
-        *,
-        top: int = 10,
-        method: Method = "integrated_gradients",
-    ) -> pl.DataFrame:
-        """The features that moved the risk of hours most, in words.
-
-        Args:
-            stays: any.
-            rows: see :meth:`contributions`; the last hour of each stay by default.
-            top: features of an hour that are listed.
-            method: see :meth:`contributions`.
-
-        Returns:
-            See :func:`~foretell.learners.risk.attributions.contribution_table`.
-        """
-        self._require_fit()
-        chosen = last_rows(stays) if rows is None else row_numbers(rows)
-        return contribution_table(
-            self.contributions(stays, chosen, method=method), self.features_.raw(stays, chosen),
-            self.features_.names, self.features_.schema, top=top, rows=chosen,
-        )  # fmt: skip
+    def _builder(self) -> CausalFeatureBuilder:
+        return self.features_
 
     def _last(self, x: Tensor, mask: Tensor) -> Tensor:
         """(B,) eta of the last hour."""
@@ -314,9 +289,14 @@ class SurvivalRisk(BaseEstimator):
             model.learner_ = restored(lambda w: model._learner(w, model.rate_), width, arrays)
             saved = config["privacy"]
             model.privacy_ = None if saved is None else PrivacyStatement.from_dict(saved)
-        except (LookupError, RuntimeError, TypeError, AttributeError, ValueError) as error:
-            raise ArtefactError(f"{folder} is not a readable {cls.__name__}: {error}") from error
-        except ForetellError as error:
+        except (
+            LookupError,
+            RuntimeError,
+            TypeError,
+            AttributeError,
+            ValueError,
+            ForetellError,
+        ) as error:
             raise ArtefactError(f"{folder} is not a readable {cls.__name__}: {error}") from error
         model.is_fitted_ = True
         return model

@@ -202,6 +202,18 @@ def write_table(table: pl.DataFrame, file: Path) -> Path:
     return partial.replace(file)
 
 
+def read_table(file: Path) -> pl.DataFrame:
+    """Reads a Parquet file that a run wrote.
+
+    Raises:
+        ArtefactError: it is missing or damaged.
+    """
+    try:
+        return pl.read_parquet(file)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise ArtefactError(f"{file} cannot be read: {error}") from error
+
+
 def make_folder(path: Path) -> Path:
     """A folder for results, with those above it.
 

@@ -26,8 +26,8 @@ from foretell.learners.language import (
     TextReader,
 )
 from foretell.learners.language.span_reader import as_utterances
+from foretell.training.per_sample import example_by_example
 from foretell.training.private import ExactClipper
-from foretell.training.private.clipping.per_sample import example_by_example
 
 SIZE = 10
 WORDS = "play some jazz at nine in the morning wake me rain tomorrow please now".split()

@@ -19,8 +19,8 @@ from foretell.learners.language import (
     TextExamples,
     TextReader,
 )
+from foretell.training.per_sample import example_by_example
 from foretell.training.private import ExactClipper
-from foretell.training.private.clipping.per_sample import example_by_example
 
 WORDS = "play some jazz at nine in the morning wake me rain tomorrow please now".split()
 KINDS = [("bilstm", False), ("bilstm", True), ("bilstm", "only"), ("transformer", False),

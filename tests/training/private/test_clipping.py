@@ -12,8 +12,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from foretell.errors import ParameterError, TrainingError
 from foretell.learners.contract import Learner
+from foretell.training.per_sample import example_by_example
 from foretell.training.private.clipping import ExactClipper
-from foretell.training.private.clipping.per_sample import example_by_example
 
 WORDS, WIDTH, STEPS, SIZE = 20, 6, 7, 9
 

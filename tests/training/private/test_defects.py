@@ -16,8 +16,8 @@ from torch import nn
 from foretell.errors import ForetellError, ParameterError, TrainingError
 from foretell.learners.contract import Learner
 from foretell.training import TensorExamples, fit
+from foretell.training.per_sample import example_by_example
 from foretell.training.private import ExactClipper, MicroBatchTraining, PrivateTraining
-from foretell.training.private.clipping.per_sample import example_by_example
 
 pytest.importorskip("dp_accounting", reason="needs the extra 'private'")
 

@@ -6,12 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
-from foretell.errors import ArtefactError
 from foretell.evaluation.report.canary import write_canary_report
 from foretell.runs.canary.recipe import Recipe
-from foretell.runs.folder import RunFolder
+from foretell.runs.folder import RunFolder, read_table
 
 
 def draw(folder: RunFolder, record: Mapping[str, Any]) -> Path:
@@ -20,11 +17,7 @@ def draw(folder: RunFolder, record: Mapping[str, Any]) -> Path:
     Raises:
         ArtefactError: the table of canaries is gone or damaged.
     """
-    file = folder.path / "canaries.parquet"
-    try:
-        table = pl.read_parquet(file)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise ArtefactError(f"{file} cannot be read: {error}") from error
+    table = read_table(folder.path / "canaries.parquet")
     return write_canary_report(folder.path / "report.html", record, table)
 
 

@@ -6,12 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
-from foretell.errors import ArtefactError
 from foretell.evaluation.report.fednlp import write_fednlp_report
 from foretell.runs.fednlp.recipe import Recipe
-from foretell.runs.folder import RunFolder
+from foretell.runs.folder import RunFolder, read_table
 
 
 def draw(folder: RunFolder, record: Mapping[str, Any]) -> Path:
@@ -20,11 +17,7 @@ def draw(folder: RunFolder, record: Mapping[str, Any]) -> Path:
     Raises:
         ArtefactError: the curves of the run are missing or damaged.
     """
-    file = folder.path / "curves.parquet"
-    try:
-        curves = pl.read_parquet(file)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise ArtefactError(f"{file} cannot be read: {error}") from error
+    curves = read_table(folder.path / "curves.parquet")
     return write_fednlp_report(folder.path / "report.html", record, curves)
 
 

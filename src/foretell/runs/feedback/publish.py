@@ -9,10 +9,9 @@ from typing import Any
 import polars as pl
 
 from foretell.decisions.thresholds import DecisionSurface
-from foretell.errors import ArtefactError
 from foretell.evaluation.report.feedback import FeedbackReport, write_feedback_report
 from foretell.runs.feedback.recipe import Recipe
-from foretell.runs.folder import RunFolder
+from foretell.runs.folder import RunFolder, read_table
 from foretell.runs.rules import surface_file
 
 
@@ -43,9 +42,4 @@ def redraw(folder: RunFolder, record: Mapping[str, Any], recipe: Recipe) -> Path
 
 
 def _table(file: Path) -> pl.DataFrame | None:
-    if not file.is_file():
-        return None
-    try:
-        return pl.read_parquet(file)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise ArtefactError(f"{file} cannot be read: {error}") from error
+    return read_table(file) if file.is_file() else None

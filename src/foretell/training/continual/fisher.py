@@ -16,7 +16,7 @@ from foretell.errors import ParameterError
 from foretell.learners.contract import Batch, Learner
 from foretell.training.continual.memory import all_batches
 from foretell.training.examples import Examples
-from foretell.training.private.clipping.per_sample import per_sample_gradients
+from foretell.training.per_sample import per_sample_gradients
 
 _NUMBERS_AT_ONCE = 20_000_000
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from foretell.learners.contract import Batch
 from foretell.learners.language import IGNORED, JointLearner, JointShape
+from foretell.training.per_sample import example_by_example
 from foretell.training.private.clipping import ExactClipper
 from foretell.training.private.clipping.book_keeping import Ledger
-from foretell.training.private.clipping.per_sample import example_by_example
 from foretell.training.private.clipping.recorder import Recorder
 from foretell.training.private.noise import NoiseSource
 

@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from foretell.evaluation.report.membership import THREATS, attack_rows, points_text
 from foretell.evaluation.report.record import problems_section, reproduce_section
 from foretell.evaluation.report.render import render_page, write_page
+from foretell.evaluation.report.roc import roc_curves
 from foretell.evaluation.report.style import BASELINE, BEST, OTHERS, layout, plain, to_json
 from foretell.evaluation.report.words import MISSING, count, fixed, number, percent
 
@@ -155,32 +156,13 @@ def _study(record: Record) -> dict[str, Any]:
 
 
 def _curves(record: Record) -> dict[str, Any]:
-    """ROC curves of LiRA on one target of each training, on logarithmic axes."""
-    figure = go.Figure()
-    colours = (*OTHERS, BASELINE, BEST)
-    least = 1.0
-    for place, model in enumerate(record["models"].values()):
-        curve = model["audit"]["curves"]["LiRA online"]
-        pairs = [(x, y) for x, y in zip(curve["fpr"], curve["tpr"], strict=True) if x > 0 and y > 0]
-        least = min([least, *(x for x, _ in pairs)])
-        figure.add_scatter(
-            x=[x for x, _ in pairs], y=[y for _, y in pairs], mode="lines",
-            name=plain(model["title"]),
-            line={"shape": "hv", "color": colours[place % len(colours)]},
-            hovertemplate="FPR %{x:.2g}, TPR %{y:.3g}<extra>%{fullData.name}</extra>",
-        )  # fmt: skip
-    figure.add_scatter(
-        x=[least, 1], y=[least, 1], mode="lines", name="a guess", hoverinfo="skip",
-        line={"dash": "dot", "color": "#52606d"},
-    )  # fmt: skip
-    figure.update_layout(
-        layout(
-            height=400,
-            xaxis={"type": "log", "title": {"text": "non-members accused (FPR)"}},
-            yaxis={"type": "log", "title": {"text": "members found (TPR)"}},
-        )
-    )
-    return to_json(figure)
+    """ROC curves of LiRA on one target of each training."""
+    curves = [
+        (model["title"], curve["fpr"], curve["tpr"])
+        for model in record["models"].values()
+        for curve in [model["audit"]["curves"]["LiRA online"]]
+    ]
+    return roc_curves(curves, (*OTHERS, BASELINE, BEST))
 
 
 def _scores(record: Record) -> list[Mapping[str, Any]]:

@@ -11,7 +11,8 @@ import plotly.graph_objects as go
 from foretell.audits.membership import THREAT_MODELS, MembershipAudit, thinned
 from foretell.evaluation.report.record import problems_section, reproduce_section
 from foretell.evaluation.report.render import render_page, write_page
-from foretell.evaluation.report.style import BASELINE, BEST, OTHERS, layout, plain, to_json
+from foretell.evaluation.report.roc import roc_curves
+from foretell.evaluation.report.style import BASELINE, BEST, OTHERS, layout, to_json
 from foretell.evaluation.report.words import MISSING, count, fixed, percent
 from foretell.training.private import PrivacyStatement
 
@@ -186,29 +187,10 @@ def _exposed(audit: MembershipAudit, names: Sequence[str] | None) -> list[dict[s
 
 def _curves(audit: MembershipAudit) -> dict[str, Any]:
     """ROC curves of the attacks on the first target."""
-    figure = go.Figure()
-    least = 1.0
-    for place, summary in enumerate(audit.summaries):
-        fpr, tpr = thinned(audit.results[summary.attack][0].curve, 150)
-        seen = (fpr > 0) & (tpr > 0)
-        least = min(least, float(fpr[seen].min(initial=1.0)))
-        figure.add_scatter(
-            x=fpr[seen], y=tpr[seen], mode="lines", name=plain(summary.attack),
-            line={"shape": "hv", "color": _COLOURS[place % len(_COLOURS)]},
-            hovertemplate="FPR %{x:.2g}, TPR %{y:.3g}<extra>%{fullData.name}</extra>",
-        )  # fmt: skip
-    figure.add_scatter(
-        x=[least, 1], y=[least, 1], mode="lines", name="a guess", hoverinfo="skip",
-        line={"dash": "dot", "color": "#52606d"},
-    )  # fmt: skip
-    figure.update_layout(
-        layout(
-            height=400,
-            xaxis={"type": "log", "title": {"text": "non-members accused (FPR)"}},
-            yaxis={"type": "log", "title": {"text": "members found (TPR)"}},
-        )
+    return roc_curves(
+        ((s.attack, *thinned(audit.results[s.attack][0].curve, 150)) for s in audit.summaries),
+        _COLOURS,
     )
-    return to_json(figure)
 
 
 def _vulnerability(audit: MembershipAudit) -> dict[str, Any]:

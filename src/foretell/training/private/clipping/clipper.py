@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from foretell.errors import ParameterError, TrainingError
 from foretell.learners.contract import Batch, Learner
+from foretell.training.per_sample import per_sample_gradients
 from foretell.training.private.clipping.book_keeping import Ledger
-from foretell.training.private.clipping.per_sample import per_sample_gradients
 from foretell.training.private.clipping.recorder import Recorder
 from foretell.training.private.clipping.rules import Use, wide
 from foretell.training.private.layers import Layers
