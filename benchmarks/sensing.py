@@ -30,7 +30,7 @@ from foretell.data.simulators.panels import (
     panel_risk,
 )
 from foretell.decisions.sensing import CAVEAT, EIGSensing, Panel, SensingPolicy, reveal
-from foretell.estimators.risk_subset import SubsetRisk
+from foretell.estimators.risk import SubsetRisk
 
 P12_PANELS = {
     "GCS": ("GCS",),

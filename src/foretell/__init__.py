@@ -41,8 +41,7 @@ if TYPE_CHECKING:
         SpanQA,
         TextClassifier,
     )
-    from foretell.estimators.risk import FeedForwardRisk
-    from foretell.estimators.risk_survival import DeepAISE, WeibullCox
+    from foretell.estimators.risk import DeepAISE, FeedForwardRisk, WeibullCox
     from foretell.evaluation import backtest, evaluate, leaderboard, leakage_check
     from foretell.evaluation.feedback import feedback_audit, prequential, snapshot_study
     from foretell.learners.demand import Forecast, Forecaster, LegacyForecaster, QRFForecaster, Span
@@ -91,8 +90,7 @@ _HOMES = {
         "SpanQA",
         "TextClassifier",
     ),
-    "foretell.estimators.risk": ("FeedForwardRisk",),
-    "foretell.estimators.risk_survival": ("DeepAISE", "WeibullCox"),
+    "foretell.estimators.risk": ("DeepAISE", "FeedForwardRisk", "WeibullCox"),
     "foretell.evaluation": ("backtest", "evaluate", "leaderboard", "leakage_check"),
     "foretell.evaluation.feedback": ("feedback_audit", "prequential", "snapshot_study"),
     "foretell.learners.demand": (

@@ -13,8 +13,7 @@ from foretell.estimators.mq_cnn import MQCNN
 from foretell.estimators.mq_dnn import MQDNN
 from foretell.estimators.mq_rnn import MQRNN
 from foretell.estimators.neural import NeuralForecaster
-from foretell.estimators.risk import FeedForwardRisk
-from foretell.estimators.risk_survival import DeepAISE, WeibullCox
+from foretell.estimators.risk import DeepAISE, FeedForwardRisk, SubsetRisk, WeibullCox
 
 __all__ = [
     "MQCNN",
@@ -29,6 +28,7 @@ __all__ = [
     "Seq2Seq",
     "SequenceTagger",
     "SpanQA",
+    "SubsetRisk",
     "TextClassifier",
     "WeibullCox",
     "combine",

@@ -30,8 +30,8 @@ FORMAT = 1
 FILE = "deployment.json"
 _MODELS = {
     "FeedForwardRisk": "foretell.estimators.risk",
-    "DeepAISE": "foretell.estimators.risk_survival",
-    "WeibullCox": "foretell.estimators.risk_survival",
+    "DeepAISE": "foretell.estimators.risk",
+    "WeibullCox": "foretell.estimators.risk",
     "BoostedRisk": "foretell.learners.risk.boosted",
 }
 

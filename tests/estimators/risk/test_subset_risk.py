@@ -6,7 +6,7 @@ from sklearn.metrics import log_loss
 
 from foretell.data.simulators.panels import N_CONTEXT, panel_patients, panel_risk
 from foretell.errors import ArtefactError, DataError, NotFittedError
-from foretell.estimators.risk_subset import SubsetRisk
+from foretell.estimators.risk import SubsetRisk
 
 PANELS = [[N_CONTEXT + j] for j in range(6)]
 

@@ -30,7 +30,7 @@ from foretell.errors import (
     ParameterError,
 )
 from foretell.estimators.continual.site import Episodes, SiteRecord, frozen_hash
-from foretell.estimators.risk import restored
+from foretell.estimators.risk.parts import restored
 from foretell.learners.risk.feed_forward import FeedForwardRiskLearner, FeedForwardShape
 
 SCHEMA = 1

@@ -1,4 +1,4 @@
-"""DeepAISE and the linear Weibull-Cox model as scikit-learn users know them."""
+"""What the survival models have in common: a Weibull hazard ahead of every hour."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from foretell.data.clinical.features import CausalFeatureBuilder
 from foretell.data.clinical.labels import target
 from foretell.data.clinical.stays import Stays
 from foretell.errors import ArtefactError, DataError, ForetellError, NotFittedError, ParameterError
-from foretell.estimators.risk import held_out, restored, stated
-from foretell.estimators.risk_explained import ExplainsHours
+from foretell.estimators.risk.explained import ExplainsHours
+from foretell.estimators.risk.parts import held_out, restored, stated
 from foretell.learners.artefact import load_artefact, save_artefact
 from foretell.learners.risk.attributions import (
     Method,
@@ -28,7 +28,6 @@ from foretell.learners.risk.attributions import (
     gradient_contributions,
     row_numbers,
 )
-from foretell.learners.risk.deep_aise import DeepAISELearner, DeepAISEShape
 from foretell.learners.risk.ranking import auroc
 from foretell.learners.risk.stream import Memory, RiskStream
 from foretell.learners.risk.survival_examples import (
@@ -39,7 +38,6 @@ from foretell.learners.risk.survival_examples import (
 from foretell.learners.risk.weibull import (
     PREDICTORS,
     SHORTEST,
-    LinearWeibullLearner,
     SurvivalLearner,
     risk_within,
 )
@@ -408,170 +406,3 @@ class SurvivalRisk(ExplainsHours, BaseEstimator):
     def _require_fit(self) -> None:
         if not getattr(self, "is_fitted_", False):
             raise NotFittedError(f"{type(self).__name__} is not fitted: call fit(stays) first")
-
-
-class DeepAISE(SurvivalRisk):
-    """Recurrent Weibull-Cox model: risk from all hours of a stay so far.
-
-    Args:
-        features: name of the features; see :class:`~foretell.data.clinical.FeatureSpec`.
-        hidden: units of the gated recurrent layers.
-        layers: recurrent layers.
-        dropout: share of units dropped.
-        horizon: hours ahead at which times are censored.
-        score_horizon: hours ahead of which ``predict_proba`` speaks.
-        n_knots: quantiles of the piecewise-linear encoding.
-        encoded: features, or blocks of them, that are also given encoded.
-        well_per_septic: non-septic stays that are kept for each septic one, weighed to stand for
-            all; None for all.
-        stays: stays in a batch.
-        epochs: passes over the stays; ``max_steps`` when given.
-        max_steps: steps of the optimizer.
-        learning_rate: the highest of the one-cycle schedule.
-        weight_decay: on matrices.
-        validation_size: share of patients held out to stop by where no validation part is given.
-        validate_every: steps between validations; None for a pass.
-        patience: validations without a better AUROC after which training stops.
-        random_state: of everything that is random.
-        threads: of torch on a CPU; None for the physical cores this process may use.
-        device: ``auto``, ``cpu``, ``cuda``, ``mps``.
-
-    Example:
-        >>> model = DeepAISE().fit(train)  # doctest: +SKIP
-        >>> model.predict_risk(test, horizons=[4, 8, 12])  # doctest: +SKIP
-        >>> state = model.memory()  # doctest: +SKIP
-        >>> state, risk = model.step(state, features)  # doctest: +SKIP
-    """
-
-    def __init__(
-        self,
-        features: str = "p19-v1",
-        *,
-        hidden: int = 64,
-        layers: int = 1,
-        dropout: float = 0.2,
-        horizon: float = 12,
-        score_horizon: float = 4,
-        n_knots: int = 7,
-        encoded: Sequence[str] = ("hour", "admission"),
-        well_per_septic: float | None = 5.0,
-        stays: int = 128,
-        epochs: float = 12,
-        max_steps: int | None = None,
-        learning_rate: float = 5e-3,
-        weight_decay: float = 0.1,
-        validation_size: float = 0.1,
-        validate_every: int | None = None,
-        patience: int | None = None,
-        random_state: int = 0,
-        threads: int | None = None,
-        device: str = "auto",
-    ) -> None:
-        self.features = features
-        self.hidden = hidden
-        self.layers = layers
-        self.dropout = dropout
-        self.horizon = horizon
-        self.score_horizon = score_horizon
-        self.n_knots = n_knots
-        self.encoded = encoded
-        self.well_per_septic = well_per_septic
-        self.stays = stays
-        self.epochs = epochs
-        self.max_steps = max_steps
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.validation_size = validation_size
-        self.validate_every = validate_every
-        self.patience = patience
-        self.random_state = random_state
-        self.threads = threads
-        self.device = device
-
-    def memory(self) -> Memory:
-        """The state of the recurrent layers before the first hour: ``{"state": (L, D)}``."""
-        return {"state": np.zeros((self.layers, self.hidden), np.float32)}
-
-    def _learner(self, inputs: int, rate: float) -> SurvivalLearner:
-        return DeepAISELearner(DeepAISEShape(inputs, self.hidden, self.layers, self.dropout, rate))
-
-    def _step(self, x: Tensor, state: Memory) -> tuple[float, Memory]:
-        assert isinstance(self.learner_, DeepAISELearner)
-        before = torch.from_numpy(np.asarray(state["state"], np.float32))[:, None]
-        eta, after = self.learner_.advance(x, before)
-        return float(eta[0]), {"state": after[:, 0].numpy()}
-
-
-class WeibullCox(SurvivalRisk):
-    """Linear Weibull-Cox model: log hazard ratios that add up over the features of an hour.
-
-    Args:
-        features: see :class:`DeepAISE`, as all that follow.
-        horizon: hours ahead at which times are censored.
-        score_horizon: hours ahead of which ``predict_proba`` speaks.
-        n_knots: quantiles of the piecewise-linear encoding; 0 for a strictly linear model.
-        encoded: features, or blocks of them, that are also given encoded.
-        well_per_septic: non-septic stays kept for each septic one.
-        stays: stays in a batch.
-        epochs: passes over the stays.
-        max_steps: steps of the optimizer.
-        learning_rate: the highest of the one-cycle schedule.
-        weight_decay: on matrices.
-        validation_size: share of patients held out.
-        validate_every: steps between validations.
-        patience: validations without gain.
-        random_state: of everything that is random.
-        threads: of torch on a CPU.
-        device: ``auto``, ``cpu``, ``cuda``, ``mps``.
-    """
-
-    def __init__(
-        self,
-        features: str = "p19-v1",
-        *,
-        horizon: float = 12,
-        score_horizon: float = 4,
-        n_knots: int = 0,
-        encoded: Sequence[str] = (),
-        well_per_septic: float | None = 5.0,
-        stays: int = 128,
-        epochs: float = 6,
-        max_steps: int | None = None,
-        learning_rate: float = 1e-2,
-        weight_decay: float = 0.1,
-        validation_size: float = 0.1,
-        validate_every: int | None = None,
-        patience: int | None = None,
-        random_state: int = 0,
-        threads: int | None = None,
-        device: str = "auto",
-    ) -> None:
-        self.features = features
-        self.horizon = horizon
-        self.score_horizon = score_horizon
-        self.n_knots = n_knots
-        self.encoded = encoded
-        self.well_per_septic = well_per_septic
-        self.stays = stays
-        self.epochs = epochs
-        self.max_steps = max_steps
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.validation_size = validation_size
-        self.validate_every = validate_every
-        self.patience = patience
-        self.random_state = random_state
-        self.threads = threads
-        self.device = device
-
-    @property
-    def coef_(self) -> NDArray[np.float64]:
-        """(E,) log hazard ratio of one standard deviation of each input."""
-        self._require_fit()
-        return self.learner_.head.weight.detach()[0].double().numpy()
-
-    def _learner(self, inputs: int, rate: float) -> SurvivalLearner:
-        return LinearWeibullLearner(inputs, rate=rate)
-
-    def _step(self, x: Tensor, state: Memory) -> tuple[float, Memory]:
-        return float(self.learner_.decode(x[:, None], {}).predictor[0, 0]), {}

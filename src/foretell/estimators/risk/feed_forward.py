@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -16,7 +15,6 @@ from sklearn.base import BaseEstimator
 from foretell.data.clinical.encoding import PiecewiseLinearEncoder
 from foretell.data.clinical.features import CausalFeatureBuilder
 from foretell.data.clinical.labels import target
-from foretell.data.clinical.splits import split_by_patient
 from foretell.data.clinical.stays import Stays
 from foretell.errors import (
     ArtefactError,
@@ -25,7 +23,8 @@ from foretell.errors import (
     NotFittedError,
     ParameterError,
 )
-from foretell.estimators.risk_explained import ExplainsHours
+from foretell.estimators.risk.explained import ExplainsHours
+from foretell.estimators.risk.parts import held_out, restored, stated
 from foretell.learners.artefact import load_artefact, save_artefact
 from foretell.learners.risk.attributions import (
     Method,
@@ -43,10 +42,6 @@ from foretell.training.private import PrivacyStatement, PrivateTraining
 TimeSince = Literal["feature", "weight", "drop"]
 
 _AT_ONCE = 8192
-_STATISTICS = (
-    "means, standard deviations and knots of the features are public, although they were read off "
-    "the training part"
-)
 
 
 class FeedForwardRisk(ExplainsHours, BaseEstimator):
@@ -489,42 +484,3 @@ class FeedForwardRisk(ExplainsHours, BaseEstimator):
     def _require_fit(self) -> None:
         if not getattr(self, "is_fitted_", False):
             raise NotFittedError(f"{type(self).__name__} is not fitted: call fit(stays) first")
-
-
-def stated(told: PrivacyStatement, unit: Literal["row", "stay"]) -> PrivacyStatement:
-    """A guarantee, with what one record is in the training of risk models."""
-    record = {"row": "hour of a stay", "stay": "stay"}[unit]
-    plain = {
-        "row": "a stay of k hours has k records: its own guarantee is k times weaker or worse",
-        "stay": "a patient with k stays has k records",
-    }[unit]
-    kept = tuple(a for a in told.assumptions if not a.startswith("one person's data"))
-    return replace(told, unit=record, assumptions=(*kept, plain, _STATISTICS))
-
-
-def held_out(stays: Stays, share: float) -> tuple[Stays, Stays | None]:
-    """The stays to train on and those to stop by; none where they would hold one class only."""
-    split = split_by_patient(stays, test_size=0.0, validation_size=share)
-    has = np.isfinite(split.validation.onset)
-    usable = has.any() and len(split.validation) > 1 and np.isfinite(split.train.onset).any()
-    return (split.train, split.validation) if usable else (stays, None)
-
-
-def restored(kind: Callable[[Any], Any], shape: Any, arrays: Mapping[str, NDArray]) -> Any:
-    """A learner of a shape with saved weights, in evaluation mode.
-
-    Raises:
-        ValueError: an array is missing or has another size.
-    """
-    # Sizes first, without memory: a wrong file must not have gigabytes allocated.
-    with torch.device("meta"):
-        expected = kind(shape).state_dict()
-    for name, tensor in expected.items():
-        if arrays[name].shape != tuple(tensor.shape):
-            raise ValueError(f"{name} has shape {arrays[name].shape}")
-        if not np.isfinite(arrays[name]).all():
-            raise ValueError(f"{name} is not finite")
-    with torch.random.fork_rng(devices=[]):
-        learner = kind(shape)
-    learner.load_state_dict({n: torch.from_numpy(arrays[n].copy()) for n in expected})
-    return learner.eval()
