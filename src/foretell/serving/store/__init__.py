@@ -9,15 +9,19 @@ from foretell.serving.store.base import (
     StateRow,
     Store,
 )
+from foretell.serving.store.linked import Heard, Occurrence, SubscriptionRow
 from foretell.serving.store.open import open_store
 
 __all__ = [
     "Appended",
     "Effects",
+    "Heard",
     "Lease",
+    "Occurrence",
     "OutboxRow",
     "ScoreRow",
     "StateRow",
     "Store",
+    "SubscriptionRow",
     "open_store",
 ]

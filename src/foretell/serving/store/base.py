@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from foretell.serving.events import Delivery, Event, NewEvent
+from foretell.serving.store.linked import LinkedStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,10 @@ class ScoreRow:
 
 @dataclass(frozen=True, slots=True)
 class OutboxRow:
-    """Something to be sent; ``key`` is sent along so that the receiver can tell a repeat."""
+    """Something to be sent; ``key`` is sent along so that the receiver can tell a repeat.
+
+    ``created`` is when it was kept, by the store's clock.
+    """
 
     site: str
     patient: str
@@ -78,6 +82,7 @@ class OutboxRow:
     body: Mapping[str, Any]
     id: int = 0
     attempts: int = 0
+    created: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +108,7 @@ class Effects:
     outbox: list[OutboxRow] = field(default_factory=list)
 
 
-class Store(ABC):
+class Store(LinkedStore):
     """The event log with its outbox, snapshots and leases.
 
     An instance belongs to one thread; :meth:`another` opens one more for another thread. Every
@@ -213,7 +218,7 @@ class Store(ABC):
 
     @abstractmethod
     def notes(self, after: int, limit: int) -> list[OutboxRow]:
-        """Outbox rows of any state after a number: for feeds of alarms."""
+        """Outbox rows of any state after a number, but for notifications: for feeds of alarms."""
 
     @abstractmethod
     def last_note(self) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 from foretell.errors import ParameterError
 from foretell.serving.errors import ServingError, StoreUnavailableError
 from foretell.serving.store.sql import SqlStore
-from foretell.serving.store.tables import statements
+from foretell.serving.store.tables import names, statements
 
 # Appends take this lock to their end, so that events become visible in the order of their
 # numbers: a reader that saw one has seen all before it.
@@ -37,7 +37,10 @@ class PostgresStore(SqlStore):
         self._depth = 0
         with self._transaction(append=True):
             # Only once: to look whether an index is there would wait for all who write.
-            made = self._run("SELECT to_regclass('meta')")[0][0] is not None
+            # A store of an earlier version gets the tables that it lacks.
+            made = self._run(
+                "SELECT bool_and(to_regclass(n) IS NOT NULL) FROM unnest(%s::text[]) n", (names(),)
+            )[0][0]
             for sql in (
                 ()
                 if made

@@ -22,14 +22,15 @@ from foretell.serving.store.base import (
     StateRow,
     Store,
 )
+from foretell.serving.store.linked_sql import NOTIFICATION, SqlLinked
 from foretell.serving.store.tables import VERSION
 
 LEASE_KINDS = ("work", "send")
 _EVENT = "seq, part, site, patient, kind, time, body, received"
-_OUTBOX = "site, patient, part, key, kind, time, body, id, attempts"
+_OUTBOX = "site, patient, part, key, kind, time, body, id, attempts, created"
 
 
-class SqlStore(Store):
+class SqlStore(SqlLinked, Store):
     """A store in a database; see :class:`Store`."""
 
     def __init__(self, partitions: int) -> None:
@@ -442,8 +443,13 @@ class SqlStore(Store):
 
     def notes(self, after: int, limit: int) -> list[OutboxRow]:
         """See :class:`Store`."""
-        sql = f"SELECT {_OUTBOX} FROM outbox WHERE id > ? ORDER BY id LIMIT ?"
-        return [_outbox(r) for r in self._run(sql, (after, limit))]
+        where = "id > ? AND kind <> ? ORDER BY id LIMIT ?"
+        return self.notes_where(where, (after, NOTIFICATION, limit))
+
+    def notes_where(self, where: str, values: Sequence[Any]) -> list[OutboxRow]:
+        """Outbox rows by a condition of this package."""
+        sql = f"SELECT {_OUTBOX} FROM outbox WHERE {where}"
+        return [_outbox(r) for r in self._run(sql, values)]
 
     def last_note(self) -> int:
         """See :class:`Store`."""
@@ -574,7 +580,9 @@ class SqlStore(Store):
         queries = {
             "scores": "SELECT site, patient, stay, hour, time, risk, issued, status, model, "
             "reason, drivers FROM score",
-            "outbox": "SELECT site, patient, key, kind, time, body FROM outbox",
+            # Notifications are no part of the fold: they depend on who listened.
+            "outbox": "SELECT site, patient, key, kind, time, body FROM outbox "
+            f"WHERE kind <> '{NOTIFICATION}'",
             "states": "SELECT site, patient, part, due, body, shown FROM state",
         }
         out = {}
@@ -601,4 +609,4 @@ def _state(r: tuple) -> StateRow:
 
 
 def _outbox(r: tuple) -> OutboxRow:
-    return OutboxRow(r[0], r[1], r[2], r[3], r[4], r[5], json.loads(r[6]), r[7], r[8])
+    return OutboxRow(*r[:6], json.loads(r[6]), r[7], r[8], r[9])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 VERSION = 1
 
 # {bytes} and {serial} are what an engine calls them; {without} ends tables that are their own
@@ -47,11 +49,32 @@ CREATE TABLE IF NOT EXISTS outbox (
 CREATE INDEX IF NOT EXISTS outbox_waiting ON outbox (part, id) WHERE status = 'waiting';
 CREATE INDEX IF NOT EXISTS outbox_patient ON outbox (site, patient, id) WHERE status = 'waiting';
 CREATE INDEX IF NOT EXISTS outbox_notes ON outbox (site, patient, id);
+CREATE INDEX IF NOT EXISTS outbox_part ON outbox (part, id);
+CREATE TABLE IF NOT EXISTS subscription (
+  id TEXT PRIMARY KEY, owner TEXT NOT NULL, part INTEGER NOT NULL, status TEXT NOT NULL,
+  error TEXT, body TEXT NOT NULL, version BIGINT NOT NULL, since {real} NOT NULL,
+  changed {real} NOT NULL, events BIGINT NOT NULL, noted BIGINT NOT NULL, period {real},
+  beat {real});
+CREATE TABLE IF NOT EXISTS subscribed (
+  subscription TEXT NOT NULL, number BIGINT NOT NULL, source TEXT NOT NULL, time {real} NOT NULL,
+  focus TEXT NOT NULL, PRIMARY KEY (subscription, number)){without};
+CREATE TABLE IF NOT EXISTS heard (
+  site TEXT NOT NULL, subscription TEXT NOT NULL, last BIGINT NOT NULL, missing TEXT NOT NULL,
+  status TEXT NOT NULL, seen {real} NOT NULL, PRIMARY KEY (site, subscription));
+CREATE TABLE IF NOT EXISTS used_token (
+  issuer TEXT NOT NULL, token TEXT NOT NULL, expires {real} NOT NULL,
+  PRIMARY KEY (issuer, token)){without};
+CREATE INDEX IF NOT EXISTS used_token_expires ON used_token (expires);
 CREATE TABLE IF NOT EXISTS audit (
   id {serial}, time {real} NOT NULL, actor TEXT NOT NULL, action TEXT NOT NULL,
   subject TEXT NOT NULL, purpose TEXT NOT NULL, outcome TEXT NOT NULL, detail TEXT NOT NULL,
   previous TEXT NOT NULL, hash TEXT NOT NULL);
 """
+
+
+def names() -> list[str]:
+    """The names of the tables."""
+    return re.findall(r"CREATE TABLE IF NOT EXISTS (\w+)", TABLES)
 
 
 def statements(*, binary: str, real: str, serial: str, without: str = "") -> list[str]:
