@@ -13,7 +13,8 @@ from foretell.data.clinical.schema import Schema
 from foretell.errors import ParameterError
 
 Port = Annotated[int, Field(ge=0, le=65535)]
-SCOPES = ("read", "act", "ingest", "audit", "admin")
+Url = Annotated[str, Field(pattern="^https?://")]
+SCOPES = ("read", "act", "ingest", "audit", "admin", "subscribe")
 
 
 class _Table(BaseModel):
@@ -114,20 +115,66 @@ class TokenConfig(_Table):
 
     name: str
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-    scopes: tuple[Literal["read", "act", "ingest", "audit", "admin"], ...]
+    scopes: tuple[Literal["read", "act", "ingest", "audit", "admin", "subscribe"], ...]
     sites: tuple[str, ...] = ()
 
 
+class SmartConfig(_Table):
+    """SMART backend services: how the service proves to a FHIR server who it is.
+
+    ``key_file`` is a private key, PEM or JWK; the token endpoint is asked of the server where
+    ``token_url`` is not told.
+    """
+
+    client_id: Annotated[str, Field(min_length=1)]
+    key_file: str
+    key_id: str | None = None
+    algorithm: Literal["RS384", "ES384"] = "ES384"
+    scope: str = "system/*.read"
+    token_url: Url | None = None
+
+
+class SubscribeConfig(_Table):
+    """A subscription that is made at a FHIR server: ``endpoint`` is where it reaches us.
+
+    ``criteria`` is the canonical address of a topic, or a search as of R4; ``token_file`` holds
+    the token that the server shall show to us.
+    """
+
+    criteria: Annotated[str, Field(min_length=1)]
+    filters: tuple[str, ...] = ()
+    endpoint: Url
+    content: Literal["empty", "id-only", "full-resource"] = "full-resource"
+    heartbeat_seconds: Annotated[int, Field(ge=1, le=86400)] | None = 60
+    token_file: str | None = None
+    reason: str = "Early warning of sepsis"
+
+
 class PollConfig(_Table):
-    """A FHIR server that is asked for what changed."""
+    """A FHIR server that is asked for what changed.
+
+    With ``warm_up`` a bulk export is taken before the first round; while it lasts, at most for
+    ``hold_seconds``, no hour is closed.
+    """
 
     site: str
-    url: Annotated[str, Field(pattern="^https?://")]
+    url: Url
+    smart: SmartConfig | None = None
+    subscribe: SubscribeConfig | None = None
+    warm_up: bool = False
+    export: Annotated[str, Field(pattern=r"^([A-Za-z0-9/.\-]+/)?\$export$")] = "$export"
+    hold_seconds: Annotated[float, Field(ge=0, le=24 * 3600)] = 900.0
     resources: tuple[str, ...] = ("Observation", "Encounter", "Patient")
     every_seconds: Annotated[float, Field(gt=0)] = 60.0
     overlap_seconds: Annotated[float, Field(ge=0)] = 300.0
     page: Annotated[int, Field(ge=1, le=1000)] = 200
     token_file: str | None = None
+
+    @model_validator(mode="after")
+    def _one_proof(self) -> PollConfig:
+        if self.smart is not None and self.token_file is not None:
+            raise ValueError("a poll has a token_file or smart, not both")
+        return self
 
 
 class SinkConfig(_Table):
@@ -169,7 +216,25 @@ class CdsConfig(_Table):
 
     clients: tuple[CdsClientConfig, ...] = ()
     fhir_servers: tuple[Annotated[str, Field(pattern="^https?://")], ...] = ()
-    board: Annotated[str, Field(pattern="^https?://")] | None = None
+    board: Url | None = None
+    smart_app: Url | None = None
+
+
+class SubscriptionsConfig(_Table):
+    """Subscriptions of others: ``endpoints`` are the only addresses that are ever notified.
+
+    ``base`` is the address of our FHIR interface in references, such as
+    ``https://foretell.example/fhir``.
+    """
+
+    endpoints: tuple[Url, ...] = ()
+    base: Url | None = None
+    attempts: Annotated[int, Field(ge=1, le=1000)] = 30
+    longest_pause_seconds: Annotated[float, Field(gt=0)] = 300.0
+    timeout_seconds: Annotated[float, Field(gt=0, le=300)] = 10.0
+    most: Annotated[int, Field(ge=1, le=10_000)] = 100
+    keep: Annotated[int, Field(ge=100, le=1_000_000)] = 10_000
+    shortest_heartbeat_seconds: Annotated[int, Field(ge=1)] = 10
 
 
 class Config(_Table):
@@ -185,6 +250,7 @@ class Config(_Table):
     polls: tuple[PollConfig, ...] = ()
     sinks: tuple[SinkConfig, ...] = ()
     cds: CdsConfig = CdsConfig()
+    subscriptions: SubscriptionsConfig = SubscriptionsConfig()
 
     @model_validator(mode="after")
     def _fits(self) -> Config:

@@ -609,4 +609,7 @@ def _state(r: tuple) -> StateRow:
 
 
 def _outbox(r: tuple) -> OutboxRow:
-    return OutboxRow(*r[:6], json.loads(r[6]), r[7], r[8], r[9])
+    site, patient, part, key, kind, time, body, number, attempts, created = r
+    return OutboxRow(
+        site, patient, part, key, kind, time, json.loads(body), number, attempts, created
+    )
