@@ -5,8 +5,9 @@ The names below are loaded when they are first used: ``import foretell`` itself 
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from foretell.lazy import lazily
 
 if TYPE_CHECKING:
     from foretell.audits.dp import audit_clopper_pearson, audit_one_run
@@ -110,7 +111,6 @@ _HOMES = {
     ),
     "foretell.training.private": ("PrivacyEngine", "PrivacyStatement", "PrivateTraining"),
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "MQCNN",
@@ -179,10 +179,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOME_OF[name]), name)
+__getattr__ = lazily(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

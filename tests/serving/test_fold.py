@@ -14,7 +14,7 @@ from foretell.data.clinical.hl7.writer import Result, result_message, visit_mess
 from foretell.data.clinical.schema import Schema
 from foretell.decisions.alarms import AlarmPolicy, Tier
 from foretell.evaluation.clinical import threshold_alarms
-from foretell.learners.risk.scores import EarlyWarningScore
+from foretell.learners.risk.early_warning import EarlyWarningScore
 from foretell.serving.events import Delivery, NewEvent, action, digest, events_of
 from foretell.serving.store import open_store
 from foretell.serving.worker import Fold, Ladder, RuleScorer, Worker
