@@ -35,6 +35,7 @@ from foretell.serving.metrics import Metrics
 from foretell.serving.outbox import Dispatcher, Sink, make_sink
 from foretell.serving.privacy import Pseudonyms
 from foretell.serving.store import Store, open_store
+from foretell.serving.subscriptions import FanOut, SubscriptionSink
 from foretell.serving.worker import Fold, Ladder, RuleScorer, Scorer, Worker
 from foretell.serving.worker.policy import for_rules
 from foretell.serving.worker.ticks import Ticker
@@ -88,7 +89,7 @@ def make_fold(
         policies,
         watermark=config.service.watermark_hours,
         idle=config.service.idle_hours,
-        scores_out="score" in wanted,
+        scores_out="score" in wanted or bool(config.subscriptions.endpoints),
     )
 
 
@@ -151,6 +152,10 @@ class Service:
         self.intake = Intake(config, repair=repair)
         self.cds = CdsTrust(config.cds.clients)
         self._sinks = [make_sink(s) for s in config.sinks] + list(sinks)
+        self._feeder: FanOut | None = None
+        if config.subscriptions.endpoints:
+            self._feeder = FanOut(config.subscriptions, self.tokens.named)
+            self._sinks.append(SubscriptionSink(config.subscriptions, self.store.another))
         self.stopping = threading.Event()
         self._workers_stop = threading.Event()
         self._bell = threading.Event()
@@ -272,7 +277,7 @@ class Service:
                 "dispatcher",
                 lambda: Dispatcher(
                     self.store.another(), self._sinks, ttl=settings.lease_seconds + 2,
-                    metrics=self.metrics,
+                    metrics=self.metrics, feeder=self._feeder,
                 ).run(self._workers_stop),
             )  # fmt: skip
         if "ingest" in self.roles:

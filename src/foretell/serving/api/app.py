@@ -28,6 +28,7 @@ from foretell.serving.api.board import board_routes
 from foretell.serving.api.cds import cds_routes
 from foretell.serving.api.export import export_routes
 from foretell.serving.api.fhir import fhir_routes
+from foretell.serving.api.subscriptions import subscription_routes
 from foretell.serving.audit import first_break
 from foretell.serving.errors import StoreUnavailableError
 from foretell.serving.events import action as action_event
@@ -110,6 +111,7 @@ def build_app(service: Service) -> FastAPI:
     _health(app, service)
     _patients(app, service)
     _operations(app, service)
+    subscription_routes(app, service)
     fhir_routes(app, service)
     cds_routes(app, service)
     export_routes(app, service)

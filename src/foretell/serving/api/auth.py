@@ -62,6 +62,10 @@ class Tokens:
                 found = caller
         return found
 
+    def named(self, name: str) -> Caller | None:
+        """The caller of a name, None where the configuration has none."""
+        return next((caller for _, caller in self._known if caller.name == name), None)
+
     def wait(self, caller: Caller) -> float:
         """Seconds that the caller has to wait, 0 where the request may go on."""
         now = time.monotonic()

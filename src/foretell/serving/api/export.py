@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import Depends, FastAPI, HTTPException, Query
+from fastapi import Depends, FastAPI, HTTPException, Path, Query
 from fastapi.responses import JSONResponse
 
 from foretell import __version__
 from foretell.serving.api.auth import Caller, needs
 from foretell.serving.api.fhir import FHIR_JSON, FhirResponse
+from foretell.serving.events import digest
 from foretell.serving.resources import (
     alarm_resources,
     audit_event,
@@ -18,6 +20,9 @@ from foretell.serving.resources import (
     searchset,
     service_request,
 )
+from foretell.serving.store import OutboxRow, ScoreRow
+from foretell.serving.subscriptions import TOPICS
+from foretell.serving.subscriptions.resource import BACKPORT
 
 if TYPE_CHECKING:
     from foretell.serving.service import Service
@@ -25,6 +30,10 @@ if TYPE_CHECKING:
 Reader = Annotated[Caller, Depends(needs("read"))]
 Auditor = Annotated[Caller, Depends(needs("audit"))]
 Name = Annotated[str, Query(min_length=1, max_length=200)]
+_READ = ("RiskAssessment", "Flag", "CommunicationRequest")
+_OPERATION = (
+    "http://hl7.org/fhir/uv/subscriptions-backport/OperationDefinition/backport-subscription-"
+)
 _KINDS = ("RiskAssessment", "Flag", "CommunicationRequest", "ServiceRequest", "Provenance")
 
 
@@ -37,7 +46,21 @@ def export_routes(app: FastAPI, service: Service) -> None:
     @app.get("/fhir/metadata", tags=["fhir"], response_class=FhirResponse)
     def metadata() -> JSONResponse:
         """The CapabilityStatement."""
-        search = [{"type": kind, "interaction": [{"code": "search-type"}]} for kind in _KINDS]
+        search: list[dict[str, Any]] = [
+            {"type": kind, "interaction": [{"code": "search-type"}]
+             + ([{"code": "read"}] if kind in _READ else [])}
+            for kind in _KINDS
+        ]  # fmt: skip
+        if service.config.subscriptions.endpoints:
+            search.append({
+                "type": "Subscription",
+                "interaction": [{"code": c} for c in ("create", "read", "update", "delete",
+                                                      "search-type")],
+                "extension": [{"url": BACKPORT + "capabilitystatement-subscriptiontopic-canonical",
+                               "valueCanonical": topic} for topic in TOPICS],
+                "operation": [{"name": name, "definition": _OPERATION + name}
+                              for name in ("status", "events")],
+            })  # fmt: skip
         return answer({
             "resourceType": "CapabilityStatement", "status": "active", "kind": "instance",
             "date": "2026-01-01", "fhirVersion": "4.0.1", "format": ["json"],
@@ -81,8 +104,11 @@ def export_routes(app: FastAPI, service: Service) -> None:
         visit = view.get("visit")
         if kind == "RiskAssessment":
             found = [
-                risk_assessment(
-                    s, visit=visit, recommended=wanted if s.hour == scores[-1].hour else ()
+                _named(
+                    _assessment_id(s),
+                    risk_assessment(
+                        s, visit=visit, recommended=wanted if s.hour == scores[-1].hour else ()
+                    ),
                 )
                 for s in scores
             ]
@@ -91,13 +117,56 @@ def export_routes(app: FastAPI, service: Service) -> None:
         elif kind == "ServiceRequest":
             found = [service_request(patient, visit, r, float(view["updated"])) for r in wanted]
         else:
-            changed = {n.body["alarm"]: n.body["change"] for n in notes if n.kind == "correction"}
-            found = []
-            for note in notes:
-                if note.kind != "alarm" or note.body["stay"] != view["stay"]:
-                    continue
-                flag, request = alarm_resources(note)
-                if changed.get(note.key) == "retracted":
-                    flag["status"], request["status"] = "entered-in-error", "entered-in-error"
-                found.append(flag if kind == "Flag" else request)
+            found = [
+                _of_alarm(note, notes, kind)
+                for note in notes
+                if note.kind == "alarm" and note.body["stay"] == view["stay"]
+            ]
         return answer(searchset(found))
+
+    @app.get("/fhir/{kind}/{identity}", tags=["fhir"], response_class=FhirResponse,
+             responses={404: {"description": "there is no such resource"}})  # fmt: skip
+    def read(
+        caller: Reader, kind: str, identity: Annotated[str, Path(max_length=64)]
+    ) -> JSONResponse:
+        """A resource as it stands now: where an event of a subscription has pointed."""
+        gone = HTTPException(404, "there is no such resource")
+        if kind not in _READ:
+            raise gone
+        with service.stores.use() as store:
+            row = store.note(identity)
+            wanted = "score" if kind == "RiskAssessment" else "alarm"
+            if row is None or row.kind != wanted or not caller.may("read", row.site):
+                raise gone
+            if kind == "RiskAssessment":
+                scores = store.scores(row.site, row.patient, str(row.body["stay"]))
+                held = [s for s in scores if s.hour == row.body["hour"]]
+                if not held:
+                    raise gone
+                found = _named(identity, risk_assessment(held[0], visit=row.body.get("visit")))
+            else:
+                found = _of_alarm(row, store.notes_of(row.site, row.patient), kind)
+            service.audit(
+                store, caller, "fhir-read", service.pseudonyms(row.site, row.patient), detail=kind
+            )
+        return answer(found)
+
+
+def _named(name: str, resource: dict[str, Any]) -> dict[str, Any]:
+    return {"resourceType": resource["resourceType"], "id": name, **resource}
+
+
+def _assessment_id(score: ScoreRow) -> str:
+    """The key under which the fold has sent the score of an hour."""
+    return digest("score", score.site, score.patient, score.stay, score.hour).hex()
+
+
+def _of_alarm(row: OutboxRow, notes: Sequence[OutboxRow], kind: str) -> dict[str, Any]:
+    """Flag or CommunicationRequest of an alarm, after all that was said of it since."""
+    resource = alarm_resources(row)[0 if kind == "Flag" else 1]
+    changes = [
+        n.body["change"] for n in notes if n.kind == "correction" and n.body["alarm"] == row.key
+    ]
+    if changes and changes[-1] == "retracted":
+        resource["status"] = "entered-in-error"
+    return _named(row.key, resource)

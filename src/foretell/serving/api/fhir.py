@@ -29,8 +29,8 @@ class FhirResponse(JSONResponse):
     media_type = FHIR_JSON
 
 
-class _TooLargeError(Exception):
-    pass
+class TooLargeError(Exception):
+    """A body is larger than is taken."""
 
 
 def outcome(severity: str, code: str, text: str, where: str = "") -> dict[str, Any]:
@@ -93,7 +93,8 @@ def fhir_routes(app: FastAPI, service: Service) -> None:
         return await _take(service, request, sender, site, kind)
 
 
-def _answer(status: int, body: dict[str, Any], **headers: str) -> JSONResponse:
+def answer(status: int, body: dict[str, Any], **headers: str) -> JSONResponse:
+    """FHIR as an answer; underscores in names of headers stand for hyphens."""
     named = {k.replace("_", "-"): v for k, v in headers.items()}
     return JSONResponse(body, status, named, media_type=FHIR_JSON)
 
@@ -105,40 +106,40 @@ async def _take(
     count = service.metrics.messages
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type not in _TYPES:
-        return _answer(415, outcome("error", "not-supported", "only JSON is taken"))
+        return answer(415, outcome("error", "not-supported", "only JSON is taken"))
     if site is None:
         names = sorted(sender.sites) or sorted(service.config.sites) or ["fhir"]
         if len(names) != 1:
-            return _answer(400, outcome("error", "required", "name the site: ?site="))
+            return answer(400, outcome("error", "required", "name the site: ?site="))
         site = names[0]
     if not sender.may("ingest", site) or not service.intake.knows_site(site):
-        return _answer(403, outcome("error", "forbidden", "the site is not yours"))
+        return answer(403, outcome("error", "forbidden", "the site is not yours"))
     http = service.config.http
     most = http.max_bytes if http is not None else 8 << 20
     try:
-        data = await _body(request, most)
-    except _TooLargeError:
+        data = await read_body(request, most)
+    except TooLargeError:
         count.labels("fhir", "", "too_large").inc()
-        return _answer(413, outcome("error", "too-costly", "the body is too large"))
+        return answer(413, outcome("error", "too-costly", "the body is too large"))
     try:
-        resource = await run_in_threadpool(_parsed, data)
+        resource = await run_in_threadpool(parsed, data)
         if kind is not None and resource.get("resourceType") != kind:
             raise FhirError("the resource is not of the type of the address", where="resourceType")
         delivery = await run_in_threadpool(service.intake.fhir, resource, site, received)
         future = service.committer.submit(delivery)
     except FhirError as error:
         count.labels("fhir", "", "refused").inc()
-        return _answer(400, outcome("error", "invalid", error.problem, error.where))
+        return answer(400, outcome("error", "invalid", error.problem, error.where))
     except BusyError:
         count.labels("fhir", "", "busy").inc()
         busy = outcome("error", "throttled", "the service is busy; send again")
-        return _answer(429, busy, Retry_After="1")
+        return answer(429, busy, Retry_After="1")
     try:
         result = await asyncio.wrap_future(future)
     except StoreUnavailableError:
         count.labels("fhir", "", "unavailable").inc()
         down = outcome("error", "transient", "not stored; send again")
-        return _answer(503, down, Retry_After="2")
+        return answer(503, down, Retry_After="2")
     count.labels("fhir", delivery.kind if delivery.kind in _COUNTED else "other",
                  "duplicate" if result.duplicate else "stored").inc()  # fmt: skip
     items = service.metrics.items
@@ -149,28 +150,39 @@ async def _take(
     if resource["resourceType"] == "Bundle" and resource.get("type") in ("batch", "transaction"):
         entries = [{"response": {"status": "200 OK"}} for _ in resource.get("entry", [])]
         told = {"resourceType": "Bundle", "type": f"{resource['type']}-response", "entry": entries}
-        return _answer(200, told)
+        return answer(200, told)
     text = (
         "known already" if result.duplicate
         else f"{result.items} new, {result.repeated} known, {result.quarantined} set aside"
     )  # fmt: skip
-    return _answer(200, outcome("information", "informational", text))
+    return answer(200, outcome("information", "informational", text))
 
 
 _COUNTED = frozenset({"Bundle", "Observation", "Encounter", "Patient", "Condition",
                       "MedicationAdministration", "ServiceRequest"})  # fmt: skip
 
 
-async def _body(request: Request, most: int) -> bytes:
+async def read_body(request: Request, most: int) -> bytes:
+    """The body of a request.
+
+    Raises:
+        TooLargeError: it is larger than ``most`` bytes.
+    """
     out = bytearray()
     async for chunk in request.stream():
         out += chunk
         if len(out) > most:
-            raise _TooLargeError
+            raise TooLargeError
     return bytes(out)
 
 
-def _parsed(data: bytes) -> dict[str, Any]:
+def parsed(data: bytes) -> dict[str, Any]:
+    """The resource that a body is.
+
+    Raises:
+        FhirError: it is none.
+    """
+
     def no_number(text: str) -> None:
         raise ValueError
 

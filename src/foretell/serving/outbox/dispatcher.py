@@ -48,6 +48,13 @@ class Sink(Protocol):
         """Ends its connections."""
 
 
+class Feeder(Protocol):
+    """Puts into the outbox what follows from what is in it."""
+
+    def feed(self, store: Store, lease: Lease) -> int:
+        """Looks at a partition that the sender has; returns how much it found."""
+
+
 class Dispatcher:
     """Sends what waits in the partitions it has leases for.
 
@@ -61,6 +68,7 @@ class Dispatcher:
         name: of the sender; unique by default.
         ttl: seconds after which a silent sender's partitions are free.
         metrics: counts.
+        feeder: is asked for each partition before it is sent.
     """
 
     def __init__(
@@ -71,10 +79,11 @@ class Dispatcher:
         name: str | None = None,
         ttl: float = 5.0,
         metrics: Metrics | None = None,
+        feeder: Feeder | None = None,
     ) -> None:
         self._store, self._sinks, self._ttl = store, list(sinks), ttl
         self.name = name or worker_name()
-        self._metrics = metrics
+        self._metrics, self._feeder = metrics, feeder
         self._leases: dict[int, Lease] = {}
         self._renew = 0.0
 
@@ -118,6 +127,8 @@ class Dispatcher:
         """Tries what can be sent now; returns how many rows were settled or tried."""
         count = 0
         for part, lease in sorted(self._leases.items()):
+            if self._feeder is not None:
+                count += self._feeder.feed(self._store, lease)
             for row in self._store.outbox(part, time.time(), 50):
                 if stop is not None and stop.is_set():
                     return count

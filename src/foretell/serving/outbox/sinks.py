@@ -70,7 +70,7 @@ class WebhookSink(_Base):
             headers["X-Foretell-Signature"] = f"t={now},v1={mac}"
         assert self._config.url is not None
         answer = self._client.post(self._config.url, content=body, headers=headers)
-        _judged(answer.status_code)
+        judged(answer.status_code)
 
     def close(self) -> None:
         """See :class:`Sink`."""
@@ -96,14 +96,14 @@ class FhirSink(_Base):
             headers["Authorization"] = f"Bearer {token}"
         assert self._config.url is not None
         body = json.dumps(transaction(row), separators=(",", ":")).encode()
-        _judged(self._client.post(self._config.url, content=body, headers=headers).status_code)
+        judged(self._client.post(self._config.url, content=body, headers=headers).status_code)
 
     def close(self) -> None:
         """See :class:`Sink`."""
         self._client.close()
 
 
-def _judged(status: int) -> None:
+def judged(status: int) -> None:
     """Takes an answer's status for an acknowledgement, a final refusal, or neither."""
     if 200 <= status < 300 or status == 409:
         return

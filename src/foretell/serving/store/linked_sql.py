@@ -286,10 +286,12 @@ class SqlLinked(LinkedStore):
                 held = self._subscription(name, lock=True)
                 if held is None or held.status != "active" or held.period is None:
                     continue
-                self._run(
-                    "UPDATE subscription SET beat = ? WHERE id = ? AND beat <= ?",
+                ours = self._run(
+                    "UPDATE subscription SET beat = ? WHERE id = ? AND beat <= ? RETURNING id",
                     (now + held.period, name, now),
                 )
+                if not ours:
+                    continue
                 waits = self._run(
                     "SELECT 1 FROM outbox WHERE status = 'waiting' AND site = '' AND patient = ? "
                     "LIMIT 1", (owner_of(name),),

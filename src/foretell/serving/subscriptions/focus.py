@@ -1,0 +1,37 @@
+"""What a row of the outbox is in FHIR: resources with the identifiers they are read under."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from foretell.serving.resources import alarm_resources, risk_assessment
+from foretell.serving.store import OutboxRow, ScoreRow, Store
+
+
+def resources_of(store: Store, row: OutboxRow) -> list[dict[str, Any]]:
+    """The resources that an outbox row makes or changes, as they are after it."""
+    if row.kind == "score":
+        body = row.body
+        score = ScoreRow(
+            row.site, row.patient, str(body["stay"]), int(body["hour"]), row.time,
+            body.get("risk"), body.get("risk"), str(body.get("status") or ""),
+            str(body.get("model") or ""), body.get("reason"),
+        )  # fmt: skip
+        made = [risk_assessment(score, visit=body.get("visit"))]
+        return [_named(r, row.key) for r in made]
+    if row.kind == "alarm":
+        return [_named(r, row.key) for r in alarm_resources(row)]
+    if row.kind == "correction":
+        alarm = store.note(str(row.body["alarm"]))
+        if alarm is None:
+            return []
+        made = [_named(r, alarm.key) for r in alarm_resources(alarm)]
+        if row.body.get("change") == "retracted":
+            for resource in made:
+                resource["status"] = "entered-in-error"
+        return made
+    return []
+
+
+def _named(resource: dict[str, Any], name: str) -> dict[str, Any]:
+    return {"resourceType": resource["resourceType"], "id": name, **resource}
