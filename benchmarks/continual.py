@@ -95,7 +95,8 @@ class Study:
         for name in order:
             self.sites[name] = Site(stays[name], builder, seed, sizes)
             builder = self.sites[name].builder
-        settings = {"random_state": seed, "threads": threads, "min_patients": 1, **settings}
+        settings = {"random_state": seed, "release_seed": seed, "threads": threads,
+                    "min_patients": 1, **settings}  # fmt: skip
         self.settings = settings
         self.synapses = cl.SynapticIntelligence()
         first = WUPERR(**settings, release=None)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import os
 import subprocess
@@ -8,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from safetensors import safe_open
 from safetensors.numpy import save_file
 from typer.testing import CliRunner
@@ -21,7 +23,9 @@ from foretell.errors import (
     NotFittedError,
     ParameterError,
 )
-from foretell.estimators.continual import WUPERR, new_key, read_bundle
+from foretell.estimators.continual import WUPERR, GaussianRelease, new_key, read_bundle
+from foretell.estimators.continual.bundle import write_bundle
+from foretell.training.continual import exemplars
 
 SETTINGS = {
     "hidden": (24, 8), "negatives": 64, "positives": 16, "epochs": 1, "threads": 1,
@@ -62,10 +66,49 @@ def test_training_goes_on_from_the_file_as_it_would_have(exported):
     read = WUPERR.from_bundle(path, threads=1)
     x = table(9)[0]
     np.testing.assert_array_equal(read.predict_proba(x), model.predict_proba(x))
-    here = train(copy.deepcopy(model), "two", 1)
-    there = train(read, "two", 1)
+    here = train(copy.deepcopy(model).set_params(release_seed=3), "two", 1)
+    there = train(read.set_params(release_seed=3), "two", 1)
     np.testing.assert_array_equal(there.predict_proba(x), here.predict_proba(x))
+    np.testing.assert_array_equal(there.episodes_["two"].h, here.episodes_["two"].h)
     assert list(there.episodes_) == ["one", "two"]
+
+
+@pytest.mark.parametrize("release_seed", [None, 5])
+def test_noise_does_not_follow_from_what_a_bundle_tells(tmp_path, release_seed):
+    """Whoever draws all that the published numbers give must not find the noise among it."""
+    settings = {**SETTINGS, "release": GaussianRelease(2.0), "release_seed": release_seed}
+    train(WUPERR(**settings), "one", 0).export_bundle(tmp_path / "b", audit=None, override=True)
+    bundle = read_bundle(tmp_path / "b")
+    told, record = bundle.parameters, bundle.sites[0]
+    assert "release_seed" not in told and record.release["seeded"] == (release_seed is not None)
+    stored = bundle.episodes["one"].h.astype(np.float64)
+    rng = np.random.default_rng((told["random_state"], 0, 11))
+    exemplars(told["fisher_examples"], rng, of=record.hours)
+    label = (np.arange(record.hours) < record.positives).astype(int)
+    most = min(told["positives_per_site"], told["memory_per_site"] // 2)
+    chosen = exemplars(told["memory_per_site"], rng, labels=label, positives=most)
+    rng.shuffle(chosen)
+    assert len(chosen) == len(stored)
+    noise = rng.standard_normal(stored.shape, np.float32).astype(np.float64)
+    varies = stored.std(0) > 1e-3
+    r = [np.corrcoef(noise[:, k], stored[:, k])[0, 1] for k in np.flatnonzero(varies)]
+    assert np.abs(np.mean(r)) < 0.05  # 0.8 and more where the noise is among them
+
+
+def test_a_release_is_stored_once(exported, tmp_path):
+    """Noise drawn anew at each export would be averaged away."""
+    model, path, _ = exported
+    model.export_bundle(tmp_path / "again", audit=None, override=True)
+    first, again = read_bundle(path), read_bundle(tmp_path / "again")
+    np.testing.assert_array_equal(first.episodes["one"].h, again.episodes["one"].h)
+
+
+def test_hyper_parameters_that_are_not_known_are_refused(exported, tmp_path):
+    _, _, bundle = exported
+    odd = dataclasses.replace(bundle, parameters={**bundle.parameters, "colour": "red"})
+    write_bundle(tmp_path / "odd", odd)
+    with pytest.raises(ArtefactError, match="colour"):
+        WUPERR.from_bundle(tmp_path / "odd")
 
 
 def test_tampering_and_damage_are_found(exported, tmp_path):
@@ -112,6 +155,33 @@ def test_episodes_of_the_same_first_layer_are_received(exported, tmp_path):
     bundle = beside.export_bundle(tmp_path / "beside", audit=None, override=True)
     found = copy.deepcopy(model).receive(bundle)
     assert list(found.episodes_) == ["one", "beside"]
+    # The intercept is set for the weights here.
+    z = found._episode_logits("beside") + found.sites_["beside"].intercept
+    label, record = bundle.episodes["beside"].label, found.sites_["beside"]
+    risk = 1 / (1 + np.exp(-(z - record.episodes_gap)))
+    mean = record.rate * risk[label == 1].mean() + (1 - record.rate) * risk[label == 0].mean()
+    assert mean == pytest.approx(record.rate, abs=1e-4)
+    assert list(found.receive(bundle).episodes_) == ["one", "beside"]
+    again = train(WUPERR.from_bundle(path, threads=1), "beside", 5)
+    bundle = again.export_bundle(tmp_path / "again", audit=None, override=True)
+    with pytest.raises(ParameterError, match="'beside' is known already"):
+        found.receive(bundle)
+
+
+def test_an_adapter_comes_with_its_site(tmp_path):
+    x, y, patients = table(0)
+    x[:, 2] = 0
+    first = WUPERR(**{**SETTINGS, "new_channels": "adapter"})
+    first.fit_site(x, y, site="one", patients=patients)
+    first.export_bundle(tmp_path / "one", audit=None, override=True)
+    beside = WUPERR.from_bundle(tmp_path / "one", threads=1)
+    with pytest.warns(UserWarning, match="never had"):
+        train(beside, "beside", 4)
+    bundle = beside.export_bundle(tmp_path / "beside", audit=None, override=True)
+    found = WUPERR.from_bundle(tmp_path / "one", threads=1).receive(bundle)
+    assert list(found.adapters_) == ["beside"]
+    ours, theirs = found.adapters_["beside"], beside.adapters_["beside"]
+    assert torch.equal(ours[0], theirs[0]) and torch.equal(ours[1], theirs[1])
 
 
 def test_signatures(exported, tmp_path):

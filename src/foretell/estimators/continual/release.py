@@ -1,7 +1,9 @@
 """What is done to representations before they leave a hospital.
 
 Representations are not de-identified by themselves: a ridge regression reads vital signs off
-them. A release changes them once, when they are stored, so that nothing is averaged away later.
+them. A release changes them once, when they are stored, so that nothing is averaged away when they
+are exported again. Two trainings on the same rows are two releases, and noise that differs is
+averaged away by whoever has both.
 """
 
 from __future__ import annotations
@@ -46,7 +48,10 @@ class Release(Protocol):
         patients: NDArray[np.int64] | None,
         rng: np.random.Generator,
     ) -> Released:
-        """What is stored instead of ``h`` (M, D), of patients (M,), None if not known."""
+        """What is stored instead of ``h`` (M, D), of patients (M,), None if not known.
+
+        Noise comes from ``rng``, which must not follow from anything that is published.
+        """
         ...
 
 
@@ -161,7 +166,11 @@ class PrivateRelease:
             "noise": float(scale),
             "unit": "patient",
             "adjacency": "replace a patient by another with the same labels",
-            "not_hidden": ["labels", "number of rows", "what the weights say of the patients"],
+            "not_hidden": [
+                "labels",
+                "number of rows",
+                "what weights, their precision, knots and scaling statistics say of the patients",
+            ],
         }
         return Released(clipped(h[chosen], self.clip) + noise, label[chosen], told, chosen)
 

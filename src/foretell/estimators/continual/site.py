@@ -46,6 +46,8 @@ class SiteRecord:
         patients: of them, or None.
         rate: share of positive hours at the site.
         intercept: what is added to the log-odds at this site.
+        episodes_gap: by how much that exceeded what the stored representations asked for, right
+            after its training: noise on them moves the mean risk.
         metrics: of the validation part right after its training.
         exemplar_patients: patients behind the stored exemplars without and with an onset; None
             where patients are not known.
@@ -60,6 +62,7 @@ class SiteRecord:
     patients: int | None
     rate: float
     intercept: float = 0.0
+    episodes_gap: float = 0.0
     metrics: dict[str, float] = field(default_factory=dict)
     exemplar_patients: tuple[int, int] | None = None
     release: dict[str, Any] = field(default_factory=dict)

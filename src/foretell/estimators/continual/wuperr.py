@@ -19,7 +19,7 @@ from foretell.data.clinical.features import CausalFeatureBuilder
 from foretell.data.clinical.labels import target
 from foretell.data.clinical.splits import split_by_patient
 from foretell.data.clinical.stays import Stays
-from foretell.errors import DataError, NotFittedError, ParameterError
+from foretell.errors import ArtefactError, DataError, NotFittedError, ParameterError
 from foretell.estimators.continual.bundle import SiteBundle, read_bundle, write_bundle
 from foretell.estimators.continual.release import GaussianRelease, NoRelease, Release
 from foretell.estimators.continual.site import (
@@ -89,6 +89,9 @@ class WUPERR(FeedForwardRisk):
             scales them by the site's own; ``"adapter"`` also trains a small affine map of the
             inputs for this site alone; ``"ignore"`` leaves them out. Each comes with a warning.
         release: what is done to representations before they are stored; None for nothing.
+        release_seed: of its noise, and a secret of the site: whoever knows it can take the noise
+            off again, so that it is no part of a bundle, nor follows from what is. None draws from
+            the operating system's randomness; a number is for runs that must be repeated.
         min_patients: of each class behind the exemplars of a bundle.
         negatives: hours without onset in a batch.
         positives: hours with one.
@@ -141,6 +144,7 @@ class WUPERR(FeedForwardRisk):
         freeze_first_layer: bool = True,
         new_channels: NewChannels = "statistics",
         release: Release | None = GaussianRelease(),  # noqa: B008  (frozen)
+        release_seed: int | None = None,
         min_patients: int = 20,
         negatives: int = 512,
         positives: int = 32,
@@ -170,6 +174,7 @@ class WUPERR(FeedForwardRisk):
         self.freeze_first_layer = freeze_first_layer
         self.new_channels = new_channels
         self.release = release
+        self.release_seed = release_seed
         self.min_patients = min_patients
         self.negatives = negatives
         self.positives = positives
@@ -443,6 +448,10 @@ class WUPERR(FeedForwardRisk):
         fixed = {"features", "horizon", "hidden", "n_knots", "freeze_first_layer"} & set(overrides)
         if fixed:
             raise ParameterError(f"{sorted(fixed)[0]} is fixed by the first site")
+        known = cls().get_params(deep=False)
+        odd = sorted(set(bundle.parameters) - set(known))
+        if odd:
+            raise ArtefactError(f"{path} names a hyper-parameter that is not known: {odd[0]!r}")
         model = cls(**{**bundle.parameters, **overrides})
         told, encoder = bundle.features, bundle.encoder
         model.features_ = None if told is None else CausalFeatureBuilder.from_dict(told)
@@ -469,17 +478,47 @@ class WUPERR(FeedForwardRisk):
     def receive(self, bundle: SiteBundle) -> Self:
         """Takes the episodes of another bundle of the same first layer, to rehearse them too.
 
+        With them come the sites' records, adapters, scaling statistics and audits. Intercepts are
+        set for the weights here.
+
         Raises:
             IncompatibleRepresentationError: they are of another first layer.
             ParameterError: a site of this name is known already with other episodes.
         """
         self._require_fit()
         bundle.check_episodes(frozen_hash(self.learner_))
-        for record in bundle.sites:
-            if record.name in self.sites_ or record.name not in bundle.episodes:
+        mine = [r for r in bundle.sites if r.name in bundle.episodes]
+        for record in mine:
+            theirs, ours = bundle.episodes[record.name], self.episodes_.get(record.name)
+            same = ours is not None and (
+                np.array_equal(ours.h, theirs.h) and np.array_equal(ours.label, theirs.label)
+            )
+            if record.name in self.sites_ and not same:
+                raise ParameterError(
+                    f"the site {record.name!r} is known already, with other episodes"
+                )
+        tables = {}
+        if self.features_ is not None and bundle.features is not None:
+            tables = CausalFeatureBuilder.from_dict(bundle.features).sites
+        for record in mine:
+            name = record.name
+            if name in self.sites_:
                 continue
-            self.sites_[record.name] = copy.deepcopy(record)
-            self.episodes_[record.name] = bundle.episodes[record.name]
+            fresh = copy.deepcopy(record)
+            self.sites_[name], self.episodes_[name] = fresh, bundle.episodes[name]
+            if name in bundle.adapters:
+                scale, shift = bundle.adapters[name]
+                self.adapters_[name] = (
+                    torch.from_numpy(scale.copy()), torch.from_numpy(shift.copy())
+                )  # fmt: skip
+            if name in tables:
+                self._builder().sites[name] = tables[name]
+            if name in bundle.audits:
+                self.audits_ = {**getattr(self, "audits_", {}), name: bundle.audits[name]}
+            label = self.episodes_[name].label
+            if 0 < int(label.sum()) < len(label):
+                z = self._episode_logits(name)
+                fresh.intercept = intercept_for(z, label, fresh.rate) + fresh.episodes_gap
         return self
 
     def __getstate__(self) -> dict[str, Any]:
@@ -714,12 +753,15 @@ class WUPERR(FeedForwardRisk):
             label = given.label[chosen]
             who = None if given.patients is None else given.patients[chosen]
             release = NoRelease() if self.release is None else self.release
-            out = release.release(hidden, label, who, rng)
+            # All of `rng` follows from numbers that a bundle tells: its noise would be no secret.
+            seed = self.release_seed
+            hiding = np.random.default_rng(None if seed is None else (seed, number))
+            out = release.release(hidden, label, who, hiding)
             stored = np.clip(out.h, -65504, 65504).astype(np.float16)
             self.episodes_[site] = Episodes(
                 stored, out.label.astype(np.int8), frozen_hash(self.learner_)
             )
-            record.release = out.told
+            record.release = {**out.told, "seeded": seed is not None}
             if who is not None:
                 behind = chosen if (out.exemplar < 0).any() else chosen[out.exemplar]
                 record.exemplar_patients = (
@@ -727,22 +769,26 @@ class WUPERR(FeedForwardRisk):
                     len(np.unique(given.patients[behind][given.label[behind] == 1])),  # type: ignore[index]
                 )
                 self._witness = self._witnesses(
-                    given, features, chosen, out.exemplar, stored, out.label, adapter, release, rng
-                )
+                    given, features, chosen, out.exemplar, stored, out.label, adapter, release,
+                    hiding,
+                )  # fmt: skip
             base, seen = given.label, features
             if held is not None and 0 < held[1].sum() < len(held[1]):
                 seen, base = self._masked(held[0], record), held[1]
             logits = self._site_logits(seen, site)
             record.intercept = intercept_for(logits, base, record.rate)
+            if 0 < int(out.label.sum()) < len(out.label):
+                # Noise moves the mean risk: what it asks for is told apart while both are known.
+                noisy = intercept_for(self._episode_logits(site), out.label, record.rate)
+                record.episodes_gap = record.intercept - noisy
             record.metrics = {"validation_auroc": auroc(logits, base)}
             # What was learned here has moved the scale of earlier sites' log-odds, too.
             for name, episode in self.episodes_.items():
                 other = self.sites_[name]
                 if name == site or not 0 < int(episode.label.sum()) < len(episode.label):
                     continue
-                with torch.inference_mode():
-                    z = self.learner_.decode(episode.hidden(), {}).logit.double().numpy()
-                other.intercept = intercept_for(z, episode.label, other.rate)
+                z = self._episode_logits(name)
+                other.intercept = intercept_for(z, episode.label, other.rate) + other.episodes_gap
                 other.metrics["episodes_auroc_now"] = auroc(z, episode.label)
 
     def _propagate(
@@ -828,6 +874,11 @@ class WUPERR(FeedForwardRisk):
                 out[at : at + _AT_ONCE] = self.learner_.encode({"x": x}).numpy()
         return out
 
+    def _episode_logits(self, site: str) -> NDArray[np.float64]:
+        with torch.inference_mode():
+            hidden = self.episodes_[site].hidden()
+            return self.learner_.decode(hidden, {}).logit.double().numpy()
+
     def _site_logits(self, features: NDArray[np.float32], site: str) -> NDArray[np.float64]:
         adapter = self.adapters_.get(site)
         if adapter is None:
@@ -843,7 +894,8 @@ class WUPERR(FeedForwardRisk):
 
     def _json_parameters(self) -> dict[str, Any]:
         told: Mapping[str, Any] = self.get_params(deep=False)
-        kept = {k: v for k, v in told.items() if k not in ("release", "threads", "device")}
+        own = ("release", "release_seed", "threads", "device")
+        kept = {k: v for k, v in told.items() if k not in own}
         return {**kept, "hidden": list(self.hidden)}
 
     def _check_all(self) -> None:
