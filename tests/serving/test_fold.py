@@ -363,7 +363,7 @@ def test_a_model_that_fails_hands_over_to_a_rule(store):
     assert (score.status, score.model) == ("degraded", "news2-1")
     assert "broken-1 failed: RuntimeError" == score.reason and ladder.failures["broken-1"] > 0
     nothing = Ladder([Broken()])
-    _, risk = nothing.step([{}], [np.zeros(34, np.float32)])
+    _, risk, _ = nothing.step([{}], [np.zeros(34, np.float32)])
     assert risk.status == "no_score" and risk.value is None
 
 

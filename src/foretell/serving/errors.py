@@ -15,3 +15,17 @@ class StoreUnavailableError(ServingError):
 
 class FencedError(ServingError):
     """Another worker owns the partition by now: nothing of this write was kept."""
+
+
+class ScorerFailedError(ServingError):
+    """A scorer gave no answer where one counts: the failure must be kept before it may show.
+
+    Args:
+        version: of the scorer.
+        reason: name of the error.
+    """
+
+    def __init__(self, version: str, reason: str) -> None:
+        super().__init__(f"{version} failed: {reason}")
+        self.version, self.reason = version, reason
+        self.site = self.patient = ""

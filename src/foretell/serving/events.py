@@ -150,8 +150,17 @@ def events_of(
                 "visit": record.visit, "codes": [list(c) for c in record.codes],
                 "number": record.number, "status": record.status, "kind": record.kind,
             }  # fmt: skip
-            key = digest(ORDER, record.site, record.patient, record.number, record.status,
-                         record.time)  # fmt: skip
+            told = [record.number, record.status, record.time]
+            if record.kind != "test":
+                # Another drug under the same number is news, as is what is given after all;
+                # a diagnosis comes again with every message of the visit.
+                body |= {"issued": record.issued}
+                again = record.issued if record.kind == "treatment" else ""
+                told += [record.kind, body["codes"], again]
+            meaning = normaliser.treatments(record.codes)
+            if meaning is not None:
+                body["means"] = meaning
+            key = digest(ORDER, record.site, record.patient, *told)
             events.append(
                 NewEvent(record.site, record.patient, ORDER, record.time, body, [(key, None)])
             )
@@ -193,6 +202,12 @@ def _refused(refusal: Refusal, record: Measurement | None) -> Quarantined:
 def tick(partition: int, time: float) -> NewEvent:
     """An event that says what time it is: hours that end by then can be closed."""
     return NewEvent("", "", TICK, time, {}, [(digest(TICK, partition, time), None)], partition)
+
+
+def ladder(partition: int, body: dict[str, Any], time: float, key: bytes) -> NewEvent:
+    """Which model speaks in a partition from here on; ``key`` makes a repeat a no-op."""
+    own = digest(LADDER, partition, key.hex())
+    return NewEvent("", "", LADDER, time, body, [(own, None)], partition)
 
 
 def action(site: str, patient: str, body: dict[str, Any], time: float, key: bytes) -> NewEvent:

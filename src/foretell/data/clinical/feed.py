@@ -18,6 +18,7 @@ from foretell.data.clinical.binning import bin_observations
 from foretell.data.clinical.repair import UnitRepair, Verdict
 from foretell.data.clinical.schema import Schema
 from foretell.data.clinical.stays import Stays
+from foretell.data.clinical.treatments import TreatmentCodes
 from foretell.errors import DataError
 
 Status = Literal["preliminary", "final", "corrected", "deleted"]
@@ -83,7 +84,19 @@ class VisitChange:
 
 @dataclass(frozen=True, slots=True)
 class OrderChange:
-    """An order of tests or a treatment: ``status`` is ``pending``, ``done`` or ``cancelled``."""
+    """An order, a treatment or a diagnosis.
+
+    Args:
+        site: whose patient it is.
+        patient: identifier within the site.
+        visit: identifier of the stay; None where the message names none.
+        codes: (system, code) pairs of what was ordered, given or found.
+        number: the sender's name of it: versions of one share it.
+        status: ``pending``, ``done`` or ``cancelled``.
+        time: at which it was ordered, given or found.
+        kind: ``"test"``, ``"treatment"`` or ``"condition"``.
+        issued: at which it became known; None where the message does not say.
+    """
 
     site: str
     patient: str
@@ -93,6 +106,7 @@ class OrderChange:
     status: str
     time: float
     kind: str = "test"
+    issued: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +139,13 @@ class Normaliser:
         codes: further codes, ``"SYSTEM|CODE"`` or ``"CODE"`` -> name of a variable.
         repair: of values, where no unit or a wrong one was stated; what it calls impossible is
             refused. None takes values as they come.
+        treatments: what codes of orders, drugs and diagnoses say of treatment.
     """
 
     schema: Schema = field(default_factory=Schema.default)
     codes: Mapping[str, str] = field(default_factory=dict)
     repair: UnitRepair | None = None
+    treatments: TreatmentCodes = field(default_factory=TreatmentCodes)
 
     def __call__(self, measurement: Measurement) -> Normal | Refusal:
         """The measurement in canonical terms, or why it cannot be used.

@@ -31,6 +31,7 @@ def run_policy(
     *,
     issued: ArrayLike | None = None,
     units: ArrayLike | None = None,
+    treated: ArrayLike | None = None,
 ) -> Alarms:
     """Alarms of stays whose hours follow each other without gaps.
 
@@ -43,6 +44,8 @@ def run_policy(
         lengths: (N,) hours of each stay.
         issued: (R,) 1 where a score was issued, all by default.
         units: (R,) name of the unit in each hour, for thresholds of units.
+        treated: (R,) hours of silence after treatment that begin with each hour, 0 for none; or
+            bool, for ``quiet_after_treatment`` hours.
 
     Raises:
         DataError: sizes do not fit, or an issued score is not finite.
@@ -65,10 +68,19 @@ def run_policy(
         if place.shape != (rows,):
             raise DataError(f"units has shape {place.shape} for {rows:,} hours")
         thresholds = np.array([[tier.of(str(u)) for tier in policy.tiers] for u in names])
+    quiet = np.zeros(rows, np.int64)
+    if treated is not None:
+        quiet = np.asarray(treated)
+        if quiet.shape != (rows,):
+            raise DataError(f"treated has shape {quiet.shape} for {rows:,} hours")
+        if quiet.dtype == bool:
+            quiet = quiet * policy.quiet_after_treatment
+        quiet = quiet.astype(np.int64)
     m, n = policy.persistence
     tier = walk(
         values, given, sizes, thresholds, place, m, n, policy.snooze,
         np.inf if policy.rise is None else policy.rise, policy.escalate,
         np.iinfo(np.int64).max if policy.max_alarms is None else policy.max_alarms,
+        quiet,
     )  # fmt: skip
     return Alarms(tier >= 0, tier)

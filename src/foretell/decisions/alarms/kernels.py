@@ -8,7 +8,7 @@ from numba import njit
 
 @njit(cache=True)
 def walk(
-    scores, issued, lengths, thresholds, place, m, n, snooze, rise, escalate, max_alarms
+    scores, issued, lengths, thresholds, place, m, n, snooze, rise, escalate, max_alarms, quiet
 ):  # fmt: skip
     """(R,) int8 tier of the alarm of each hour, -1 for none.
 
@@ -24,6 +24,7 @@ def walk(
         rise: of the score over the last alarm's that breaks through a snooze, infinite for none.
         escalate: whether a higher tier breaks through.
         max_alarms: of a stay.
+        quiet: (R,) int64, hours of silence after treatment that begin with each hour.
     """
     tiers = thresholds.shape[1]
     out = np.full(scores.shape[0], -1, np.int8)
@@ -33,7 +34,7 @@ def walk(
     for i in range(lengths.shape[0]):
         recent[:] = False
         count[:] = 0
-        wait, alarms, last_tier, last_score = 0, 0, -1, 0.0
+        wait, alarms, last_tier, last_score, mute = 0, 0, -1, 0.0, 0
         for r in range(begin, begin + lengths[i]):
             slot = (r - begin) % n
             best = -1
@@ -46,6 +47,10 @@ def walk(
             silent = wait > 0
             if silent:
                 wait -= 1
+            mute = max(mute, quiet[r])
+            if mute > 0:
+                mute -= 1
+                continue
             if best < 0 or alarms >= max_alarms:
                 continue
             if silent and not ((escalate and best > last_tier) or scores[r] >= last_score + rise):

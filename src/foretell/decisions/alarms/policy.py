@@ -316,12 +316,28 @@ class AlarmPolicy:
         """Ends every silence at once."""
         return replace(state, suppression=None, snoozed_until=NEVER)
 
-    def treated(self, state: AlarmState, *, by: str | None = None) -> AlarmState:
-        """Treatment began, or the diagnosis is known: quiet for ``quiet_after_treatment`` hours."""
-        if not self.quiet_after_treatment:
-            return state
+    def treated(
+        self, state: AlarmState, *, by: str | None = None, hour: int | None = None,
+        hours: int | None = None,
+    ) -> AlarmState:  # fmt: skip
+        """Treatment began, or the diagnosis is known: a silence that ends by itself.
+
+        A longer silence that people asked for stays.
+
+        Args:
+            state: before.
+            by: who said so.
+            hour: in which it began; the next one by default. It may be past: what became known
+                late is quiet for the rest of its time only.
+            hours: of silence from ``hour`` on; ``quiet_after_treatment`` by default.
+        """
+        length = self.quiet_after_treatment if hours is None else hours
         begin = 0 if state.hour == NEVER else state.hour
-        until = begin + self.quiet_after_treatment
+        until = (begin if hour is None else hour - 1) + length
+        if length < 1 or until <= begin:
+            return state
+        if state.suppression is not None and state.suppression.until >= until:
+            return state
         return replace(state, suppression=Suppression("treated", until, by))
 
     def close(self, state: AlarmState) -> AlarmState:

@@ -5,10 +5,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from foretell.serving.events import Delivery, Event, NewEvent
+from foretell.serving.store.governed import GovernedStore, ShadowRow
 from foretell.serving.store.linked import LinkedStore
+
+if TYPE_CHECKING:
+    from foretell.serving.worker.availability import JournalRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +110,11 @@ class Effects:
     cells: list[CellRow] = field(default_factory=list)
     scores: list[ScoreRow] = field(default_factory=list)
     outbox: list[OutboxRow] = field(default_factory=list)
+    shadows: list[ShadowRow] = field(default_factory=list)
+    journal: list[JournalRow] = field(default_factory=list)
 
 
-class Store(LinkedStore):
+class Store(LinkedStore, GovernedStore):
     """The event log with its outbox, snapshots and leases.
 
     An instance belongs to one thread; :meth:`another` opens one more for another thread. Every

@@ -20,6 +20,7 @@ class PostgresStore(SqlStore):
     """A store in PostgreSQL; a lost connection is opened anew by the next call."""
 
     _lock_rows = " FOR UPDATE SKIP LOCKED"
+    _own_numbers = "OVERRIDING SYSTEM VALUE "
 
     _db: Any
 
@@ -120,6 +121,12 @@ class PostgresStore(SqlStore):
             return set()
         sql = "INSERT INTO seen SELECT unnest(%s::bytea[]) ON CONFLICT DO NOTHING RETURNING key"
         return {bytes(r[0]) for r in self._db.execute(sql, (list(dict.fromkeys(keys)),))}
+
+    def _numbered(self) -> None:
+        self._run(
+            "SELECT setval(pg_get_serial_sequence('event', 'seq'), "
+            "(SELECT COALESCE(MAX(seq), 1) FROM event))"
+        )
 
     def _now(self) -> float:
         found = self._run("SELECT extract(epoch FROM clock_timestamp())::float8")

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from foretell.errors import ParameterError
-from foretell.serving.audit import chained
 from foretell.serving.errors import FencedError
 from foretell.serving.events import MERGED, VISIT, Delivery, Event, NewEvent, partition_of
 from foretell.serving.store.base import (
@@ -22,6 +21,7 @@ from foretell.serving.store.base import (
     StateRow,
     Store,
 )
+from foretell.serving.store.governed_sql import SqlGoverned
 from foretell.serving.store.linked_sql import NOTIFICATION, SqlLinked
 from foretell.serving.store.tables import VERSION
 
@@ -30,7 +30,7 @@ _EVENT = "seq, part, site, patient, kind, time, body, received"
 _OUTBOX = "site, patient, part, key, kind, time, body, id, attempts, created"
 
 
-class SqlStore(SqlLinked, Store):
+class SqlStore(SqlLinked, SqlGoverned, Store):
     """A store in a database; see :class:`Store`."""
 
     def __init__(self, partitions: int) -> None:
@@ -365,6 +365,8 @@ class SqlStore(SqlLinked, Store):
                     for o in effects.outbox
                 ],
             )
+            self._keep_shadows(effects.shadows)
+            self._keep_journal(effects.journal)
 
     def state(self, site: str, patient: str) -> StateRow | None:
         """See :class:`Store`."""
@@ -510,24 +512,11 @@ class SqlStore(SqlLinked, Store):
 
     def audit(self, row: Mapping[str, Any]) -> str:
         """See :class:`Store`."""
-        with self._transaction(append=True):
-            last = self._run("SELECT hash FROM audit ORDER BY id DESC LIMIT 1")
-            record = chained(row, str(last[0][0]) if last else "")
-            names = ("time", "actor", "action", "subject", "purpose", "outcome", "detail",
-                     "previous", "hash")  # fmt: skip
-            marks = ", ".join("?" * len(names))
-            self._run(
-                f"INSERT INTO audit ({', '.join(names)}) VALUES ({marks})",
-                [record[n] for n in names],
-            )
-            return str(record["hash"])
+        return self.record("audit", row)
 
     def audit_rows(self, after: int = 0, limit: int = 1000) -> list[dict[str, Any]]:
         """See :class:`Store`."""
-        names = ("id", "time", "actor", "action", "subject", "purpose", "outcome", "detail",
-                 "previous", "hash")  # fmt: skip
-        sql = f"SELECT {', '.join(names)} FROM audit WHERE id > ? ORDER BY id LIMIT ?"
-        return [dict(zip(names, r, strict=True)) for r in self._run(sql, (after, limit))]
+        return self.recorded("audit", after, limit)
 
     def counts(self) -> dict[str, float]:
         """See :class:`Store`."""
@@ -584,6 +573,7 @@ class SqlStore(SqlLinked, Store):
             "outbox": "SELECT site, patient, key, kind, time, body FROM outbox "
             f"WHERE kind <> '{NOTIFICATION}'",
             "states": "SELECT site, patient, part, due, body, shown FROM state",
+            "shadows": "SELECT * FROM shadow",
         }
         out = {}
         for name, sql in queries.items():

@@ -69,6 +69,24 @@ CREATE TABLE IF NOT EXISTS audit (
   id {serial}, time {real} NOT NULL, actor TEXT NOT NULL, action TEXT NOT NULL,
   subject TEXT NOT NULL, purpose TEXT NOT NULL, outcome TEXT NOT NULL, detail TEXT NOT NULL,
   previous TEXT NOT NULL, hash TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS control (
+  id {serial}, time {real} NOT NULL, actor TEXT NOT NULL, action TEXT NOT NULL,
+  subject TEXT NOT NULL, purpose TEXT NOT NULL, outcome TEXT NOT NULL, detail TEXT NOT NULL,
+  previous TEXT NOT NULL, hash TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS event_ladder ON event (part, seq) WHERE kind = 'ladder';
+CREATE TABLE IF NOT EXISTS journal (
+  id {serial}, part INTEGER NOT NULL, at BIGINT NOT NULL, site TEXT NOT NULL,
+  patient TEXT NOT NULL, version TEXT NOT NULL, kind TEXT NOT NULL, reason TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS journal_part ON journal (part, id);
+CREATE TABLE IF NOT EXISTS shadow (
+  site TEXT NOT NULL, patient TEXT NOT NULL, stay TEXT NOT NULL, hour INTEGER NOT NULL,
+  version TEXT NOT NULL, unit TEXT NOT NULL, risk {real}, status TEXT NOT NULL, alarm TEXT,
+  spoke TEXT NOT NULL, said {real}, raised TEXT,
+  PRIMARY KEY (site, patient, stay, hour, version));
+CREATE TABLE IF NOT EXISTS broken_glass (
+  id {serial}, caller TEXT NOT NULL, site TEXT NOT NULL, begin_time {real} NOT NULL,
+  until_time {real} NOT NULL, reason TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS broken_glass_caller ON broken_glass (caller, site);
 """
 
 

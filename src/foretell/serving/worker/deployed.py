@@ -84,7 +84,7 @@ class DeploymentScorer:
         memory = {k[len(_MODEL) :]: v for k, v in state.items() if k.startswith(_MODEL)}
         value, after = self._model.advance(memory, used)
         self._gate.restore(_snapshot(state))
-        gated = self._gate.push(row, value)
+        gated = self._gate.push(row, value, self.deployment.hidden(used))
         held = {_MODEL + k: np.asarray(v) for k, v in after.items()}
         held |= _plain(self._gate.snapshot())
         drivers = self._drivers(memory, used, float(value))

@@ -14,6 +14,7 @@ from foretell.data.clinical.feature_spec import FeatureSpec
 from foretell.data.clinical.features import CausalFeatureBuilder
 from foretell.data.clinical.schema import Schema
 from foretell.errors import ParameterError
+from foretell.serving.errors import ScorerFailedError
 
 if TYPE_CHECKING:
     from foretell.learners.risk.stream import HourlyModel
@@ -192,44 +193,92 @@ class Ladder:
         for scorer in self.scorers[1:]:
             if scorer.builder.schema.names != first:
                 raise ParameterError("the scorers of a ladder have different channels")
+        if len({s.version for s in self.scorers}) < len(self.scorers):
+            raise ParameterError("two scorers of a ladder have the same version")
 
     @property
     def version(self) -> str:
-        """Of the first scorer, under which alarms are known."""
+        """Of the first scorer, under which alarms are known where no lineup says otherwise."""
         return self.scorers[0].version
+
+    @property
+    def versions(self) -> list[str]:
+        """Of all scorers."""
+        return [scorer.version for scorer in self.scorers]
 
     @property
     def schema(self) -> Schema:
         """The channels of the service."""
         return self.scorers[0].builder.schema
 
+    def one(
+        self, number: int, state: Memory, features: NDArray[np.float32]
+    ) -> tuple[dict[str, NDArray], Risk]:
+        """What a single scorer says.
+
+        Raises:
+            ScorerFailedError: it does not answer, or its answer is no number.
+        """
+        scorer = self.scorers[number]
+        try:
+            after, risk = scorer.step(state, features)
+            if risk.value is not None and not math.isfinite(risk.value):
+                raise ValueError("the risk is not finite")
+        except Exception as error:
+            self.failures[scorer.version] = self.failures.get(scorer.version, 0) + 1
+            raise ScorerFailedError(scorer.version, type(error).__name__) from None
+        return dict(after), risk
+
     def step(
-        self, states: Sequence[Memory], features: Sequence[NDArray[np.float32]]
-    ) -> tuple[list[dict[str, NDArray]], Risk]:
-        """The states after an hour and the first answer."""
-        out: list[dict[str, NDArray]] = []
-        answer: Risk | None = None
-        reason = None
-        for i, scorer in enumerate(self.scorers):
-            # Rules without a state need not be asked while a better one answers.
-            if answer is not None and not states[i]:
-                out.append({})
-                continue
+        self, states: Sequence[Memory], features: Sequence[NDArray[np.float32] | None],
+        *, order: Sequence[int] | None = None, beside: int | None = None,
+        off: Mapping[str, str] | None = None, strict: bool = False,
+    ) -> tuple[list[dict[str, NDArray]], Risk, Risk | None]:  # fmt: skip
+        """The states after an hour, the first answer, and what is said beside it.
+
+        Args:
+            states: of the scorers before the hour.
+            features: of the hour, one array a scorer; None of those that are off.
+            order: numbers of those that may speak, the preferred first; all by default.
+            beside: number of one that is asked for comparison.
+            off: version -> why it is not asked.
+            strict: whether a failure is raised instead of passed over.
+
+        Raises:
+            ScorerFailedError: one does not answer, and ``strict`` is set.
+        """
+        order = range(len(self.scorers)) if order is None else order
+        failed = dict(off or {})
+        out: list[dict[str, NDArray]] = [dict(s) for s in states]
+        said: dict[int, Risk] = {}
+
+        def ask(i: int) -> Risk | None:
+            scorer, given = self.scorers[i], features[i]
+            if i in said or scorer.version in failed or given is None:
+                return said.get(i)
             try:
-                state, risk = scorer.step(states[i], features[i])
-                if risk.value is not None and not math.isfinite(risk.value):
-                    raise ValueError("the risk is not finite")
-            except Exception as error:
+                out[i], said[i] = self.one(i, states[i], given)
+            except ScorerFailedError as error:
+                if strict:
+                    raise
                 # A model that fails must not silence the service: the next one speaks.
-                self.failures[scorer.version] = self.failures.get(scorer.version, 0) + 1
-                reason = reason or f"{scorer.version} failed: {type(error).__name__}"
-                out.append(dict(states[i]))
-                continue
-            out.append(dict(state))
-            if answer is None:
-                answer = risk
-                if i and risk.status == OK:
-                    answer = Risk(risk.value, DEGRADED, risk.model, reason, risk.drivers)
-        if answer is None:
-            answer = Risk(None, NO_SCORE, "", reason)
-        return out, answer
+                failed[scorer.version] = error.reason
+                return None
+            return said[i]
+
+        # Rules without a state need not be asked while a better one answers.
+        speaker = next((i for i in order if ask(i) is not None), None)
+        for i in range(len(self.scorers)):
+            if states[i] or i == beside:
+                ask(i)
+        beyond = None if beside is None else said.get(beside)
+        reason = next(
+            (f"{v} failed: {failed[v]}" for v in (self.scorers[i].version for i in order)
+             if v in failed), None,
+        )  # fmt: skip
+        if speaker is None:
+            return out, Risk(None, NO_SCORE, "", reason), beyond
+        answer = said[speaker]
+        if speaker != order[0] and answer.status == OK:
+            answer = Risk(answer.value, DEGRADED, answer.model, reason, answer.drivers)
+        return out, answer, beyond

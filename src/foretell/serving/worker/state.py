@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from foretell.decisions.alarms import AlarmState
 from foretell.serving.errors import ServingError
+from foretell.serving.worker.quiet import Treatment
 
-FORMAT = 2
+FORMAT = 3
+_READ = (2, 3)
 # sender's group (8 bytes), channel, late, hour, value, specimen time, first and last issue, rank
 _RECORD = struct.Struct("<8sHBidddd B")
 
@@ -51,11 +53,16 @@ def unpack(body: bytes) -> list[Measured]:
 
 @dataclass(slots=True)
 class Checkpoint:
-    """Features, scorers and policy after an hour."""
+    """Features, scorers and policy after an hour.
+
+    What belongs to a scorer that is not asked is empty; ``beside`` are the policies of versions
+    that are only compared.
+    """
 
     streams: list[dict[str, NDArray]]
     scorers: list[dict[str, NDArray]]
     alarms: AlarmState
+    beside: dict[str, AlarmState] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -74,8 +81,14 @@ class PatientState:
         units: (hour, unit) from which on it holds.
         emitted: alarm id -> [hour, stands, notes so far].
         actions: [hour, action] in order.
-        versions: of the scorers and tiers that the checkpoints are of.
+        versions: of the scorers that the checkpoints are of.
+        tiers: of the policy that they are of.
         issued: hour -> score that was last written, of the hours after ``base``.
+        treatments: by the sender's number, of this stay and of what may come to belong to it.
+        lineups: [hour, lineup] from which on it holds.
+        off: version -> why a scorer is not asked.
+        skewed: results whose sender's clock was wrong.
+        held: policies of the hours after ``base``, between :func:`load` and the fold.
     """
 
     site: str
@@ -97,15 +110,22 @@ class PatientState:
     actions: list[list[Any]] = field(default_factory=list)
     issued: dict[int, float | None] = field(default_factory=dict)
     versions: list[str] = field(default_factory=list)
+    tiers: list[str] = field(default_factory=list)
+    treatments: dict[str, Treatment] = field(default_factory=dict)
+    lineups: list[list[Any]] = field(default_factory=list)
+    off: dict[str, str] = field(default_factory=dict)
     last: float = 0.0
     heard: int = 0
     left_out: int = 0
     late: int = 0
+    skewed: int = 0
     records: dict[tuple[bytes, float], Measured] = field(default_factory=dict)
     checkpoints: list[Checkpoint] = field(default_factory=list)
-    # Kept in memory only: streams that checkpoints are put into, by unit.
+    # Kept in memory only: streams that checkpoints are put into, by unit; silences by hour.
     streams: list[Any] = field(default_factory=list)
     stream_unit: Any = None
+    silences: dict[int, int] | None = None
+    held: list[tuple[AlarmState, dict[str, AlarmState]]] | None = None
 
     @property
     def open(self) -> bool:
@@ -128,7 +148,7 @@ class PatientState:
 _PLAIN = (
     "site", "patient", "partition", "stay", "visit", "begin", "anchored", "end", "ended", "closed",
     "base", "age", "sex", "units", "orders", "emitted", "actions", "last", "heard", "left_out",
-    "late", "versions",
+    "late", "versions", "tiers", "lineups", "off", "skewed",
 )  # fmt: skip
 
 
@@ -138,9 +158,14 @@ def dump(state: PatientState) -> bytes:
     arrays: list[NDArray] = []
     head: dict[str, Any] = {name: getattr(state, name) for name in _PLAIN}
     head["issued"] = sorted(state.issued.items())
+    head["treatments"] = {name: list(t) for name, t in state.treatments.items()}
     if base is not None:
         head["streams"] = [sorted(s) for s in base.streams]
-        head["policy"] = base.alarms.to_json()
+        # Of all hours that can still change: what was said then need not be asked again.
+        head["policies"] = [
+            [c.alarms.to_json(), {v: a.to_json() for v, a in c.beside.items()}]
+            for c in state.checkpoints
+        ]
         for stream in base.streams:
             arrays.extend(stream[name] for name in sorted(stream))
         head["scorers"] = [sorted(m) for m in base.scorers]
@@ -167,12 +192,20 @@ def load(body: bytes) -> PatientState:
         ServingError: it was written by another version.
     """
     form, size, packed = struct.unpack_from("<BII", body)
-    if form != FORMAT:
+    if form not in _READ:
         raise ServingError("the snapshot was written by another version")
     at = struct.calcsize("<BII")
     head = json.loads(body[at : at + size])
     at += size
+    if form == 2:
+        count = len(head["policy"]["exceeded"]) if "policy" in head else 0
+        versions = head["versions"]
+        head["versions"], head["tiers"] = versions[: len(versions) - count], versions[-count:]
+        head |= {"lineups": [], "off": {}, "skewed": 0, "treatments": {}}
+        if "policy" in head:
+            head["policies"] = [[head["policy"], {}]]
     state = PatientState(**{name: head[name] for name in _PLAIN})
+    state.treatments = {name: Treatment(*told) for name, told in head["treatments"].items()}
     state.issued = {int(h): risk for h, risk in head["issued"]}
     for record in unpack(body[at : at + packed]):
         state.records[record.group, record.time] = record
@@ -186,8 +219,13 @@ def load(body: bytes) -> PatientState:
         array = np.frombuffer(body, dtype, count, at).reshape(shape).copy()
         arrays.append(array)
         at += array.nbytes
-    if "policy" in head:
+    if "policies" in head:
         streams = [{name: arrays.pop(0) for name in names} for names in head["streams"]]
         scorers = [{name: arrays.pop(0) for name in names} for names in head["scorers"]]
-        state.checkpoints = [Checkpoint(streams, scorers, AlarmState.from_json(head["policy"]))]
+        policies = [
+            (AlarmState.from_json(own), {v: AlarmState.from_json(a) for v, a in beside.items()})
+            for own, beside in head["policies"]
+        ]
+        state.checkpoints = [Checkpoint(streams, scorers, *policies[0])]
+        state.held = policies[1:] if form > 2 else None
     return state

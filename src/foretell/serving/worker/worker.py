@@ -10,17 +10,19 @@ import secrets
 import socket
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from threading import Event as Signal
-from typing import Protocol
+from typing import Any, Protocol
 
-from foretell.serving.errors import FencedError, StoreUnavailableError
-from foretell.serving.events import TICK, Event
+from foretell.serving.errors import FencedError, ScorerFailedError, StoreUnavailableError
+from foretell.serving.events import LADDER, TICK, Event
 from foretell.serving.store.base import Effects, Lease, Store
+from foretell.serving.worker.availability import OFF, ON, SKIP, Availability, JournalRow
 from foretell.serving.worker.fold import Fold
 from foretell.serving.worker.state import PatientState
 
 log = logging.getLogger("foretell.serving.worker")
+_LONGEST_PAUSE = 3600.0
 
 
 class Watcher(Protocol):
@@ -38,6 +40,11 @@ def worker_name() -> str:
 class Worker:
     """Folds the events of its partitions.
 
+    A scorer that fails is left alone, for a patient or (where it fails for several) for all of a
+    partition, until it is tried again. Both are kept in a journal, in the transaction of what
+    follows from them: a replay leaves the same ones alone at the same events, and gives the same
+    bytes although nothing fails in it.
+
     Args:
         store: of this thread.
         fold: of this thread.
@@ -46,6 +53,8 @@ class Worker:
         batch: events of a partition that are read at once.
         keep: patients held in memory.
         watcher: told after each commit.
+        recover: seconds after which a scorer that failed is tried again, doubled with every
+            further failure; None for never, as in a replay.
     """
 
     def __init__(
@@ -58,8 +67,10 @@ class Worker:
         batch: int = 256,
         keep: int = 20_000,
         watcher: Watcher | None = None,
+        recover: float | None = 60.0,
     ) -> None:
         self.store, self.fold, self.ttl = store, fold, ttl
+        fold.strict = True
         self.name = name or worker_name()
         self.leases: dict[int, Lease] = {}
         self._batch, self._keep, self._watcher = batch, keep, watcher
@@ -69,6 +80,17 @@ class Worker:
         self._head = -1
         self._renew = 0.0
         self._careful = False
+        # By partition: what failed, who speaks (as far as is folded, and in this batch), and when
+        # what failed is tried again.
+        self._journal: dict[int, Availability] = {}
+        self._folded_lineup: dict[int, dict[str, Any] | None] = {}
+        self._lineup: dict[int, dict[str, Any] | None] = {}
+        self._recover = recover
+        self._pause: dict[int, float] = {}
+        self._retry: dict[int, float] = {}
+        # In this batch: a patient's partition and last event, a partition's first event.
+        self._last: dict[tuple[str, str], tuple[int, int]] = {}
+        self._first: dict[int, int] = {}
         fold.history = store.cells
 
     def run(self, stop: Signal, *, wake: Signal | None = None, pause: float = 0.02) -> None:
@@ -111,6 +133,7 @@ class Worker:
         """Drops all that is held in memory: the store knows better."""
         self.fold.drop_effects()
         self.leases, self._cursor, self._due = {}, {}, {}
+        self._journal, self._folded_lineup, self._lineup, self._last = {}, {}, {}, {}
         self._held.clear()
         self._head, self._renew = -1, 0.0
 
@@ -141,11 +164,17 @@ class Worker:
         self._cursor[part] = lease.applied
         rows = self.store.due(part, math.inf)
         self._due[part] = {(r.site, r.patient): r.due for r in rows if r.due is not None}
+        self._journal[part] = Availability(self.store.journal(part), lease.applied)
+        told = self.store.lineup(part, lease.applied)
+        self._folded_lineup[part] = None if told is None else told["lineup"]
+        self._wait(part, again=False)
         self._head = -1
 
     def _lose(self, part: int) -> None:
         self._cursor.pop(part, None)
         self._due.pop(part, None)
+        self._journal.pop(part, None)
+        self._folded_lineup.pop(part, None)
         for key in [k for k, s in self._held.items() if s.partition == part]:
             del self._held[key]
 
@@ -159,15 +188,59 @@ class Worker:
             return self._work(1 if self._careful else self._batch)
         except (FencedError, StoreUnavailableError):
             raise
+        except ScorerFailedError as error:
+            self._failed(error)
+            return 1
         except Exception as error:
             if self._careful:
                 raise
             log.error("events cannot be folded together: %s", type(error).__name__)
-            for key in list(self.fold.touched):
-                self._held.pop(key, None)
-            self.fold.drop_effects()
-            self._careful, self._head = True, -1
+            self._again()
+            self._careful = True
             return 1
+
+    def _again(self) -> None:
+        """Forgets a batch: its events are folded anew."""
+        for key in list(self.fold.touched):
+            self._held.pop(key, None)
+        self.fold.drop_effects()
+        self._head = -1
+
+    def _failed(self, error: ScorerFailedError) -> None:
+        """Leaves a scorer alone from the event on in which it failed."""
+        key = (error.site, error.patient)
+        # Not among what was touched where it could not even be restored.
+        self._held.pop(key, None)
+        self._again()
+        part, at = self._last[key]
+        row = JournalRow(part, at, *key, error.version, OFF, error.reason)
+        everybody = self._journal[part].failed(self._first[part], row)
+        self._wait(part, again=True)
+        log.error(
+            "%s is left alone %s: %s", error.version,
+            "for all of a partition" if everybody else "for a patient", error.reason,
+        )  # fmt: skip
+
+    def _wait(self, part: int, *, again: bool) -> None:
+        """Says when what failed in a partition is tried again."""
+        if self._recover is None:
+            return
+        pause = min(self._pause.get(part, 0.0) * 2 if again else 0.0, _LONGEST_PAUSE)
+        self._pause[part] = max(pause, self._recover)
+        self._retry[part] = time.monotonic() + self._pause[part]
+
+    def _tried_again(self, part: int, event: Event) -> None:
+        """Before an event: what failed long ago is asked again."""
+        journal = self._journal[part]
+        if self._recover is None or not journal.any_off or journal.pending:
+            return
+        if time.monotonic() < self._retry.get(part, math.inf):
+            return
+        for version in journal.versions():
+            log.warning("%s is asked again", version)
+            journal.pending.append(JournalRow(part, event.seq, "", "", version, ON, ""))
+        # Until it has proved itself, what follows is another failure.
+        self._retry[part] = math.inf
 
     def _work(self, batch: int) -> int:
         head = self.store.head()
@@ -178,9 +251,14 @@ class Worker:
         more = False
         parts = sorted(self.leases)
         effects_of: dict[int, int] = {}
+        self._lineup = dict(self._folded_lineup)
+        self._last, self._first = {}, {}
         for part in parts:
             found = self.store.events(part, self._cursor[part], batch)
             more |= len(found) == batch
+            if found:
+                self._first[part] = found[0].seq
+                self._tried_again(part, found[0])
             for event in found:
                 self._apply(event)
                 effects_of[part] = event.seq
@@ -200,6 +278,8 @@ class Worker:
             effects = self.fold.take_effects()
             effects.leases = {p: self.leases[p] for p in effects_of}
             effects.applied = effects_of
+            for part, seq in effects_of.items():
+                effects.journal += self._journal[part].due(seq)
             try:
                 self.store.commit(effects)
             except Exception:
@@ -207,6 +287,11 @@ class Worker:
                     self._held.pop((site, patient), None)
                 raise
             self._cursor.update(effects_of)
+            for part, seq in effects_of.items():
+                self._journal[part].advance(seq)
+                self._folded_lineup[part] = self._lineup.get(part)
+                if not self._journal[part].any_off:
+                    self._pause.pop(part, None)
             for row in effects.states:
                 held = self._due[row.partition]
                 if row.due is None:
@@ -226,9 +311,11 @@ class Worker:
 
     def _apply(self, event: Event) -> None:
         part = event.partition
+        if event.kind == LADDER:
+            self._lineup[part] = event.body["lineup"]
+            return
         if event.kind != TICK:
-            state = self._patient(part, event.site, event.patient)
-            self._try(state, lambda: self.fold.apply(state, event), event)
+            self._try(event, event.site, event.patient, lambda s: self.fold.apply(s, event))
             return
         due = dict(self._due[part])
         for key, state in self.fold.touched.items():
@@ -238,34 +325,44 @@ class Worker:
                 else:
                     due.pop(key, None)
         for key in sorted(k for k, when in due.items() if when <= event.time):
-            state = self._patient(part, *key)
-            self._try(state, functools.partial(self.fold.pass_time, state, event.time), event)
+            self._try(event, *key, functools.partial(self.fold.pass_time, time=event.time))
 
-    def _try(self, state: PatientState, apply: Callable[[], None], event: Event) -> None:
+    def _try(
+        self, event: Event, site: str, patient: str, apply: Callable[[PatientState], None]
+    ) -> None:
         """Applies an event; where that fails among single events, it is left out for a patient."""
+        part, key = event.partition, (site, patient)
+        journal = self._journal[part]
+        if journal.skipped(event.seq, site, patient):
+            return
+        self._last[key] = part, event.seq
+        off = journal.off(event.seq, site, patient)
         try:
-            apply()
+            state = self._patient(part, site, patient, off)
+            self.fold.prepare(state, off, self._lineup.get(part))
+            apply(state)
             if self._careful:
                 self.fold.row(state)
-        except (FencedError, StoreUnavailableError):
+        except (FencedError, StoreUnavailableError, ScorerFailedError):
             raise
         except Exception as error:
             if not self._careful:
                 raise
-            log.critical(
-                "event %d (%s) is left out: %s", event.seq, event.kind, type(error).__name__
-            )
-            self.fold.discard(state.site, state.patient)
-            self._held.pop((state.site, state.patient), None)
+            reason = type(error).__name__
+            log.critical("event %d (%s) is left out: %s", event.seq, event.kind, reason)
+            journal.pending.append(JournalRow(part, event.seq, site, patient, "", SKIP, reason))
+            self.fold.discard(site, patient)
+            self._held.pop(key, None)
 
-    def _patient(self, part: int, site: str, patient: str) -> PatientState:
+    def _patient(self, part: int, site: str, patient: str, off: Mapping[str, str]) -> PatientState:
         key = (site, patient)
         state = self._held.get(key)
         if state is None:
             row = self.store.state(site, patient)
             state = (
-                PatientState(site, patient, part) if row is None else self.fold.restore(row.body)
-            )
+                PatientState(site, patient, part) if row is None
+                else self.fold.restore(row.body, off)
+            )  # fmt: skip
             self._held[key] = state
         else:
             self._held.move_to_end(key)
@@ -278,20 +375,13 @@ def rebuild(source: Store, target: Store, fold: Callable[[], Fold], *, batch: in
     The scores, snapshots and outbox of both must then be the same, byte for byte:
     compare :meth:`Store.fingerprint`.
     """
-    from foretell.serving.events import NewEvent, digest
-
-    worker = Worker(target, fold(), name="rebuild", ttl=3600.0, batch=batch)
+    target.take_over([], source.journal())
+    worker = Worker(target, fold(), name="rebuild", ttl=3600.0, batch=batch, recover=None)
     after = count = 0
     while events := source.all_events(after, batch):
         after = events[-1].seq
         count += len(events)
-        rows = []
-        for e in events:
-            body = dict(e.body)
-            items = body.pop("items", [None])
-            keys = [(digest("rebuild", e.seq, i), item) for i, item in enumerate(items)]
-            rows.append(NewEvent(e.site, e.patient, e.kind, e.time, body, keys, e.partition))
-        target.append_events(rows)
+        target.take_over(events)
         worker.keep_leases(now=True)
         while worker.work():
             pass

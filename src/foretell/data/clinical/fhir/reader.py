@@ -42,6 +42,12 @@ _REQUEST = {
     "draft": None, "active": "pending", "on-hold": "pending", "completed": "done",
     "revoked": "cancelled", "entered-in-error": "cancelled",
 }  # fmt: skip
+_GIVEN = {
+    "in-progress": "done", "completed": "done", "stopped": "done", "on-hold": "pending",
+    "not-done": "cancelled", "entered-in-error": "cancelled",
+}  # fmt: skip
+_HISTORY = frozenset({"resolved", "inactive", "remission"})
+_SUSPECTED = frozenset({"unconfirmed", "provisional", "differential"})
 _BUNDLES = frozenset(
     {"batch", "transaction", "message", "collection", "searchset", "history",
      "subscription-notification", "document"}
@@ -80,12 +86,14 @@ class FhirReader:
         systems: systems of patient identifiers, the preferred first; where none of a Patient's
             fits, its own id counts.
         identities: patient id -> identifier, as learned from Patient resources of the same bundle.
+        drugs: id -> codes, as learned from Medication resources of the same bundle.
     """
 
     site: str
     zone: tzinfo = UTC
     systems: tuple[str, ...] = ()
     identities: dict[str, str] = field(default_factory=dict)
+    drugs: dict[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
 
     def read(self, resource: Any) -> list[Record]:
         """The records of a resource or bundle, and a :class:`Refusal` for what is of no use.
@@ -99,6 +107,8 @@ class FhirReader:
             if one.get("resourceType") == "Patient" and isinstance(one.get("id"), str):
                 people[one["id"]] = one
                 self._learn(one)
+            elif one.get("resourceType") == "Medication" and isinstance(one.get("id"), str):
+                self.drugs[one["id"]] = _codes(one.get("code"))
         out: list[Record] = []
         for one in resources:
             kind = one.get("resourceType")
@@ -111,6 +121,8 @@ class FhirReader:
                     out.extend(self._patient(one))
                 elif kind in ("ServiceRequest", "MedicationAdministration", "Condition"):
                     out.extend(self._ordered(one, str(kind)))
+                elif kind == "Medication" and one.get("id") in self.drugs:
+                    continue
                 elif isinstance(kind, str):
                     out.append(Refusal("resource_not_taken", kind[:40]))
                 else:
@@ -260,7 +272,7 @@ class FhirReader:
     def _ordered(self, one: dict, kind: str) -> Iterator[Record]:
         element = "subject"
         patient = self._subject(one, element)
-        codes = _codes(one.get("code") or one.get("medicationCodeableConcept"))
+        codes = self._drug(one) if kind == "MedicationAdministration" else _codes(one.get("code"))
         identity = one.get("id") if isinstance(one.get("id"), str) else ""
         visit = _reference(one.get("encounter") or one.get("context"))
         period = _dict(one.get("effectivePeriod"))
@@ -268,20 +280,46 @@ class FhirReader:
                  one.get("recordedDate"), one.get("onsetDateTime"))  # fmt: skip
         times = (read_instant(x, self.zone, precise=False) for x in texts)
         time = next((t for t in times if t is not None), None)
+        updated = read_instant(_dict(one.get("meta")).get("lastUpdated"), self.zone)
+        time = updated if time is None and kind == "Condition" else time
         if time is None:
             yield Refusal("no_time", kind)
             return
         if kind == "ServiceRequest":
             status = _REQUEST.get(str(one.get("status")))
             what = "test"
+        elif kind == "MedicationAdministration":
+            status, what = _GIVEN.get(str(one.get("status"))), "treatment"
         else:
-            gone = one.get("status") in ("entered-in-error", "not-done")
-            status = "cancelled" if gone else "done"
-            what = "treatment" if kind == "MedicationAdministration" else "condition"
+            status, what = _found(one), "condition"
         if status is None:
             return
         number = f"{kind}/{identity}"
-        yield OrderChange(self.site, patient, visit, codes, number, status, time, what)
+        issued = None if updated is None else max(updated, time)
+        yield OrderChange(self.site, patient, visit, codes, number, status, time, what, issued)
+
+    def _drug(self, one: dict) -> tuple[tuple[str, str], ...]:
+        """Codes of what was given, of the resource itself or of one that came with it."""
+        codes = _codes(one.get("medicationCodeableConcept"))
+        told = _dict(one.get("medicationReference"))
+        name = str(told.get("reference", ""))
+        if not codes and name.startswith("#"):
+            for part in _dicts(one.get("contained")):
+                if part.get("id") == name[1:]:
+                    codes = _codes(part.get("code"))
+        if not codes:
+            codes = self.drugs.get(_reference(told) or "", ())
+        return codes
+
+
+def _found(one: dict) -> str | None:
+    """What a Condition says: found, taken back, only thought of, or history (None)."""
+    verified = {code for _, code in _codes(one.get("verificationStatus"))}
+    if verified & {"refuted", "entered-in-error"}:
+        return "cancelled"
+    if {code for _, code in _codes(one.get("clinicalStatus"))} & _HISTORY:
+        return None
+    return "pending" if verified & _SUSPECTED else "done"
 
 
 def flatten(resource: Any, depth: int = 0) -> Iterator[dict]:

@@ -1,4 +1,4 @@
-"""What HL7 v2 messages say: results (ORU), visits (ADT) and orders (ORM, OML)."""
+"""What HL7 v2 messages say: results (ORU), visits (ADT), orders (ORM, OML), drugs (RAS, RDE)."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from foretell.data.clinical.feed import (
 )
 from foretell.data.clinical.hl7.message import Hl7Error, Message
 from foretell.data.clinical.hl7.times import read_time
+from foretell.data.clinical.hl7.treatments import diagnoses, drugs
 from foretell.data.clinical.stays import Stays
 from foretell.data.clinical.tokens import read_token
 from foretell.errors import DataError
@@ -65,7 +66,8 @@ class Hl7Reader:
 
         Args:
             message: of a type that is taken: ORU^R01, the ADT events A01, A02, A03, A04, A08, A11,
-                A12, A13 and A40, ORM^O01, OML^O21 and its kin.
+                A12, A13 and A40 (with diagnoses, DG1), ORM^O01, OML^O21 and its kin, RAS^O17 and
+                RDE^O11 (drugs).
             received: when it came, which tells the two hours apart that autumn repeats.
 
         Raises:
@@ -83,9 +85,17 @@ class Hl7Reader:
         if kind == "ADT":
             if event not in _VISITS:
                 raise Hl7Error("the event is not taken", code=201, where="MSH-9", reject=True)
-            return [self._visit(message, _VISITS[event], sent)]
+            visit = self._visit(message, _VISITS[event], sent)
+            owner = (visit.site, visit.patient, visit.visit)
+            found = diagnoses(self, message, owner, visit.time if sent is None else sent)
+            return [visit, *found]
         if kind in ("ORM", "OML"):
             return self._orders(message, sent)
+        if kind in ("RAS", "RDE"):
+            out: list[Record] = list(self._drugs(message, sent))
+            if not out:
+                raise Hl7Error("the message holds no drug", code=100, where="RXA")
+            return out
         raise Hl7Error("the message type is not taken", code=200, where="MSH-9", reject=True)
 
     def _site(self, message: Message) -> str:
@@ -149,7 +159,7 @@ class Hl7Reader:
         self, message: Message, fields: list[str], order: list[str], site: str, patient: str,
         visit: str | None, sender: str, issued: float | None, sent: float | None,
     ) -> Any:  # fmt: skip
-        codes = self._codes(message, fields, 3)
+        codes = self.codes(message, fields, 3)
         if not codes:
             return Refusal("no_code", "OBX-3")
         system, code = codes[0]
@@ -208,7 +218,8 @@ class Hl7Reader:
         return reading.value, reading.comparator, reading.unit, problem
 
     @staticmethod
-    def _codes(message: Message, fields: list[str], number: int) -> tuple[tuple[str, str], ...]:
+    def codes(message: Message, fields: list[str], number: int) -> tuple[tuple[str, str], ...]:
+        """(system, code) of a coded field (CWE), the first and its alternative."""
         pairs = []
         for at in (1, 4):
             code, system = (message.part(fields, number, at + i) for i in (0, 2))
@@ -250,17 +261,22 @@ class Hl7Reader:
             prior,
         )
 
+    def _drugs(self, message: Message, sent: float | None) -> Iterator[Record]:
+        patient = self.patient(message, message.get("PID"), 3)
+        visit = message.part(message.get("PV1"), 19) or None
+        yield from drugs(self, message, (self._site(message), patient, visit), sent, _ORDERS)
+
     def _orders(self, message: Message, sent: float | None) -> list[Record]:
         site = self._site(message)
         patient = self.patient(message, message.get("PID"), 3)
         visit = message.part(message.get("PV1"), 19) or None
-        out: list[Record] = []
+        out: list[Record] = list(self._drugs(message, sent))
         control: list[str] = []
         for name, fields in message.segments:
             if name == "ORC":
                 control = fields
             elif name == "OBR":
-                codes = self._codes(message, fields, 4)
+                codes = self.codes(message, fields, 4)
                 status = _ORDERS.get(message.part(control, 1).upper() or "NW")
                 number = message.part(control, 2) or message.part(fields, 2)
                 number = number or message.part(control, 3) or message.part(fields, 3)

@@ -76,8 +76,13 @@ def visit_message(
     facility: str, patient: str, event: str, *, time: float, control: str,
     visit: str | None = None, unit: str | None = None, admitted: float | None = None,
     born: str = "", sex: str = "", prior: str | None = None,
+    diagnoses: Sequence[tuple[str, str]] = (),
 ) -> bytes:  # fmt: skip
-    """An ADT message: ``event`` is ``"A01"`` and so on; ``prior`` is what an A40 retires."""
+    """An ADT message.
+
+    ``event`` is ``"A01"`` and so on, ``prior`` is what an A40 retires, ``diagnoses`` are (system,
+    code) pairs.
+    """
     letter = {"male": "M", "female": "F"}.get(sex, sex)
     lines = [
         _head(facility, f"ADT^{event}", control, time),
@@ -87,6 +92,39 @@ def visit_message(
     ]
     if prior is not None:
         lines.append(f"MRG|{_escaped(prior)}^^^^MR")
+    for number, (system, code) in enumerate(diagnoses, 1):
+        lines.append(f"DG1|{number}||{_escaped(code)}^^{_escaped(system)}||{write_time(time)}|W")
+    return ("\r".join(lines) + "\r").encode()
+
+
+def drug_message(
+    facility: str, patient: str, drug: tuple[str, str], *, time: float, control: str,
+    order: str | None = None, visit: str | None = None, sent: float | None = None,
+    status: str = "CP", action: str = "A",
+) -> bytes:  # fmt: skip
+    """A RAS^O17: a dose that was given.
+
+    Args:
+        facility: MSH-4.
+        patient: PID-3.
+        drug: (system, code) of RXA-5.
+        time: RXA-3.
+        control: MSH-10.
+        order: ORC-2, by which a correction finds what it corrects; ``control`` by default.
+        visit: PV1-19.
+        sent: MSH-7; ``time`` by default.
+        status: RXA-20.
+        action: RXA-21; ``"D"`` takes the dose back.
+    """
+    system, code = drug
+    at = write_time(time)
+    lines = [
+        _head(facility, "RAS^O17^RAS_O17", control, time if sent is None else sent),
+        f"PID|||{_escaped(patient)}^^^^MR",
+        _place(visit, None),
+        f"ORC|RE|{_escaped(order or control)}",
+        f"RXA|0|1|{at}|{at}|{_escaped(code)}^^{_escaped(system)}|1|||||||||||||||{status}|{action}",
+    ]
     return ("\r".join(lines) + "\r").encode()
 
 
