@@ -248,8 +248,11 @@ def net(study: Study) -> dict[str, Any]:
             return self
 
     return judged(
-        study, lambda s: Sampled(random_state=s, threads=study.threads, max_steps=1600,
-                                 validate_every=200)
+        study,
+        lambda s: Sampled(
+            random_state=s, threads=study.threads, hidden=(256, 64), dropout=0.5, positives=64,
+            learning_rate=1e-3, max_steps=1600, validate_every=200,
+        ),
     )  # fmt: skip
 
 

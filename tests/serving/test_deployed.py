@@ -156,3 +156,26 @@ def test_what_people_do_about_alarms():
     assert alarm is None and state.suppression.reason == "palliative"
     rules = for_rules(policy, 0.4)
     assert rules.rise is None and [t.threshold for t in rules.tiers] == [0.2, 0.4]
+
+
+def test_a_gate_on_a_hidden_layer_is_deployed_too(deployed, tmp_path):
+    from foretell.decisions.abstention import Gate, MondrianConformal
+    from foretell.serving.deployment import Deployment
+
+    _, held, test = deployed
+    gate = Gate(hidden=MondrianConformal("mahalanobis"), max_rows=500)
+    gate.fit(test, test, represent=lambda stays: held.model.represent(stays, layer="last"))
+    Deployment(held.model, gate, held.policy).save(tmp_path / "run")
+    deployment = Deployment.load(tmp_path / "run")
+    stay = test.select([0])
+    told = deployment.judge(stay)
+    live = deployment.stream(age=stay.number("age")[0], sex=stay.names("sex")[0])
+    statuses = [live.step(row).status for row in stay.matrix()]
+    np.testing.assert_array_equal(statuses, told.gated.status)
+    scorer = DeploymentScorer(deployment, drivers=0)
+    stream = scorer.builder.stream(scaled=True, age=stay.number("age")[0], sex=stay.names("sex")[0])
+    state, issued = scorer.state0(), []
+    for row in stay.matrix():
+        state, risk = scorer.step(state, stream.step(row))
+        issued.append(risk.value is not None)
+    np.testing.assert_array_equal(issued, told.gated.issued)

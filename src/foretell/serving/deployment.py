@@ -98,7 +98,10 @@ class Deployment:
         """
         fixed = self._repaired(stays)
         risk = np.asarray(self.model.predict_proba(fixed), np.float64)[:, 1]
-        gated = self.gate.judge(fixed, risk)
+        hidden = None
+        if self.gate.hidden is not None:
+            hidden = self.model.represent(fixed, layer="last")
+        gated = self.gate.judge(fixed, risk, hidden)
         scores = np.nan_to_num(gated.score, nan=0.0)
         alarms = run_policy(self.policy, scores, fixed.lengths, issued=gated.issued)
         return Judged(fixed, risk, gated, alarms)
@@ -141,6 +144,12 @@ class Deployment:
             described: age, sex, unit, ... of the stay.
         """
         return DeploymentStream(self, self.model.stream(site=site, **described), source)
+
+    def hidden(self, features: NDArray[np.float32]) -> NDArray[np.float32] | None:
+        """(D,) layer of an hour's scaled features (F,) that the gate tests; None if it does not."""
+        if self.gate.hidden is None:
+            return None
+        return np.asarray(self.model.represent(features[None], layer="last"), np.float32)[0]
 
     def _repaired(self, stays: Stays) -> Stays:
         if self.repair is None:
@@ -236,7 +245,7 @@ class DeploymentStream:
         """
         values = self._repaired(np.asarray(row, np.float32))
         risk = self._risks.step(values)
-        gated = self._gate.push(values, risk)
+        gated = self._gate.push(values, risk, self._deployment.hidden(self._risks.features))
         score = float(gated.score[0]) if gated.issued[0] else None
         hour = int(self._risks.hour)
         policy = self._deployment.policy

@@ -51,7 +51,7 @@ def advance(values, low, high, windows, blocks, ratios, ratio_column, state, rin
         now = clock[0]
         for c in range(channels):
             value = values[r, c]
-            measured = value >= low[c] and value <= high[c]
+            measured = np.isfinite(value) and value >= low[c] and value <= high[c]
             if blocks[4] >= 0:
                 gone = ring[c, (now - mean_hours) % width]
                 if not np.isnan(gone):

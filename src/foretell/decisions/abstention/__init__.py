@@ -1,5 +1,11 @@
 """When not to predict: broken input, input unlike any seen, and input that says too little."""
 
+from foretell.decisions.abstention.composer import (
+    Composer,
+    ComposerStream,
+    Contributor,
+    Prediction,
+)
 from foretell.decisions.abstention.conformal import (
     MondrianConformal,
     OutOfDistribution,
@@ -17,12 +23,16 @@ from foretell.decisions.abstention.quality import RULES, Quality, QualityMonitor
 __all__ = [
     "RULES",
     "AlarmChart",
+    "Composer",
+    "ComposerStream",
+    "Contributor",
     "Gate",
     "GateStream",
     "Gated",
     "MondrianConformal",
     "OutOfDistribution",
     "PopulationMonitor",
+    "Prediction",
     "PredictionSets",
     "Quality",
     "QualityMonitor",

@@ -8,7 +8,7 @@ Medicine 4:134, 2021) has one abstention for all three.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from enum import IntEnum
 from pathlib import Path
@@ -24,7 +24,11 @@ from foretell.data.clinical.features import CausalFeatureBuilder
 from foretell.data.clinical.labels import target
 from foretell.data.clinical.schema import Schema
 from foretell.data.clinical.stays import Stays
-from foretell.decisions.abstention.conformal import MondrianConformal, PredictionSets
+from foretell.decisions.abstention.conformal import (
+    MIN_POSITIVES,
+    MondrianConformal,
+    PredictionSets,
+)
 from foretell.decisions.abstention.quality import (
     RULES,
     Quality,
@@ -37,6 +41,10 @@ from foretell.learners.artefact import load_artefact, save_artefact
 _INPUTS = FeatureSpec(blocks=("last",), static=())
 # What is usual is learned from possible values; what is judged is taken as it came.
 _AS_SENT = replace(_INPUTS, bounded=False)
+_AT_ONCE = 50_000
+
+Represent = Callable[[Stays], NDArray]
+"""(R, D) of a hidden layer of the model, for every hour of stays."""
 
 
 class Status(IntEnum):
@@ -107,6 +115,9 @@ class Gate:
     Args:
         quality: rules; the default ones of the schema if None.
         conformal: the test; its ``alpha`` bounds the share of rejected hours in each class.
+        hidden: a second test, on a hidden layer of the model, as COMPOSER has it; None for none.
+            The two are joined class by class (Bonferroni: twice the smaller p-value), so that
+            ``alpha`` of ``conformal`` holds for both together.
         ambiguity: share of misses per class of the prediction sets; None for no such status.
         horizon: hours within which the onset counts, for the classes of the calibration.
         max_rows: rows of the calibration part that are used at most, all positive ones among them.
@@ -121,6 +132,7 @@ class Gate:
         quality: QualityMonitor | None = None,
         conformal: MondrianConformal | None = None,
         *,
+        hidden: MondrianConformal | None = None,
         ambiguity: float | None = None,
         horizon: float = 4,
         max_rows: int = 100_000,
@@ -130,6 +142,7 @@ class Gate:
             raise ParameterError(f"max_rows must be positive, not {max_rows}")
         self.quality = quality
         self.conformal = MondrianConformal() if conformal is None else conformal
+        self.hidden = hidden
         self.ambiguity = ambiguity
         self.horizon = horizon
         self.max_rows = max_rows
@@ -137,7 +150,14 @@ class Gate:
         self.features_: CausalFeatureBuilder | None = None
         self.sets_: PredictionSets | None = None
 
-    def fit(self, train: Stays, calibration: Stays, probabilities: ArrayLike | None = None) -> Self:
+    def fit(
+        self,
+        train: Stays,
+        calibration: Stays,
+        probabilities: ArrayLike | None = None,
+        *,
+        represent: Represent | None = None,
+    ) -> Self:
         """Learns what is usual from one part and calibrates on another.
 
         Hours that break a rule are left out of both: they are not what validation stood on.
@@ -146,10 +166,13 @@ class Gate:
             train: stays that the model was trained on.
             calibration: stays of other patients, with their onset.
             probabilities: (R,) of the model for the calibration hours; needed for ``ambiguity``.
+            represent: gives a hidden layer of the model; needed for ``hidden``.
 
         Raises:
-            DataError: no calibration hour of a class, or probabilities are missing.
+            DataError: no calibration hour of a class, or probabilities or a layer are missing.
         """
+        if self.hidden is not None and represent is None:
+            raise DataError("a test on a hidden layer needs the model's layer: give represent")
         rng = np.random.default_rng(self.random_state)
         if self.quality is None:
             self.quality = QualityMonitor(train.schema)
@@ -162,19 +185,80 @@ class Gate:
         wanted = target(calibration, self.horizon)
         usable = wanted.at_risk & ~self.quality.check(calibration).invalid
         rows = self._some(usable, wanted.label, rng)
+        known = self._some(good, None, rng)
         self.conformal.fit(
-            usual.transform(train, self._some(good, None, rng)),
-            builder.transform(calibration, rows),
-            wanted.label[rows],
+            usual.transform(train, known), builder.transform(calibration, rows), wanted.label[rows]
         )
-        if self.ambiguity is not None:
-            if probabilities is None:
-                raise DataError("ambiguity needs the model's probabilities of the calibration part")
-            p = np.asarray(probabilities, np.float64)
-            if p.shape != (calibration.n_rows,):
-                raise DataError(f"there are {p.shape} probabilities for {calibration.n_rows} hours")
-            self.sets_ = PredictionSets(alpha=self.ambiguity).fit(p[usable], wanted.label[usable])
+        if self.hidden is not None and represent is not None:
+            self.hidden.fit(
+                _of_rows(represent, train, known), _of_rows(represent, calibration, rows),
+                wanted.label[rows],
+            )  # fmt: skip
+        self._fit_sets(calibration, probabilities, usable, wanted.label)
         return self
+
+    def recalibrate(
+        self,
+        calibration: Stays,
+        probabilities: ArrayLike | None = None,
+        *,
+        represent: Represent | None = None,
+    ) -> Self:
+        """Takes newer calibration stays, such as last week's; what is usual stays as it was.
+
+        Args:
+            calibration: see :meth:`fit`, as the others.
+            probabilities: needed for ``ambiguity``.
+            represent: needed for ``hidden``.
+
+        Raises:
+            DataError: as :meth:`fit`; then the gate stays as it was.
+            NotFittedError: before :meth:`fit`.
+        """
+        builder, quality = self._require()
+        if self.hidden is not None and represent is None:
+            raise DataError("a test on a hidden layer needs the model's layer: give represent")
+        wanted = target(calibration, self.horizon)
+        usable = wanted.at_risk & ~quality.check(calibration).invalid
+        label = wanted.label[usable]
+        if len(np.unique(label)) != 2:
+            raise DataError(
+                "the calibration stays have no hour of one class",
+                hint="Go on with the older calibration until there are more patients",
+            )
+        rows = self._some(usable, wanted.label, np.random.default_rng(self.random_state))
+        self._fit_sets(calibration, probabilities, usable, wanted.label)
+        self.conformal.recalibrate(builder.transform(calibration, rows), wanted.label[rows])
+        if self.hidden is not None and represent is not None:
+            inner = _of_rows(represent, calibration, rows)
+            self.hidden.recalibrate(inner, wanted.label[rows])
+        return self
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What whoever uses the gate must know of its calibration."""
+        if not self.conformal.pooled:
+            return ()
+        return (
+            f"fewer than {MIN_POSITIVES} calibration hours of one class: both classes share one "
+            "calibration, and septic hours may be turned away more often than promised",
+        )
+
+    def _fit_sets(
+        self,
+        calibration: Stays,
+        probabilities: ArrayLike | None,
+        usable: NDArray[np.bool_],
+        label: NDArray[np.int8],
+    ) -> None:
+        if self.ambiguity is None:
+            return
+        if probabilities is None:
+            raise DataError("ambiguity needs the model's probabilities of the calibration part")
+        p = np.asarray(probabilities, np.float64)
+        if p.shape != (calibration.n_rows,):
+            raise DataError(f"there are {p.shape} probabilities for {calibration.n_rows} hours")
+        self.sets_ = PredictionSets(alpha=self.ambiguity).fit(p[usable], label[usable])
 
     def _some(
         self, usable: NDArray[np.bool_], label: NDArray | None, rng: np.random.Generator
@@ -188,12 +272,13 @@ class Gate:
         more = rng.choice(others, self.max_rows - len(kept), replace=False)
         return np.sort(np.concatenate([kept, more]))
 
-    def judge(self, stays: Stays, scores: ArrayLike) -> Gated:
+    def judge(self, stays: Stays, scores: ArrayLike, hidden: ArrayLike | None = None) -> Gated:
         """Judges all hours of stays.
 
         Args:
             stays: any with the same channels.
             scores: (R,) of the model: probabilities if ambiguity is asked for.
+            hidden: (R, D) layer of the model, where the gate tests it.
 
         Raises:
             DataError: sizes do not fit.
@@ -204,19 +289,31 @@ class Gate:
         if values.shape != (stays.n_rows,):
             raise DataError(f"there are {values.shape} scores for {stays.n_rows:,} hours")
         found = quality.check(stays)
-        inputs = builder.transform(stays)
-        test = self.conformal.test(inputs) if len(inputs) else None
-        rejected = np.zeros(0, bool) if test is None else test.rejected
-        p_values = np.ones((0, 2)) if test is None else test.p_values
-        return self._put_together(found, rejected, p_values, values)
+        return self._put_together(found, builder.transform(stays), values, hidden)
+
+    def _p_values(
+        self, inputs: NDArray[np.float32], hidden: ArrayLike | None
+    ) -> NDArray[np.float64]:
+        """(R, 2) conformity with either class."""
+        if self.hidden is not None and hidden is None:
+            raise DataError("this gate tests a hidden layer of the model: give it, too")
+        if len(inputs) == 0:
+            return np.ones((0, 2))
+        found = self.conformal.test(inputs).p_values
+        if self.hidden is None or hidden is None:
+            return found
+        inner = self.hidden.test(hidden).p_values
+        return np.minimum(2 * np.minimum(found, inner), 1.0)
 
     def _put_together(
         self,
         quality: Quality,
-        rejected: NDArray[np.bool_],
-        p_values: NDArray[np.float64],
+        inputs: NDArray[np.float32],
         scores: NDArray[np.float64],
+        hidden: ArrayLike | None,
     ) -> Gated:
+        p_values = self._p_values(inputs, hidden)
+        rejected = p_values.max(1) < self.conformal.alpha
         status = np.full(len(scores), Status.OK, np.int8)
         broken = quality.invalid | ~np.isfinite(scores)
         if self.sets_ is not None:
@@ -238,6 +335,7 @@ class Gate:
         config = {
             "features": builder.to_dict(),
             "quality": quality.limits(),
+            "hidden": self.hidden is not None,
             "ambiguity": self.ambiguity,
             "horizon": self.horizon,
             "max_rows": self.max_rows,
@@ -248,6 +346,8 @@ class Gate:
             arrays = dict(zip(("zero", "one"), self.sets_.calibration_, strict=True))
         save_artefact(folder, type(self).__name__, config, arrays)
         self.conformal.save(Path(folder) / "conformal")
+        if self.hidden is not None:
+            self.hidden.save(Path(folder) / "hidden")
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -261,6 +361,9 @@ class Gate:
         gate = cls(
             QualityMonitor(builder.schema, **config["quality"]),
             MondrianConformal.load(Path(folder) / "conformal"),
+            hidden=MondrianConformal.load(Path(folder) / "hidden")
+            if config.get("hidden", False)
+            else None,
             ambiguity=config["ambiguity"],
             horizon=config["horizon"],
             max_rows=config["max_rows"],
@@ -295,18 +398,19 @@ class GateStream:
     def __init__(self, gate: Gate, features: FeatureStream, quality: QualityStream) -> None:
         self._gate, self._features, self._quality = gate, features, quality
 
-    def push(self, row: ArrayLike, score: float) -> Gated:
+    def push(self, row: ArrayLike, score: float, hidden: ArrayLike | None = None) -> Gated:
         """Judges the next hour.
 
         Args:
             row: (C,) values of the channels, NaN where nothing was measured.
             score: of the model.
+            hidden: (D,) layer of the model, where the gate tests it.
         """
         quality = self._quality.push(row)
         inputs = self._features.step(np.asarray(row, np.float32))[None]
-        test = self._gate.conformal.test(inputs)
         scores = np.array([score], np.float64)
-        return self._gate._put_together(quality, test.rejected, test.p_values, scores)
+        inner = None if hidden is None else np.asarray(hidden)[None]
+        return self._gate._put_together(quality, inputs, scores, inner)
 
     def snapshot(self) -> dict[str, Any]:
         """The state of closed hours."""
@@ -318,3 +422,16 @@ class GateStream:
         self._features.restore(snapshot["features"])
         self._quality = QualityStream(self._quality.monitor, snapshot["quality"])
         return self
+
+
+def _of_rows(represent: Represent, stays: Stays, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """(n, D) hidden layer of the hours with ascending numbers ``rows``, chunk by chunk."""
+    parts, at = [], 0
+    for chunk in stays.chunks(_AT_ONCE):
+        low, high = np.searchsorted(rows, (at, at + chunk.n_rows))
+        if high > low:
+            parts.append(np.asarray(represent(chunk), np.float32)[rows[low:high] - at])
+        at += chunk.n_rows
+    if not parts:
+        raise DataError("there is no hour to learn a hidden layer from")
+    return np.concatenate(parts)

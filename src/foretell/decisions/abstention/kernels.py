@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-NO_DATA, NO_VITALS, PRESSURE_ORDER, MEAN_PRESSURE, STUCK, JUMP, IMPOSSIBLE = range(7)
+(
+    NO_DATA, NO_VITALS, PRESSURE_ORDER, MEAN_PRESSURE, STUCK, JUMP, IMPOSSIBLE, NOT_A_NUMBER,
+) = range(8)  # fmt: skip
 
 
 @njit(cache=True)
@@ -21,7 +23,7 @@ def judge(
     row, last, since, repeats, vital, low, high, most_repeats, repeats_below, most_jump, jump_hours,
     pressures, tolerance, silence, flags,
 ):  # fmt: skip
-    """Takes one hour's values (C,) into the state and writes its ``flags`` (7,).
+    """Takes one hour's values (C,) into the state and writes its ``flags`` (8,).
 
     ``since`` counts the hours since each channel's last value, or since the stay began.
     """
@@ -31,6 +33,8 @@ def judge(
     for c in range(row.shape[0]):
         since[c] += 1
         value = row[c]
+        if np.isinf(value):
+            flags[NOT_A_NUMBER] = True
         if not np.isnan(value) and (value < low[c] or value > high[c]):
             flags[IMPOSSIBLE] = True
             value = np.nan
@@ -62,11 +66,11 @@ def judge_stays(
     values, lengths, vital, low, high, most_repeats, repeats_below, most_jump, jump_hours,
     pressures, tolerance, silence,
 ):  # fmt: skip
-    """(R, 7) flags of all hours of stays with values (R, C)."""
+    """(R, 8) flags of all hours of stays with values (R, C)."""
     channels = values.shape[1]
     last, since = np.empty(channels), np.empty(channels, np.int64)
     repeats = np.empty(channels, np.int64)
-    flags = np.zeros((values.shape[0], 7), np.bool_)
+    flags = np.zeros((values.shape[0], 8), np.bool_)
     begin = 0
     for i in range(lengths.shape[0]):
         clear(last, since, repeats)

@@ -7,7 +7,7 @@ alike (one compiled step), and names itself, so that whoever is told "no score" 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -18,6 +18,10 @@ from foretell.data.clinical.stays import Stays
 from foretell.decisions.abstention.kernels import clear, judge, judge_stays
 from foretell.errors import DataError, ParameterError
 
+if TYPE_CHECKING:
+    from foretell.decisions.abstention.conformal import MondrianConformal
+    from foretell.decisions.abstention.gate import Gate
+
 RULES: Mapping[str, str] = {
     "no_data": "nothing was measured yet",
     "no_vitals": "no vital sign was measured for hours",
@@ -26,10 +30,11 @@ RULES: Mapping[str, str] = {
     "stuck_sensor": "a sensor repeats the same value",
     "jump": "a value jumped further than the body can within two hours",
     "impossible_value": "a value no patient can have was left out",
+    "not_a_number": "a value is endless and was left out",
 }
 """Rules in the order of their flags, and what they say."""
 
-_BLOCKING = ("no_data", "no_vitals", "pressure_order", "stuck_sensor")
+_BLOCKING = ("no_data", "no_vitals", "pressure_order", "stuck_sensor", "not_a_number")
 # On 1.5 million hours of the 2019 challenge each limit is passed in fewer than one in a thousand.
 _REPEATS = {"HR": 24, "SBP": 5, "MAP": 7, "DBP": 7, "Temp": 16, "O2Sat": 6}
 _REPEATS_BELOW = {"O2Sat": 90.0}
@@ -41,7 +46,7 @@ class Quality(NamedTuple):
     """What the rules say of R hours.
 
     Args:
-        flags: (R, 7) bool in the order of :data:`RULES`.
+        flags: (R, 8) bool in the order of :data:`RULES`.
         invalid: (R,) bool, hours that a score should not be given for.
     """
 
@@ -120,6 +125,12 @@ class QualityMonitor:
             _PRESSURE_TOLERANCE,
             max_silence,
         )
+
+    def then(self, conformal: MondrianConformal, **settings: Any) -> Gate:
+        """A gate of these rules and a conformal test; ``settings`` as :class:`Gate` takes them."""
+        from foretell.decisions.abstention.gate import Gate
+
+        return Gate(self, conformal, **settings)
 
     def limits(self) -> dict[str, Any]:
         """Plain values that make another monitor of the same schema and limits."""

@@ -290,16 +290,28 @@ class FeedForwardRisk(ExplainsHours, BaseEstimator):
         risk = 1 / (1 + np.exp(-self.decision_function(X)))
         return np.stack([1 - risk, risk], axis=1)
 
-    def represent(self, X: Stays | ArrayLike) -> NDArray[np.float32]:
-        """(R, D) the first layer of every hour: what may be stored instead of the hours."""
+    def represent(
+        self, X: Stays | ArrayLike, *, layer: Literal["first", "last"] = "first"
+    ) -> NDArray[np.float32]:
+        """(R, D) a hidden layer of every hour.
+
+        Args:
+            X: stays, or scaled features.
+            layer: ``"first"``, which may be stored instead of the hours, or ``"last"``, which the
+                log-odds are read from.
+        """
         self._require_fit()
         X = self._builder().transform(X) if isinstance(X, Stays) else np.asarray(X, np.float32)
+        learner = self.learner_
+        shown, width = learner.encode, learner.shape.hidden[0]
+        if layer == "last":
+            shown, width = learner.last_hidden, learner.shape.hidden[-1]
         with use_threads(self.threads), torch.inference_mode():
             parts = [
-                self.learner_.encode({"x": encoded(X[at : at + _AT_ONCE], self.encoder_)}).numpy()
+                shown({"x": encoded(X[at : at + _AT_ONCE], self.encoder_)}).numpy()
                 for at in range(0, len(X), _AT_ONCE)
             ]
-        return np.concatenate([np.zeros((0, self.learner_.shape.hidden[0]), np.float32), *parts])
+        return np.concatenate([np.zeros((0, width), np.float32), *parts])
 
     def losses(self, stays: Stays) -> NDArray[np.float32]:
         """(N,) mean loss of each stay's hours at risk; NaN where it has none."""

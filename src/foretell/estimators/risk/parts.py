@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from foretell.data.clinical.splits import split_by_patient
+from foretell.data.clinical.splits import held_out_patients
 from foretell.data.clinical.stays import Stays
 from foretell.training.private import PrivacyStatement
 
@@ -33,10 +33,10 @@ def stated(told: PrivacyStatement, unit: Literal["row", "stay"]) -> PrivacyState
 
 def held_out(stays: Stays, share: float) -> tuple[Stays, Stays | None]:
     """The stays to train on and those to stop by; none where they would hold one class only."""
-    split = split_by_patient(stays, test_size=0.0, validation_size=share)
-    has = np.isfinite(split.validation.onset)
-    usable = has.any() and len(split.validation) > 1 and np.isfinite(split.train.onset).any()
-    return (split.train, split.validation) if usable else (stays, None)
+    train, held = held_out_patients(stays, share)
+    has = np.isfinite(held.onset)
+    usable = has.any() and len(held) > 1 and np.isfinite(train.onset).any()
+    return (train, held) if usable else (stays, None)
 
 
 def restored(kind: Callable[[Any], Any], shape: Any, arrays: Mapping[str, NDArray]) -> Any:

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 
 from foretell.data.clinical.labels import challenge_label, target
-from foretell.data.clinical.splits import split_by_patient
+from foretell.data.clinical.splits import held_out_patients
 from foretell.data.clinical.stays import Stays
 from foretell.data.clinical.utility import challenge_utility_rows
 from foretell.errors import ArtefactError, DataError, ForetellError, NotFittedError, ParameterError
@@ -126,9 +126,9 @@ class BoostedRisk(BaseEstimator):
         if cache is not None and validation is None and self.validation_size > 0:
             raise ParameterError("a cache needs validation=..., or validation_size=0")
         if validation is None and self.validation_size > 0:
-            split = split_by_patient(stays, test_size=0.0, validation_size=self.validation_size)
-            if np.isfinite(split.validation.onset).any() and np.isfinite(split.train.onset).any():
-                stays, validation = split.train, split.validation
+            train, held = held_out_patients(stays, self.validation_size)
+            if np.isfinite(held.onset).any() and np.isfinite(train.onset).any():
+                stays, validation = train, held
         septic = np.isfinite(stays.onset)
         if not septic.any():
             raise DataError("no stay has an onset", hint="Give stays with their label or onset")

@@ -89,6 +89,11 @@ class FeedForwardRiskLearner(Learner):
         """Log-odds from the first layer."""
         return RiskOutput(self.upper(encoding).squeeze(-1))
 
+    def last_hidden(self, batch: Batch) -> Tensor:
+        """The layer ``(B, ..., D)`` that the log-odds are read from."""
+        found: Tensor = self.upper[:-1](self.encode(batch))
+        return found
+
     def score(self, output: RiskOutput, batch: Batch) -> Tensor:
         """Binary cross-entropy of each example ``(B,)`` in nats."""
         label = batch["label"].to(output.logit.dtype)
