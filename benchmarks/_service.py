@@ -36,21 +36,27 @@ for line in sys.stdin:
 
 
 class Nursery:
-    """Starts service processes in the time of a fork; each runs the command line's own code."""
+    """Starts service processes in the time of a fork; each runs the command line's own code.
 
-    def __init__(self) -> None:
+    Args:
+        nets: whether the processes will need the nets of a run.
+    """
+
+    def __init__(self, *, nets: bool = False) -> None:
         env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+        code = f"import foretell.estimators.risk\n{_NURSERY}" if nets else _NURSERY
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _NURSERY], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             env=env, text=True,
         )  # fmt: skip
         if self._process.stdout is None or self._process.stdout.readline() != "ready\n":
             raise SystemExit("the service cannot be imported")
 
-    def start(self, config: Path, roles: str) -> Running:
-        """A process of the roles, ready."""
+    def start(self, config: Path, roles: str, run: Path | None = None) -> Running:
+        """A process of the roles, ready; with the model of a run where one is named."""
         log = Path(f"{config}.{time.time_ns()}.log")
-        told = {"log": str(log), "args": ["serve", "--config", str(config), "--roles", roles]}
+        args = ["serve", "--config", str(config), "--roles", roles]
+        told = {"log": str(log), "args": args if run is None else [*args, str(run)]}
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.write(json.dumps(told) + "\n")
         self._process.stdin.flush()
