@@ -21,6 +21,7 @@ from foretell.decisions.sensing import (
     SensingPolicy,
     Situation,
     UncertaintyPropagationSensing,
+    read_panels,
     reveal,
 )
 from foretell.errors import DataError, ParameterError
@@ -96,7 +97,8 @@ def test_when_nothing_is_recommended(sensing):
     values[:3] = context_of(1)
     seen = start(1)[0]
     policy = SensingPolicy(sensing)
-    assert policy.recommend(values, seen, Situation(suppressed="comfort care")) == []
+    for why in ("comfort care", "dialysis"):
+        assert policy.recommend(values, seen, Situation(suppressed=why)) == []
     assert policy.recommend(values, seen, Situation(certain=True)) == []
     assert SensingPolicy(sensing, risk_range=(0.99, 1.0)).recommend(values, seen) == []
     assert SensingPolicy(sensing, min_utility=5.0).recommend(values, seen) == []
@@ -117,8 +119,72 @@ def test_orders_and_fresh_results_are_not_repeated(sensing):
     assert stale.panel == "p1" and "9 h ago" in stale.reason
     away = policy.recommend(values, seen, Situation(unavailable=["p1"]), k=1)[0]
     assert away.panel == first[1]
+    # What was just recommended is not said again every hour, ordered or not.
+    said = policy.recommend(values, seen, Situation(recommended={"p1": 1.0}), k=1)[0]
+    assert said.panel == first[1]
+    again = policy.recommend(values, seen, Situation(recommended={"p1": 4.5}), k=1)[0]
+    assert again.panel == "p1" and "never measured" in again.reason
+    edge = policy.recommend(values, seen, Situation(since={"p1": PANELS[0].refractory}), k=1)[0]
+    assert edge.panel == first[1]
     with pytest.raises(DataError, match="no panel 'p9'"):
         policy.recommend(values, seen, Situation(pending=["p9"]))
+
+
+def test_a_risk_that_is_certain_asks_for_nothing():
+    train = panel_patients(200, seed=1)
+    for certain in (0.0, 1.0):
+        sure = EIGSensing(lambda X, S, p=certain: np.full(len(X), p), PANELS)
+        sure.fit(train.values, np.ones((200, 9), bool))
+        assert sure.gains(train.values[:20], start(20)).max() == 0
+        assert SensingPolicy(sure).recommend(train.values[0], start(1)[0], k=6) == []
+
+
+def test_members_that_disagree_are_reported(sensing):
+    train = panel_patients(500, seed=1)
+
+    def members(X, S):
+        risk = panel_risk(X, S)
+        return np.stack([risk, np.clip(risk + 0.1, 0, 1), np.clip(risk - 0.1, 0, 1)])
+
+    values = np.zeros(9)
+    values[:3] = context_of(1)
+    ensemble = EIGSensing(members, PANELS).fit(train.values, np.ones((500, 9), bool))
+    found = SensingPolicy(ensemble).recommend(values, start(1)[0])[0]
+    expected = members(values[None], start(1)).std(0)[0]
+    assert found.disagreement == pytest.approx(expected) and expected > 0.05
+    assert SensingPolicy(sensing).recommend(values, start(1)[0])[0].disagreement is None
+
+
+def test_panels_come_from_a_file(tmp_path):
+    shipped = read_panels({"Lactate": 3, "WBC": 5, "Platelets": 4})
+    assert [p.name for p in shipped] == ["lactate", "blood count"]
+    assert shipped[1].features == (5, 4) and shipped[1].cost > 0
+    file = tmp_path / "panels.toml"
+
+    def read(text):
+        file.write_text(text)
+        return read_panels({"a": 0, "b": 1}, file)
+
+    own = read('[x]\nchannels = ["a"]\ncost = 2\nturnaround = 3\nloinc = ["1-1"]')[0]
+    assert own == Panel("x", (0,), 2, 3, loinc=("1-1",))
+    for text, message in (
+        ('[x]\nchannels = ["a"]', r"panel 'x' has no cost.*panels.toml"),
+        ("[x]\ncost = 1", "no channels"),
+        ("[x]\ncost = 1\nchannels = []", "no channels"),
+        ('[x]\nchannels = ["a"]\ncost = "dear"', "'dear' is no number"),
+        ('[x]\nchannels = "a"\ncost = 1', "list of names"),
+        ('[x]\nchannels = ["a"]\ncost = 1\nprice = 1', "unknown key.*price"),
+        ("x = 1", "must be a table"),
+        ("[x", "cannot be read"),
+    ):
+        with pytest.raises(DataError, match=message):
+            read(text)
+    with pytest.raises(ParameterError, match="costs 0"):
+        read('[x]\nchannels = ["a"]\ncost = 0')
+    with pytest.raises(ParameterError, match="share no feature"):
+        read('[x]\nchannels = ["a"]\ncost = 1\n[y]\nchannels = ["a"]\ncost = 1')
+    with pytest.raises(DataError, match="cannot be read"):
+        read_panels({}, tmp_path / "none.toml")
 
 
 def test_value_of_information_is_none_where_no_result_changes_the_decision():

@@ -2,7 +2,7 @@
 
 from foretell.decisions.sensing.donors import NearestDonors
 from foretell.decisions.sensing.gain import EIGSensing, UncertaintyPropagationSensing
-from foretell.decisions.sensing.panels import Panel, measured
+from foretell.decisions.sensing.panels import Panel, measured, read_panels
 from foretell.decisions.sensing.policy import (
     CAVEAT,
     Recommendation,
@@ -21,5 +21,6 @@ __all__ = [
     "Situation",
     "UncertaintyPropagationSensing",
     "measured",
+    "read_panels",
     "reveal",
 ]

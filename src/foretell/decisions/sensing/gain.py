@@ -15,6 +15,7 @@ Predict = Callable[[NDArray[np.float64], NDArray[np.bool_]], NDArray[np.float64]
 """``(values (n, F), seen (n, F)) -> (n,)`` or ``(members, n)``: risk given any subset."""
 
 _ROWS_AT_ONCE = 200_000
+_ROUNDING = 1e-12
 
 
 class EIGSensing:
@@ -60,6 +61,11 @@ class EIGSensing:
         p = np.asarray(self.predict(np.asarray(values, np.float64), np.asarray(seen, bool)))
         return np.asarray(p.mean(0) if p.ndim == 2 else p, np.float64)
 
+    def disagreement(self, values: ArrayLike, seen: ArrayLike) -> NDArray[np.float64] | None:
+        """(n,) standard deviation of the risk over members; None for a single model."""
+        p = np.asarray(self.predict(np.asarray(values, np.float64), np.asarray(seen, bool)))
+        return np.asarray(p.std(0), np.float64) if p.ndim == 2 and len(p) > 1 else None
+
     def gains(self, values: ArrayLike, seen: ArrayLike) -> NDArray[np.float64]:
         """(n, P) what each panel is expected to tell, in nats or in units of loss; never negative.
 
@@ -93,7 +99,9 @@ class EIGSensing:
         known[:, columns] = there.reshape(n * k, -1)
         p = self.risk(after, known).reshape(n, k)
         uncertain = self._uncertainty
-        return np.maximum(uncertain(p.mean(1)) - uncertain(p).mean(1), 0.0)
+        gain = uncertain(p.mean(1)) - uncertain(p).mean(1)
+        # Where the risk is certain, what is left is rounding: no reason to ask for anything.
+        return np.asarray(np.where(gain > _ROUNDING, gain, 0.0))
 
     def _uncertainty(self, p: NDArray[np.float64]) -> NDArray[np.float64]:
         if self.losses is not None:

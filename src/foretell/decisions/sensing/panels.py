@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tomllib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from foretell.errors import ParameterError
+from foretell.errors import DataError, ParameterError
+
+_KEYS = ("channels", "cost", "turnaround", "refractory", "loinc")
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,58 @@ class Panel:
             )
         if self.turnaround < 0 or self.refractory < 0:
             raise ParameterError(f"hours of panel {self.name!r} must not be negative")
+
+
+def read_panels(columns: Mapping[str, int], file: str | Path | None = None) -> tuple[Panel, ...]:
+    """Panels of a TOML file, one table each: ``channels``, ``cost``, ``turnaround``, ...
+
+    Args:
+        columns: channel -> number of the feature that a result fills in. Channels that are not
+            there are left out, and so are panels without any.
+        file: of the site; the one that comes with foretell by default.
+
+    Raises:
+        DataError: the file is not readable, or a panel has no cost, no channel or an unknown key;
+            says which.
+        ParameterError: a cost or a time is out of range, or two panels share a channel.
+    """
+    name = "panels.toml" if file is None else str(file)
+    try:
+        if file is None:
+            text = (resources.files(__package__) / "panels.toml").read_text("utf-8")
+        else:
+            text = Path(file).read_text("utf-8")
+        tables = tomllib.loads(text)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise DataError(f"panels cannot be read: {error}", file=name) from error
+    found = [_panel(name, key, table, columns) for key, table in tables.items()]
+    return check_panels([panel for panel in found if panel is not None])
+
+
+def _panel(file: str, name: str, told: Any, columns: Mapping[str, int]) -> Panel | None:
+    if not isinstance(told, dict):
+        raise DataError(f"{name!r} must be a table with channels and cost", file=file)
+    for key in told:
+        if key not in _KEYS:
+            raise DataError(
+                f"panel {name!r} has an unknown key; known are {', '.join(_KEYS)}",
+                file=file, column=key,
+            )  # fmt: skip
+    for key in ("channels", "cost"):
+        if key not in told:
+            raise DataError(f"panel {name!r} has no {key}", file=file, column=key)
+    channels, codes = told["channels"], told.get("loinc", [])
+    numbers = {k: told[k] for k in ("cost", "turnaround", "refractory") if k in told}
+    for key, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise DataError(f"panel {name!r}: {value!r} is no number", file=file, column=key)
+    for key, names in (("channels", channels), ("loinc", codes)):
+        if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+            raise DataError(f"panel {name!r} needs a list of names", file=file, column=key)
+    features = tuple(columns[c] for c in channels if c in columns)
+    if not channels:
+        raise DataError(f"panel {name!r} has no channels", file=file, column="channels")
+    return Panel(name, features, loinc=tuple(codes), **numbers) if features else None
 
 
 def check_panels(panels: Sequence[Panel]) -> tuple[Panel, ...]:

@@ -49,6 +49,8 @@ class Recommendation:
         expected_result_by: hour.
         loinc: codes of the order.
         reason: in words.
+        disagreement: standard deviation of the risk over the members of an ensemble; None for a
+            single model.
     """
 
     panel: str
@@ -59,6 +61,7 @@ class Recommendation:
     expected_result_by: float
     loinc: tuple[str, ...]
     reason: str
+    disagreement: float | None = None
 
 
 @dataclass(frozen=True)
@@ -68,14 +71,17 @@ class Situation:
     Args:
         hour: now.
         since: hours since the last result of a panel, by name; left out where there was none.
+        recommended: hours since a panel was last recommended, by name: for its refractory hours it
+            is not recommended again, whatever became of it.
         pending: panels that are ordered already.
         unavailable: panels that cannot be had here and now.
-        suppressed: why nothing is to be asked, such as comfort care; None otherwise.
+        suppressed: why nothing is to be asked, such as comfort care or dialysis; None otherwise.
         certain: whether the prediction set holds one label only: then nothing needs asking.
     """
 
     hour: float = 0.0
     since: Mapping[str, float] = field(default_factory=dict)
+    recommended: Mapping[str, float] = field(default_factory=dict)
     pending: Collection[str] = ()
     unavailable: Collection[str] = ()
     suppressed: str | None = None
@@ -126,7 +132,8 @@ class SensingPolicy:
         """
         now = Situation() if situation is None else situation
         names = [panel.name for panel in self.sensing.panels]
-        unknown = {*now.since, *now.pending, *now.unavailable} - set(names)
+        told = {*now.since, *now.recommended, *now.pending, *now.unavailable}
+        unknown = told - set(names)
         if unknown:
             raise DataError(f"there is no panel {min(unknown)!r}; known are {', '.join(names)}")
         if now.suppressed is not None or now.certain:
@@ -137,6 +144,8 @@ class SensingPolicy:
             return []
         gains = self.sensing.gains(X, S)
         worth = self.utilities(gains)[0]
+        spread = getattr(self.sensing, "disagreement", None)
+        doubt = None if spread is None else spread(X, S)
         found = []
         for j in np.argsort(-worth, kind="stable"):
             panel = self.sensing.panels[j]
@@ -145,7 +154,8 @@ class SensingPolicy:
                 break
             if panel.name in now.pending or panel.name in now.unavailable:
                 continue
-            if since is not None and since <= panel.refractory:
+            asked = now.recommended.get(panel.name)
+            if any(t is not None and t <= panel.refractory for t in (since, asked)):
                 continue
             last = "never measured" if since is None else f"last measured {since:.0f} h ago"
             found.append(
@@ -154,6 +164,7 @@ class SensingPolicy:
                     now.hour + panel.turnaround, panel.loinc,
                     f"risk {risk:.2f}; {panel.name} {last}; "
                     f"expected to tell {gains[0, j]:.3f} at cost {panel.cost:g}",
+                    None if doubt is None else float(doubt[0]),
                 )
             )  # fmt: skip
             if len(found) == k:

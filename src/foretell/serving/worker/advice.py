@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,20 +16,8 @@ from foretell.decisions.sensing import (
     SensingPolicy,
     Situation,
     UncertaintyPropagationSensing,
+    read_panels,
 )
-
-PANELS: Mapping[str, tuple[tuple[str, ...], float, float]] = {
-    "lactate": (("Lactate",), 1.0, 1.0),
-    "blood gas": (("pH", "PaCO2", "BaseExcess", "SaO2"), 1.5, 0.5),
-    "blood count": (("WBC", "Hgb", "Hct", "Platelets"), 1.0, 1.5),
-    "metabolic panel": (
-        ("BUN", "Creatinine", "Glucose", "Potassium", "Chloride", "HCO3", "Calcium"), 1.0, 1.5,
-    ),
-    "liver panel": (("Bilirubin_total", "Bilirubin_direct", "AST", "Alkalinephos"), 1.5, 2.0),
-    "coagulation": (("PTT", "Fibrinogen"), 1.5, 2.0),
-    "vital signs": (("HR", "Temp", "SBP", "MAP", "DBP", "Resp", "O2Sat"), 0.5, 0.25),
-}  # fmt: skip
-"""Panel -> channels, relative cost, and hours to the result."""
 
 _SPREAD = 1.0
 """Features are standardised: what a measurement may show lies about one deviation around."""
@@ -72,15 +61,14 @@ class Adviser:
         self._channels: dict[str, list[int]] = {}
         self._panels: list[Panel] = []
         self._codes: dict[str, set[str]] = {}
-        for name, (channels, cost, hours) in PANELS.items():
-            known = [c for c in channels if f"{c}:last" in place and c in schema.names]
-            if not known:
-                continue
+        columns = {c: place[f"{c}:last"] for c in schema.names if f"{c}:last" in place}
+        of_column = {column: c for c, column in columns.items()}
+        for panel in read_panels(columns) if columns else ():
+            known = [of_column[column] for column in panel.features]
             codes = tuple(schema[c].loinc[0] for c in known if schema[c].loinc)
-            columns = tuple(place[f"{c}:last"] for c in known)
-            self._panels.append(Panel(name, columns, cost, hours, float(fresh), codes))
-            self._channels[name] = [schema.names.index(c) for c in known]
-            self._codes[name] = {code for c in known for code in schema[c].loinc}
+            self._panels.append(replace(panel, refractory=float(fresh), loinc=codes))
+            self._channels[panel.name] = [schema.names.index(c) for c in known]
+            self._codes[panel.name] = {code for c in known for code in schema[c].loinc}
         self._size, self._fresh, self._least = len(names), fresh, least
 
     def __call__(
