@@ -37,6 +37,14 @@ def test_episodes_begin_after_the_washout(stays):
     assert parts.hours()[wanted.label == 1].tolist() == [16, 17, 18, 19, 96, 97, 98, 99]
 
 
+def test_an_onset_long_before_the_record_leaves_no_episode(stays):
+    parts = split_episodes(stays, {"A/a": [-60.0, -10.0, 100.0], "A/b": [-60.0]})
+    assert parts.ids.tolist() == ["A/a", "A/a#2", "A/a#3", "A/b"]
+    assert parts.starts.tolist() == [3, 38, 148, 1] and parts.lengths.tolist() == [35, 110, 5, 20]
+    assert parts.onset.tolist()[:2] == [-10, 100] and np.isnan(parts.onset[2:]).all()
+    assert parts.n_rows == stays.n_rows
+
+
 def test_stays_that_are_not_named_stay_as_they_are(stays):
     assert split_episodes(stays, {}).fingerprint() == stays.fingerprint()
     late = split_episodes(stays, {"A/b": [19.0]})

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from foretell.data.clinical import (
     concatenate,
+    held_out_patients,
     open_stays,
     patient_hash,
     septic_at_start,
@@ -167,6 +168,14 @@ def test_splits_follow_the_patient_and_nothing_else():
     assert set(split_by_patient(stays, seed=2).test.ids) != set(split_by_patient(stays).test.ids)
     with pytest.raises(ParameterError, match="leave something"):
         split_by_patient(stays, test_size=0.5, validation_size=0.5)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_patients_are_held_out_of_a_part_of_a_split_too(seed):
+    train = split_by_patient(make_stays(0, 600, longest=3), seed=seed).train
+    kept, held = held_out_patients(train, 0.2)
+    assert len(kept) + len(held) == len(train) and 40 < len(held) < 110
+    assert not set(kept.patients) & set(held.patients)
 
 
 @pytest.mark.real_data

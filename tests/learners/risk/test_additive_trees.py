@@ -37,6 +37,14 @@ def test_predictions_are_scikit_learns(table, grown):
     np.testing.assert_allclose(found, odds.decision_function(X), atol=1e-12)
 
 
+def test_a_split_of_the_missing_from_the_known_is_kept(table):
+    X = table[0]
+    model = HistGradientBoostingRegressor(max_iter=2).fit(X, np.isnan(X[:, 1]) * 1.0)
+    assert np.isinf(model._predictors[0][0].nodes["num_threshold"]).any()
+    trees = AdditiveTrees.from_arrays(AdditiveTrees.from_sklearn(model).to_arrays())
+    np.testing.assert_allclose(trees.predict(X), model.predict(X), atol=1e-12)
+
+
 @pytest.mark.parametrize("extra", [False, True])
 def test_predictions_and_contributions_are_lightgbms(table, extra):
     lightgbm = pytest.importorskip("lightgbm")

@@ -27,7 +27,12 @@ from foretell.data.clinical.repair import Repaired, UnitRepair, Verdict
 from foretell.data.clinical.schema import Conversion, Schema, Variable
 from foretell.data.clinical.sepsis3 import Sepsis3Labeler, apply_onsets
 from foretell.data.clinical.sofa import sofa_components, sofa_scores
-from foretell.data.clinical.splits import StaySplit, patient_hash, split_by_patient
+from foretell.data.clinical.splits import (
+    StaySplit,
+    held_out_patients,
+    patient_hash,
+    split_by_patient,
+)
 from foretell.data.clinical.stays import Stays, concatenate
 from foretell.data.clinical.storage import open_stays, write_stays
 from foretell.data.clinical.tokens import Reading, read_token
@@ -67,6 +72,7 @@ __all__ = [
     "challenge_stays",
     "challenge_utility_rows",
     "concatenate",
+    "held_out_patients",
     "hour_of",
     "hours_to_onset",
     "onset_from_label",

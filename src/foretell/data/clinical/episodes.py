@@ -20,7 +20,8 @@ def split_episodes(
     The first onset is that of the stay. ``washout`` hours after an onset a new episode begins,
     named ``"A/1#2"``, with its own first row, onset and, from then on, features that know nothing
     of the episode before. Onsets within the washout of the one before belong to it. An episode
-    after the last onset has none, and ends with the stay.
+    after the last onset has none, and ends with the stay. Onsets whose washout ends before the
+    first row are left out.
 
     Args:
         stays: as read.
@@ -44,6 +45,9 @@ def split_episodes(
             raise DataError("an onset is not finite", series=name)
         first, end = int(stays.starts[i]), int(stays.starts[i] + stays.lengths[i])
         queue: list[float] = given.tolist() if name in onsets else [float(stays.onset[i])]
+        if name in onsets:
+            # An onset that was washed out before the first row leaves no row of its episode.
+            queue = [o for o in queue if np.ceil(o + washout) > first]
         number = 1
         at = first
         while True:

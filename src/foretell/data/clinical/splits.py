@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from foretell.data.clinical.stays import Stays
 from foretell.errors import ParameterError
 
+_HELD_OUT = -1
+"""A seed that no split by :func:`split_by_patient` is made with: see :func:`held_out_patients`."""
+
 
 class StaySplit(NamedTuple):
     """Views of the stays to train on, to validate on and to test on."""
@@ -52,3 +55,16 @@ def split_by_patient(
     return StaySplit(
         stays.select(~test & ~validation), stays.select(validation), stays.select(test)
     )
+
+
+def held_out_patients(stays: Stays, share: float) -> tuple[Stays, Stays]:
+    """Stays to train on and stays to stop by or to choose thresholds on, parted by patient.
+
+    The draw is another one than that of :func:`split_by_patient`: by the same numbers a part that
+    comes from a split would hold out nobody, its patients' numbers being below the threshold.
+
+    Raises:
+        ParameterError: the share is not in [0, 1).
+    """
+    split = split_by_patient(stays, test_size=0.0, validation_size=share, seed=_HELD_OUT)
+    return split.train, split.validation

@@ -17,7 +17,7 @@ from torch import Tensor
 from foretell.data.clinical.encoding import PiecewiseLinearEncoder
 from foretell.data.clinical.features import CausalFeatureBuilder
 from foretell.data.clinical.labels import target
-from foretell.data.clinical.splits import split_by_patient
+from foretell.data.clinical.splits import held_out_patients
 from foretell.data.clinical.stays import Stays
 from foretell.errors import ArtefactError, DataError, NotFittedError, ParameterError
 from foretell.estimators.continual.bundle import SiteBundle, read_bundle, write_bundle
@@ -560,11 +560,10 @@ class WUPERR(FeedForwardRisk):
             return SiteRows(features, label, who, weight, natural), held
         stays = X
         if validation is None and self.validation_size > 0 and rows is None and weight is None:
-            split = split_by_patient(stays, test_size=0, validation_size=self.validation_size)
-            has = np.isfinite(split.validation.onset)
+            train, aside = held_out_patients(stays, self.validation_size)
             # A validation part of one class cannot rank; all is trained on then.
-            if has.any() and np.isfinite(split.train.onset).any():
-                stays, validation = split.train, split.validation
+            if np.isfinite(aside.onset).any() and np.isfinite(train.onset).any():
+                stays, validation = train, aside
         wanted = target(stays, self.horizon)
         if not wanted.at_risk.any():
             raise DataError(f"{site!r} has no hour before an onset")

@@ -78,10 +78,13 @@ class AdditiveTrees:
             roots.append(start)
             for node in found:
                 leaf = bool(node["is_leaf"])
+                value = float(node["value"] if leaf else node["num_threshold"])
+                # What parts the missing from the known has an infinite threshold there.
+                value = min(value, float(np.finfo(np.float64).max))
                 nodes.append(
                     (
                         -1 if leaf else int(node["feature_idx"]),
-                        float(node["value"] if leaf else node["num_threshold"]),
+                        value,
                         0 if leaf else start + int(node["left"]),
                         0 if leaf else start + int(node["right"]),
                         int(node["missing_go_to_left"]),
@@ -115,7 +118,7 @@ class AdditiveTrees:
         """Mean of the sum over the training rows: what attributions start from."""
         leaf = self.feature < 0
         tree = np.searchsorted(self.roots, np.arange(len(self.feature)), side="right") - 1
-        sums = np.bincount(tree[leaf], (self.threshold * self.cover)[leaf])
+        sums = np.bincount(tree[leaf], self.threshold[leaf] * self.cover[leaf])
         return float(self.baseline[0] + (sums / self.cover[self.roots]).sum())
 
     def predict(self, X: ArrayLike) -> NDArray[np.float64]:
