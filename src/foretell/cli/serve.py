@@ -30,6 +30,9 @@ def serve(
     store: Annotated[
         str | None, typer.Option(help="SQLite file or postgresql://..., instead of the file's")
     ] = None,
+    warm_up: Annotated[
+        bool, typer.Option("--warm-up", help="first take bulk exports of the FHIR servers polled")
+    ] = False,
     check: Annotated[bool, typer.Option("--check", help="only read the configuration")] = False,
 ) -> None:
     """Serves HL7 v2 over MLLP, FHIR and REST; scores stays and raises alarms around the clock.
@@ -60,6 +63,10 @@ def serve(
             from foretell.serving.deployment import Deployment
 
             deployments = [Deployment.load(f) for f in (run, previous) if f is not None]
+        if warm_up and not settings.polls:
+            from foretell.errors import ParameterError
+
+            raise ParameterError("--warm-up asks the servers of [[polls]]: there are none")
         if check:
             stdout.print("the configuration is right")
             return
@@ -80,5 +87,6 @@ def serve(
             print(f"ready {doors}", flush=True)
 
         wanted = [r.strip() for r in roles.split(",") if r.strip()]
-        service = Service(settings, roles=wanted, deployments=deployments)
+        service = Service(
+            settings, roles=wanted, warm_up=warm_up, deployments=deployments)
         asyncio.run(service.run(ready))

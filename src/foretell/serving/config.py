@@ -153,8 +153,9 @@ class SubscribeConfig(_Table):
 class PollConfig(_Table):
     """A FHIR server that is asked for what changed.
 
-    With ``warm_up`` a bulk export is taken before the first round; while it lasts, at most for
-    ``hold_seconds``, no hour is closed.
+    With ``warm_up`` a bulk export of what changed in ``warm_up_hours`` is taken before the first
+    round; while it lasts, at most for ``hold_seconds``, no hour is closed. Its files are read from
+    this server, or from ``file_servers``.
     """
 
     site: str
@@ -164,6 +165,8 @@ class PollConfig(_Table):
     warm_up: bool = False
     export: Annotated[str, Field(pattern=r"^([A-Za-z0-9/.\-]+/)?\$export$")] = "$export"
     hold_seconds: Annotated[float, Field(ge=0, le=24 * 3600)] = 900.0
+    warm_up_hours: Annotated[float, Field(gt=0)] = 168.0
+    file_servers: tuple[Url, ...] = ()
     resources: tuple[str, ...] = ("Observation", "Encounter", "Patient")
     every_seconds: Annotated[float, Field(gt=0)] = 60.0
     overlap_seconds: Annotated[float, Field(ge=0)] = 300.0

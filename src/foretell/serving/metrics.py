@@ -62,6 +62,14 @@ class Metrics:
         self.score = Histogram(
             "foretell_ingest_to_score_seconds", "From receipt to score", buckets=_TIMES, **kept
         )
+        self.missed = Counter(
+            "foretell_notifications_missed_total", "Events of subscriptions that went missing",
+            ("site",), **kept,
+        )  # fmt: skip
+        self.silences = Counter(
+            "foretell_subscription_silences_total", "Times that a server's heartbeats ceased",
+            ("site",), **kept,
+        )  # fmt: skip
         self.requests = Counter(
             "foretell_http_requests_total", "Requests by route and status", ("route", "status"),
             **kept,

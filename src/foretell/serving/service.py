@@ -27,6 +27,7 @@ from foretell.serving.cds import CdsTrust
 from foretell.serving.config import Config, PollConfig
 from foretell.serving.errors import StoreUnavailableError
 from foretell.serving.events import Delivery, digest, events_of
+from foretell.serving.ingest.bulk import export_due, hold
 from foretell.serving.ingest.committer import Committer
 from foretell.serving.ingest.intake import Intake
 from foretell.serving.ingest.mllp import MllpServer
@@ -38,7 +39,7 @@ from foretell.serving.store import Store, open_store
 from foretell.serving.subscriptions import FanOut, SubscriptionSink
 from foretell.serving.worker import Fold, Ladder, RuleScorer, Scorer, Worker
 from foretell.serving.worker.policy import for_rules
-from foretell.serving.worker.ticks import Ticker
+from foretell.serving.worker.ticks import Ticker, warming
 
 if TYPE_CHECKING:
     from foretell.serving.deployment import Deployment
@@ -114,6 +115,7 @@ class Service:
         roles: which parts run in this process.
         folds: makes the fold of a worker; that of the configuration by default.
         sinks: receivers beside those of the configuration.
+        warm_up: whether bulk exports are taken anew, of what is newer than the last ones.
         deployments: models, the preferred first; rules alone where there are none.
 
     Attributes:
@@ -128,6 +130,7 @@ class Service:
         folds: Callable[[], Fold] | None = None,
         sinks: Sequence[Sink] = (),
         deployments: Sequence[Deployment] = (),
+        warm_up: bool = False,
     ) -> None:
         unknown = set(roles) - set(ROLES)
         if unknown or not roles:
@@ -150,7 +153,8 @@ class Service:
         self.tokens = Tokens(config.tokens, per_minute=rate)
         repair = deployments[0].repair if deployments else None
         self.intake = Intake(config, repair=repair)
-        self.cds = CdsTrust(config.cds.clients)
+        self.cds = CdsTrust(config.cds.clients, use=self._use_token)
+        self._warm_up = warm_up
         self._sinks = [make_sink(s) for s in config.sinks] + list(sinks)
         self._feeder: FanOut | None = None
         if config.subscriptions.endpoints:
@@ -164,6 +168,10 @@ class Service:
         self.committer = Committer(
             self.store, most=config.service.queue, group=config.service.group, done=self.wake
         )
+
+    def _use_token(self, issuer: str, token: str, expires: float) -> bool:
+        with self.stores.use() as store:
+            return store.use_token(issuer, token, expires)
 
     def wake(self) -> None:
         """Tells the worker of this process that there is something new."""
@@ -201,12 +209,14 @@ class Service:
             out.append("stopping")
         try:
             with self.stores.use(2.0) as store:
-                counts = store.counts()
+                counts, warm = store.counts(), warming(store)
         except StoreUnavailableError:
             return [*out, "the store is not available"]
         late = max(_HEARTBEAT_LATE, 3 * self.config.service.tick_seconds)
         if counts["heartbeat_age"] > late:
             out.append("the clock does not tick")
+        if warm:
+            out.append("a warm-up is under way")
         if counts["owned"] < self.store.partitions:
             out.append("partitions have no worker")
         if counts["lag"] > 300:
@@ -252,6 +262,11 @@ class Service:
     def start_parts(self) -> None:
         """Starts worker, clock, dispatcher and pollers in threads."""
         settings = self.config.service
+        if "ingest" in self.roles:
+            for poll in self.config.polls:
+                if export_due(self.store, poll, again=self._warm_up):
+                    # Before the clock runs: no hour is closed that is not known yet.
+                    hold(self.store, time.time() + min(60.0, poll.hold_seconds))
         if "worker" in self.roles:
             fold = self._fold or self._folds()
             self._fold = None
@@ -286,7 +301,9 @@ class Service:
 
     def _poll(self, poll: PollConfig) -> None:
         store = self.store.another()
-        FhirPoller(poll, self.intake, self.committer, store, self.metrics).run(self.stopping)
+        FhirPoller(
+            poll, self.intake, self.committer, store, self.metrics, warm_up=self._warm_up
+        ).run(self.stopping)
 
     async def run(self, ready: Callable[[dict[str, int]], None] | None = None) -> None:
         """Serves until :attr:`stopping` is set or a signal comes; then drains and leaves."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,10 +16,12 @@ from foretell.data.clinical.fhir import FhirError
 from foretell.serving.api.auth import Caller, needs
 from foretell.serving.errors import StoreUnavailableError
 from foretell.serving.ingest.committer import BusyError
+from foretell.serving.subscriptions.incoming import Notification, heed, read_notification
 
 if TYPE_CHECKING:
     from foretell.serving.service import Service
 
+log = logging.getLogger("foretell.serving.api")
 FHIR_JSON = "application/fhir+json"
 _TYPES = ("application/fhir+json", "application/json", "text/json", "")
 
@@ -125,6 +128,10 @@ async def _take(
         resource = await run_in_threadpool(parsed, data)
         if kind is not None and resource.get("resourceType") != kind:
             raise FhirError("the resource is not of the type of the address", where="resourceType")
+        note = read_notification(resource)
+        if note is not None:
+            entries = [{"resource": r} for r in note.resources]
+            resource = {"resourceType": "Bundle", "type": "collection", "entry": entries}
         delivery = await run_in_threadpool(service.intake.fhir, resource, site, received)
         future = service.committer.submit(delivery)
     except FhirError as error:
@@ -140,8 +147,12 @@ async def _take(
         count.labels("fhir", "", "unavailable").inc()
         down = outcome("error", "transient", "not stored; send again")
         return answer(503, down, Retry_After="2")
-    count.labels("fhir", delivery.kind if delivery.kind in _COUNTED else "other",
-                 "duplicate" if result.duplicate else "stored").inc()  # fmt: skip
+    kind_of = delivery.kind if delivery.kind in _COUNTED else "other"
+    if note is not None:
+        # Only what is durable counts as heard: what is not answered is sent again.
+        await run_in_threadpool(_heed, service, site, note)
+        kind_of = note.kind
+    count.labels("fhir", kind_of, "duplicate" if result.duplicate else "stored").inc()
     items = service.metrics.items
     items.labels("new").inc(result.items)
     items.labels("repeated").inc(result.repeated)
@@ -156,6 +167,14 @@ async def _take(
         else f"{result.items} new, {result.repeated} known, {result.quarantined} set aside"
     )  # fmt: skip
     return answer(200, outcome("information", "informational", text))
+
+
+def _heed(service: Service, site: str, note: Notification) -> None:
+    with service.stores.use() as store:
+        heard = heed(store, site, note)
+    if heard.gap is not None:
+        service.metrics.missed.labels(site).inc(heard.gap[1] - heard.gap[0] + 1)
+        log.warning("notifications of a subscription are missing; its server is asked")
 
 
 _COUNTED = frozenset({"Bundle", "Observation", "Encounter", "Patient", "Condition",

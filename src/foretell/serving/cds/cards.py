@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -53,6 +54,7 @@ def cards_of(
     hook: str,
     ordered: Collection[str] = (),
     board: str | None = None,
+    smart_app: str | None = None,
 ) -> list[dict[str, Any]]:
     """The cards of a patient; none where there is nothing to decide.
 
@@ -62,7 +64,16 @@ def cards_of(
         hook: that asks.
         ordered: LOINC codes of draft orders: these are not proposed again.
         board: address of the live board, for a link.
+        smart_app: launch address of a SMART app, which the client opens with patient and user.
     """
+    links = []
+    if smart_app is not None:
+        # The client adds who and where; the app is told only which hook brought it there.
+        context = json.dumps({"hook": hook, "hour": view.get("hour")}, separators=(",", ":"))
+        links.append({"label": "Course of the risk", "url": smart_app, "type": "smart",
+                      "appContext": context})  # fmt: skip
+    if board is not None:
+        links.append({"label": "Live board", "url": board, "type": "absolute"})
     risk, status = view.get("risk"), str(view.get("status"))
     wanted = [r for r in view.get("recommended") or () if not set(r["loinc"]) & set(ordered)]
     levels = [tier.of(view.get("unit")) for tier in policy.tiers]
@@ -71,12 +82,12 @@ def cards_of(
         if not wanted:
             return []
         title = f"Consider {wanted[0]['panel']}: it would tell most about the risk of sepsis"
-        return [_card(view, hook, "info", title, _reasons(wanted), wanted, board)]
+        return [_card(view, hook, "info", title, _reasons(wanted), wanted, links)]
     if status in _WITHHELD:
         told = view.get("reason") or "too little is known"
         title = "No sepsis score: the input cannot be judged"
         text = f"**No score is given** ({status.replace('_', ' ')}): {_plain(told)}."
-        return [_card(view, hook, "info", title, text, wanted, board)]
+        return [_card(view, hook, "info", title, text, wanted, links)]
     if not tier and status != "ambiguous":
         return []
     indicator = ("info", "warning", "critical")[min(tier + (len(levels) == 1 and tier > 0), 2)]
@@ -90,7 +101,7 @@ def cards_of(
     text = f"Driven by: {drivers}. " if drivers else ""
     if view.get("reason"):
         text += f"{_plain(view['reason'])}. "
-    return [_card(view, hook, indicator, title, text + _reasons(wanted), wanted, board)]
+    return [_card(view, hook, indicator, title, text + _reasons(wanted), wanted, links)]
 
 
 def _reasons(wanted: Collection[Mapping[str, Any]]) -> str:
@@ -104,7 +115,7 @@ def _plain(text: Any) -> str:
 
 def _card(
     view: Mapping[str, Any], hook: str, indicator: str, title: str, detail: str,
-    wanted: Collection[Mapping[str, Any]], board: str | None,
+    wanted: Collection[Mapping[str, Any]], links: list[dict[str, Any]],
 ) -> dict[str, Any]:  # fmt: skip
     told = f"{view['site']}|{view['patient']}|{view['stay']}|{view['hour']}|{hook}|{title}"
     identity = uuid.uuid5(uuid.NAMESPACE_URL, f"urn:foretell:card:{told}")
@@ -135,6 +146,6 @@ def _card(
             for k, r in enumerate(wanted)
         ]
         card["selectionBehavior"] = "any"
-    if board is not None:
-        card["links"] = [{"label": "Live board", "url": board, "type": "absolute"}]
+    if links:
+        card["links"] = links
     return card

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -32,18 +32,27 @@ class CdsTrust:
     """Checks the JWT of CDS clients: issuer, audience, times, one use, and a listed algorithm.
 
     Keys come from files of the configuration; addresses in a token (``jku``, ``x5u``) are never
-    followed. Which tokens were seen is known to this process.
+    followed. Which tokens were used is known to all processes that share a store.
 
     Args:
         clients: of the configuration.
+        use: keeps (issuer, token, expiry) and says whether it is new; without it only this
+            process remembers.
         most: tokens that are remembered until they expire.
 
     Raises:
         ParameterError: a key file cannot be read, or an algorithm is not among those taken.
     """
 
-    def __init__(self, clients: Sequence[CdsClientConfig], *, most: int = 100_000) -> None:
+    def __init__(
+        self,
+        clients: Sequence[CdsClientConfig],
+        *,
+        use: Callable[[str, str, float], bool] | None = None,
+        most: int = 100_000,
+    ) -> None:
         self._clients = {c.issuer: (c, _keys(c)) for c in clients}
+        self._use = use
         self._seen: dict[tuple[str, str], float] = {}
         self._lock = threading.Lock()
         self._most = most
@@ -101,6 +110,8 @@ class CdsTrust:
             if self._seen.get((issuer, jti), -1.0) + _SKEW > now:
                 raise UntrustedError("the token was used before")
             self._seen[issuer, jti] = expires
+        if self._use is not None and not self._use(issuer, jti, expires + _SKEW):
+            raise UntrustedError("the token was used before")
 
 
 def _keys(client: CdsClientConfig) -> dict[str, Any]:

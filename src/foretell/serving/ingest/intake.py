@@ -90,17 +90,21 @@ class Intake:
         settings = self.config.sites.get(site, SiteConfig())
         return FhirReader(site, ZoneInfo(settings.zone), settings.identifier_systems)
 
-    def fhir(self, resource: Any, site: str, received: float, server: str = "") -> Delivery:
+    def fhir(
+        self, resource: Any, site: str, received: float, server: str = "", *,
+        reader: FhirReader | None = None,
+    ) -> Delivery:  # fmt: skip
         """What a FHIR resource or bundle says, ready to be stored.
 
-        Versions of a resource are told apart by their content.
+        Versions of a resource are told apart by their content. A reader that is used again knows
+        the patients of what it has read.
 
         Raises:
             FhirError: it cannot be taken, or the site is not known.
         """
         if not self.knows_site(site):
             raise FhirError("the site is not known", where="site")
-        reader = self.fhir_reader(site)
+        reader = self.fhir_reader(site) if reader is None else reader
         text = json.dumps(resource, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         try:
             data = text.encode()

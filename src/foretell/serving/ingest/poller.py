@@ -7,29 +7,25 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import UTC, datetime
-from pathlib import Path
 from threading import Event as Signal
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from foretell.data.clinical.fhir import FhirError, read_instant
 from foretell.serving.config import PollConfig
-from foretell.serving.errors import ServingError
+from foretell.serving.errors import StoreUnavailableError
+from foretell.serving.ingest.bulk import BulkExport
+from foretell.serving.ingest.client import FhirClient
 from foretell.serving.ingest.committer import BusyError, Committer
+from foretell.serving.ingest.errors import PollError
 from foretell.serving.ingest.intake import Intake
+from foretell.serving.ingest.subscriber import Subscriber
 from foretell.serving.metrics import Metrics
 from foretell.serving.store.base import Appended, Store
+from foretell.serving.subscriptions.incoming import catch_up_name
 
 log = logging.getLogger("foretell.serving.poller")
 MAX_PAGES = 10_000
-
-
-class PollError(ServingError):
-    """The server did not answer as it should; ``pause`` is what it asked for, in seconds."""
-
-    def __init__(self, problem: str, pause: float | None = None) -> None:
-        super().__init__(problem)
-        self.pause = pause
 
 
 class FhirPoller:
@@ -37,7 +33,8 @@ class FhirPoller:
 
     Each round begins some time before the end of the last one, as servers show resources late;
     the log knows what it has. The mark moves only when all pages of a round are durable, and is
-    kept in the store.
+    kept in the store. Before the first round comes a bulk export, where one is wanted. A
+    notification that went missing asks for a round at once.
 
     Args:
         config: of the server.
@@ -46,6 +43,10 @@ class FhirPoller:
         store: of this thread, for the mark.
         metrics: counts.
         clock: seconds since 1970, for the first round's beginning.
+        warm_up: whether a bulk export is taken though one was before.
+
+    Raises:
+        ParameterError: the key of SMART cannot be read.
     """
 
     def __init__(
@@ -56,32 +57,65 @@ class FhirPoller:
         store: Store,
         metrics: Metrics,
         clock: Callable[[], float] = time.time,
+        warm_up: bool = False,
     ) -> None:
-        import httpx
-
         self._config, self._intake, self._committer = config, intake, committer
         self._store, self._metrics, self._clock = store, metrics, clock
-        self._client = httpx.Client(timeout=30.0, follow_redirects=False)
-        self._base = config.url.rstrip("/") + "/"
-        self._etags: dict[str, str] = {}
+        self._client = FhirClient(config)
+        self._base = self._client.base
+        self._export: BulkExport | None = None
+        if config.warm_up or warm_up:
+            self._export = BulkExport(
+                config, self._client, intake, committer, store, metrics, clock, again=warm_up
+            )
+        self._subscriber: Subscriber | None = None
+        if config.subscribe is not None:
+            self._subscriber = Subscriber(config, self._client, store, metrics)
 
     def run(self, stop: Signal) -> None:
         """Polls until told to stop."""
         delay = 1.0
         while not stop.is_set():
             pause = self._config.every_seconds
+            asked: str | None = None
             try:
-                for resource in self._config.resources:
-                    self.once(resource, stop)
+                asked = self._store.mark(catch_up_name(self._config.site))
+                self.round(stop)
                 delay = 1.0
             except Exception as error:
                 told = getattr(error, "pause", None)
                 pause = max(delay, told or 0.0)
                 delay = min(delay * 2, 300.0)
-                log.warning("a round failed: %s", type(error).__name__)
+                # The words of our own errors hold no addresses and no patients.
+                why = error.problem if isinstance(error, PollError) else ""
+                log.warning("a round failed: %s %s", type(error).__name__, why)
                 self._metrics.messages.labels("poll", "", "failed").inc()
-            stop.wait(pause)
+            self._pause(stop, pause, asked)
         self._client.close()
+
+    def round(self, stop: Signal | None = None) -> None:
+        """All that is to be done now: export, subscription, every resource type."""
+        if self._export is not None:
+            if not self._export.run(Signal() if stop is None else stop):
+                return
+            self._export = None
+        if self._subscriber is not None:
+            self._subscriber.keep()
+        for resource in self._config.resources:
+            self.once(resource, stop)
+
+    def _pause(self, stop: Signal, seconds: float, asked: str | None) -> None:
+        """Waits for the next round; less long where somebody asks for one meanwhile."""
+        end = time.monotonic() + seconds
+        while not stop.is_set() and (left := end - time.monotonic()) > 0:
+            stop.wait(min(left, 1.0))
+            try:
+                if self._store.mark(catch_up_name(self._config.site)) != asked:
+                    return
+                if self._subscriber is not None and self._subscriber.listen(time.time()):
+                    return
+            except StoreUnavailableError:
+                continue
 
     def once(self, resource: str, stop: Signal | None = None) -> int:
         """One round over all pages of a resource type; returns how many entries came."""
@@ -135,14 +169,7 @@ class FhirPoller:
                 time.sleep(0.05)
 
     def _page(self, url: str, params: dict[str, Any] | None) -> dict[str, Any]:
-        headers = {"Accept": "application/fhir+json"}
-        if self._config.token_file is not None:
-            token = Path(self._config.token_file).read_text("utf-8").strip()
-            headers["Authorization"] = f"Bearer {token}"
-        answer = self._client.get(url, params=params, headers=headers)
-        if answer.status_code == 429 or answer.status_code >= 500:
-            wait = answer.headers.get("Retry-After", "")
-            raise PollError("the server is busy", float(wait) if wait.isdecimal() else None)
+        answer = self._client.ask(url, params=params)
         if answer.status_code != 200:
             raise PollError(f"the server answered {answer.status_code}")
         page = answer.json()

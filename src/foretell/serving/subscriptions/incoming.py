@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from foretell.data.clinical.fhir import FhirError
+from foretell.serving.events import Delivery, Quarantined, digest
+from foretell.serving.store import Heard, Store
 
 _KINDS = frozenset({"handshake", "heartbeat", "event-notification"})
 _MOST = 10_000
@@ -88,6 +91,37 @@ def read_notification(bundle: Mapping[str, Any]) -> Notification | None:
     return Notification(
         name, str(told["type"]), status_told, total, numbers, resources, len(events)
     )
+
+
+def catch_up_name(site: str) -> str:
+    """Mark of the store by which the poller of a site is asked for a round."""
+    return f"catch-up {site}"
+
+
+def ask_poller(store: Store, site: str) -> None:
+    """Asks whoever polls for a site, in any process, to do so at once."""
+    store.set_mark(catch_up_name(site), repr(time.time()))
+
+
+def heed(store: Store, site: str, told: Notification) -> Heard:
+    """Counts a notification whose resources are durable, and has what is missing fetched.
+
+    Numbers that went missing are noted in the quarantine. Where a notification holds fewer
+    resources than events, or the first one is heard of a subscription that had some before, the
+    site's poller is asked, too.
+    """
+    heard = store.hear(site, told.subscription, told.kind, told.status, told.total, told.numbers)
+    if heard.gap is not None:
+        first, last = heard.gap
+        key = digest("gap", site, told.subscription, first, last)
+        note = Quarantined(
+            key, site, "notification_gap", "subscription", f"{first}-{last}"[:40], ""
+        )
+        source = f"subscription|{site}"
+        store.append([Delivery(source, key.hex(), key, "gap", time.time(), [], [note])])
+    if heard.gap is not None or len(told.resources) < told.told:
+        ask_poller(store, site)
+    return heard
 
 
 def _from_parameters(status: Mapping[str, Any]) -> dict[str, Any] | None:

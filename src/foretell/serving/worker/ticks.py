@@ -13,6 +13,9 @@ from foretell.serving.events import tick
 from foretell.serving.store.base import Store
 
 log = logging.getLogger("foretell.serving.ticks")
+HOLD = "hold ticks"
+"""Mark of the store until when no hour is to be closed, in seconds since 1970."""
+
 JUMP = 120.0
 """Seconds by which the clock may be set at once."""
 
@@ -78,12 +81,20 @@ class Ticker:
         if not self._steady(self._clock()):
             return 0
         self._store.beat()
+        if warming(self._store):
+            return 0
         # Several tickers agree on whole steps of time; a clock that jumps back says nothing new.
         now = math.floor(self._clock() / self._every) * self._every
         if now <= self._last:
             return 0
         self._last = now
         return send_ticks(self._store, now)
+
+
+def warming(store: Store) -> bool:
+    """Whether a bulk export is being read: what happened in an hour may still come."""
+    told = store.mark(HOLD)
+    return told is not None and float(told) > time.time()
 
 
 def send_ticks(store: Store, now: float, *, everywhere: bool = False) -> int:
