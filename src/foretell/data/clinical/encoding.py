@@ -3,12 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from foretell.errors import NotFittedError, ParameterError
+
+
+@dataclass(frozen=True, eq=False)
+class _Bins:
+    """All bins of all features side by side: one hour of a live stay is encoded in one sweep.
+
+    Args:
+        knots: they are made of.
+        feature: (E,) that each belongs to.
+        left: (E,) border.
+        width: (E,).
+    """
+
+    knots: list[NDArray[np.float32]]
+    feature: NDArray[np.intp]
+    left: NDArray[np.float32]
+    width: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, knots: list[NDArray[np.float32]]) -> _Bins:
+        sizes = [max(len(k) - 1, 0) for k in knots]
+        none = [np.zeros(0, np.float32)]
+        return cls(
+            knots,
+            np.repeat(np.arange(len(knots)), sizes),
+            np.concatenate(none + [k[:-1] for k in knots]),
+            np.concatenate(none + [np.diff(k) for k in knots]),
+        )
 
 
 class PiecewiseLinearEncoder:
@@ -34,6 +63,7 @@ class PiecewiseLinearEncoder:
             raise ParameterError(f"n_knots must be at least 2, not {n_knots}")
         self.n_knots, self.keep = n_knots, keep
         self.knots: list[NDArray[np.float32]] | None = None
+        self._bins: _Bins | None = None
 
     def fit(self, X: ArrayLike) -> PiecewiseLinearEncoder:
         """Learns the knots from (R, F) rows of the training site; NaN are left out."""
@@ -67,21 +97,16 @@ class PiecewiseLinearEncoder:
         X = np.asarray(X, np.float32)
         if X.ndim != 2 or X.shape[1] != len(knots):
             raise ParameterError(f"X must have {len(knots)} features, not shape {X.shape}")
-        out = np.empty((len(X), self.n_outputs), np.float32)
-        at = 0
-        if self.keep:
-            out[:, : len(knots)] = np.nan_to_num(X, nan=0.0)
-            at = len(knots)
-        for f, edges in enumerate(knots):
-            bins = max(len(edges) - 1, 0)
-            if bins == 0:
-                continue
-            part = out[:, at : at + bins]
-            np.subtract(X[:, f, None], edges[:-1], out=part)
-            part /= np.diff(edges)
-            np.clip(part, 0, 1, out=part)
-            np.nan_to_num(part, copy=False, nan=0.0)
-            at += bins
+        if self._bins is None or self._bins.knots is not knots:
+            self._bins = _Bins.of(knots)
+        bins, kept = self._bins, len(knots) if self.keep else 0
+        out = np.empty((len(X), kept + len(bins.feature)), np.float32)
+        out[:, :kept] = np.nan_to_num(X[:, :kept], nan=0.0)
+        part = out[:, kept:]
+        np.subtract(X[:, bins.feature], bins.left, out=part)
+        part /= bins.width
+        np.clip(part, 0, 1, out=part)
+        np.nan_to_num(part, copy=False, nan=0.0)
         return out
 
     def fit_transform(self, X: ArrayLike) -> NDArray[np.float32]:

@@ -372,7 +372,7 @@ class Gate:
         gate.features_ = builder
         if "zero" in arrays:
             gate.sets_ = PredictionSets(alpha=config["ambiguity"])
-            gate.sets_.calibration_ = (arrays["zero"], arrays["one"])
+            gate.sets_.calibration_ = (np.sort(arrays["zero"]), np.sort(arrays["one"]))
         return gate
 
     @property
