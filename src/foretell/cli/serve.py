@@ -30,6 +30,10 @@ def serve(
     store: Annotated[
         str | None, typer.Option(help="SQLite file or postgresql://..., instead of the file's")
     ] = None,
+    candidate: Annotated[
+        Path | None,
+        typer.Option(help="run on trial; [rollout] says what it may do, in the shadow by default"),
+    ] = None,
     warm_up: Annotated[
         bool, typer.Option("--warm-up", help="first take bulk exports of the FHIR servers polled")
     ] = False,
@@ -42,6 +46,8 @@ def serve(
     foretell serve runs/sepsis --config service.toml
 
     foretell serve runs/sepsis --config service.toml --roles worker
+
+    foretell serve runs/sepsis --candidate runs/sepsis-new --config service.toml
     """
     with reporting():
         import asyncio
@@ -63,6 +69,14 @@ def serve(
             from foretell.serving.deployment import Deployment
 
             deployments = [Deployment.load(f) for f in (run, previous) if f is not None]
+        if candidate is not None:
+            told_rollout = settings.rollout.model_copy(update={"candidate": str(candidate)})
+            settings = settings.model_copy(update={"rollout": told_rollout})
+        trial = None
+        if settings.rollout.candidate is not None:
+            from foretell.serving.deployment import Deployment
+
+            trial = Deployment.load(settings.rollout.candidate)
         if warm_up and not settings.polls:
             from foretell.errors import ParameterError
 
@@ -88,5 +102,5 @@ def serve(
 
         wanted = [r.strip() for r in roles.split(",") if r.strip()]
         service = Service(
-            settings, roles=wanted, warm_up=warm_up, deployments=deployments)
+            settings, roles=wanted, warm_up=warm_up, deployments=deployments, candidate=trial)
         asyncio.run(service.run(ready))

@@ -14,6 +14,12 @@ from foretell.errors import ParameterError
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Url = Annotated[str, Field(pattern="^https?://")]
+ROLES: dict[str, tuple[str, ...]] = {
+    "viewer": ("read",),
+    "clinician": ("read", "act"),
+    "auditor": ("audit",),
+    "admin": ("admin",),
+}
 SCOPES = ("read", "act", "ingest", "audit", "admin", "subscribe")
 
 
@@ -61,6 +67,43 @@ class AlarmConfig(_Table):
     longest_silence_hours: Annotated[int, Field(ge=1, le=72)] = 24
 
 
+class QuietConfig(_Table):
+    """For how long treatment silences alarms; None takes the policy's hours, 0 is none."""
+
+    antibiotics_hours: Annotated[int, Field(ge=0, le=72)] | None = None
+    sepsis_hours: Annotated[int, Field(ge=0, le=72)] | None = None
+    new_course_hours: Annotated[int, Field(ge=0, le=336)] = 48
+    orders: bool = False
+
+
+class RolloutConfig(_Table):
+    """A model on trial: the folder of its run, and what it may do."""
+
+    candidate: str | None = None
+    mode: Literal["off", "shadow", "canary"] = "shadow"
+    units: tuple[str, ...] = ()
+    sites: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _whole(self) -> RolloutConfig:
+        if self.candidate is not None and self.mode == "canary" and not (self.units or self.sites):
+            raise ValueError("a canary needs units or sites in which it speaks")
+        return self
+
+
+class RetentionConfig(_Table):
+    """How long what was sent is kept, and where the daily anchors of the records go."""
+
+    years: Annotated[float, Field(gt=0, le=100)] = 6.0
+    anchors: str | None = None
+
+
+class AccessConfig(_Table):
+    """What holds for all tokens."""
+
+    break_glass_minutes: Annotated[int, Field(ge=1, le=24 * 60)] = 60
+
+
 class MllpConfig(_Table):
     """The door for HL7 v2."""
 
@@ -91,6 +134,16 @@ class SiteConfig(_Table):
     authorities: tuple[str, ...] = ()
     identifier_systems: tuple[str, ...] = ()
     codes: dict[str, str] = Field(default_factory=dict)
+    treatments: dict[str, Literal["antibiotic", "sepsis", "none"]] = Field(default_factory=dict)
+    silence_hours: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+
+    @field_validator("silence_hours")
+    @classmethod
+    def _channels(cls, value: dict[str, float]) -> dict[str, float]:
+        for name in value:
+            if name not in Schema.default():
+                raise ValueError(f"silence_hours names {name!r}, which is no variable")
+        return value
 
     @field_validator("zone")
     @classmethod
@@ -111,12 +164,32 @@ class SiteConfig(_Table):
 
 
 class TokenConfig(_Table):
-    """Who may ask for what: ``sha256`` is the hash of the bearer token, never the token."""
+    """Who may ask for what: ``sha256`` is the hash of the bearer token, never the token.
+
+    ``roles`` stand for scopes. With ``break_glass`` the holder may read a site that is not theirs
+    for a while, and has to say why.
+    """
 
     name: str
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-    scopes: tuple[Literal["read", "act", "ingest", "audit", "admin", "subscribe"], ...]
+    roles: tuple[Literal["viewer", "clinician", "auditor", "admin"], ...] = ()
+    scopes: tuple[Literal["read", "act", "ingest", "audit", "admin", "subscribe"], ...] = ()
     sites: tuple[str, ...] = ()
+    break_glass: bool = False
+    requests_per_minute: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _something(self) -> TokenConfig:
+        if not self.granted:
+            raise ValueError("a token needs roles or scopes")
+        if self.break_glass and "read" not in self.granted:
+            raise ValueError("break_glass is for those who may read")
+        return self
+
+    @property
+    def granted(self) -> frozenset[str]:
+        """Scopes of its own and of its roles."""
+        return frozenset(self.scopes).union(*(ROLES[role] for role in self.roles))
 
 
 class SmartConfig(_Table):
@@ -246,6 +319,10 @@ class Config(_Table):
     service: ServiceConfig = ServiceConfig()
     model: ModelConfig = ModelConfig()
     alarms: AlarmConfig = AlarmConfig()
+    quiet: QuietConfig = QuietConfig()
+    rollout: RolloutConfig = RolloutConfig()
+    retention: RetentionConfig = RetentionConfig()
+    access: AccessConfig = AccessConfig()
     mllp: MllpConfig | None = MllpConfig()
     http: HttpConfig | None = HttpConfig()
     sites: dict[str, SiteConfig] = Field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from foretell.serving.store.base import Effects, Store
@@ -29,6 +30,9 @@ _TIMES = (
     60,
     300,
 )
+
+
+_SHARES = (0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
 
 
 class Metrics:
@@ -76,7 +80,24 @@ class Metrics:
         )  # fmt: skip
         self.waiting = Gauge("foretell_ingest_queue", "Messages that wait for a commit", **kept)
         self.connections = Gauge("foretell_mllp_connections", "Open MLLP connections", **kept)
-        self.model = Gauge("foretell_model_info", "1 for the model in use", ("version",), **kept)
+        self.model = Gauge(
+            "foretell_model_info", "1 for each model and what it does", ("version", "role"), **kept
+        )
+        self.failures = Counter(
+            "foretell_scorer_failures_total", "Failures that were kept in the journal",
+            ("version",), **kept,
+        )  # fmt: skip
+        self.compared = Histogram(
+            "foretell_shadow_difference", "Absolute difference of a compared risk to what was said",
+            ("version",), buckets=_SHARES, **kept,
+        )  # fmt: skip
+        self.compared_alarms = Counter(
+            "foretell_shadow_alarms_total", "Hours with an alarm of the compared model, the one "
+            "that speaks, or both", ("version", "of"), **kept,
+        )  # fmt: skip
+        self.glass = Counter(
+            "foretell_break_glass_total", "Times that somebody broke the glass", **kept
+        )
         told = {
             "events": "Events in the log", "stays": "Open stays",
             "quarantined": "Parts of messages set aside", "owned": "Partitions with an owner",
@@ -96,9 +117,30 @@ class Metrics:
             self.scored.labels(score.status).inc()
         for row in effects.outbox:
             self.notes.labels(row.kind).inc()
+        for failed in effects.journal:
+            if failed.kind == "off":
+                self.failures.labels(failed.version).inc()
+        for beside in effects.shadows:
+            if beside.risk is not None and beside.said is not None:
+                self.compared.labels(beside.version).observe(abs(beside.risk - beside.said))
+            if beside.alarm is not None or beside.raised is not None:
+                both = beside.alarm is not None and beside.raised is not None
+                of = "both" if both else "compared" if beside.alarm is not None else "spoken"
+                self.compared_alarms.labels(beside.version, of).inc()
+
+    def models(self, lineup: Mapping[str, Any] | None, loaded: Sequence[str]) -> None:
+        """Says which model does what."""
+        self.model.clear()
+        speaks = loaded[0] if lineup is None else lineup["primary"]
+        mode = None if lineup is None or lineup["mode"] == "off" else lineup["mode"]
+        for version in dict.fromkeys((speaks, *loaded)):
+            role = "speaks" if version == speaks else "stands_by"
+            if lineup is not None and mode is not None and version == lineup["candidate"]:
+                role = mode
+            self.model.labels(version, role).set(1)
 
     def text(self, store: Store) -> bytes:
-        """The page that Prometheus reads."""
+        """The page that Prometheus reads; see :meth:`models` for what is told apart."""
         from prometheus_client import generate_latest
 
         for name, value in store.counts().items():

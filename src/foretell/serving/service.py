@@ -35,10 +35,12 @@ from foretell.serving.ingest.poller import FhirPoller
 from foretell.serving.metrics import Metrics
 from foretell.serving.outbox import Dispatcher, Sink, make_sink
 from foretell.serving.privacy import Pseudonyms
+from foretell.serving.rollout import announce, configured
 from foretell.serving.store import Store, open_store
 from foretell.serving.subscriptions import FanOut, SubscriptionSink
 from foretell.serving.worker import Fold, Ladder, RuleScorer, Scorer, Worker
 from foretell.serving.worker.policy import for_rules
+from foretell.serving.worker.quiet import QuietRules
 from foretell.serving.worker.ticks import Ticker, warming
 
 if TYPE_CHECKING:
@@ -51,7 +53,7 @@ _HEARTBEAT_LATE = 6.0
 
 def make_fold(
     config: Config, scorers: Sequence[Scorer] = (), policy: AlarmPolicy | None = None,
-    deployments: Sequence[Deployment] = (),
+    deployments: Sequence[Deployment] = (), candidate: Deployment | None = None,
 ) -> Fold:  # fmt: skip
     """The fold of a configuration: models first, then its rules.
 
@@ -60,11 +62,13 @@ def make_fold(
         scorers: of models.
         policy: of alarms; by default that of the first deployment, else of the configuration.
         deployments: a trained model and the versions before it, in the order of preference.
+        candidate: a model on trial: it speaks where a lineup of the log says so.
     """
-    if deployments:
+    trained = [*deployments, *([] if candidate is None else [candidate])]
+    if trained:
         from foretell.serving.worker.deployed import DeploymentScorer
 
-        scorers = [*(DeploymentScorer(d) for d in deployments), *scorers]
+        scorers = [*(DeploymentScorer(d) for d in trained), *scorers]
     names = dict.fromkeys((config.model.rule, *config.model.fallbacks))
     schema = scorers[0].builder.schema if scorers else None
     rules = [RuleScorer(name, schema=schema) for name in names]
@@ -74,7 +78,7 @@ def make_fold(
         policy = replace(
             deployments[0].policy, threshold=None, max_silence=alarms.longest_silence_hours
         )
-        for other in deployments[1:]:
+        for other in trained[1:]:
             same = [t.name for t in other.policy.tiers] == [t.name for t in policy.tiers]
             policies[other.version] = other.policy if same else policy
         policies |= {rule.version: for_rules(policy, alarms.threshold) for rule in rules}
@@ -83,6 +87,7 @@ def make_fold(
             tiers=(Tier(alarms.tier, alarms.threshold),), snooze=alarms.snooze_hours,
             max_silence=alarms.longest_silence_hours,
         )  # fmt: skip
+    quiet = config.quiet
     wanted = {kind for sink in config.sinks for kind in sink.kinds}
     return Fold(
         Ladder([*scorers, *rules]),
@@ -90,6 +95,9 @@ def make_fold(
         policies,
         watermark=config.service.watermark_hours,
         idle=config.service.idle_hours,
+        quiet=QuietRules(
+            quiet.antibiotics_hours, quiet.sepsis_hours, quiet.new_course_hours, quiet.orders
+        ),
         scores_out="score" in wanted or bool(config.subscriptions.endpoints),
     )
 
@@ -117,6 +125,7 @@ class Service:
         sinks: receivers beside those of the configuration.
         warm_up: whether bulk exports are taken anew, of what is newer than the last ones.
         deployments: models, the preferred first; rules alone where there are none.
+        candidate: a model on trial; what it may do is told by the configuration.
 
     Attributes:
         ports: door -> port, once it listens.
@@ -131,12 +140,18 @@ class Service:
         sinks: Sequence[Sink] = (),
         deployments: Sequence[Deployment] = (),
         warm_up: bool = False,
+        candidate: Deployment | None = None,
     ) -> None:
         unknown = set(roles) - set(ROLES)
         if unknown or not roles:
             raise ParameterError(f"roles are some of {ROLES}, not {sorted(unknown)}")
         self.config, self.roles = config, tuple(roles)
-        self._folds = folds or (lambda: make_fold(config, deployments=deployments))
+        if candidate is not None and not deployments:
+            raise ParameterError("a candidate stands beside a run: name the one that speaks")
+        self._folds = folds or (
+            lambda: make_fold(config, deployments=deployments, candidate=candidate)
+        )
+        self._candidate = None if candidate is None else candidate.version
         self._scratch = threading.local()
         # For what a face has to know: tiers, channels, versions.
         self.reference: Fold = self._folds()
@@ -144,8 +159,6 @@ class Service:
         self.store: Store = _patiently(config)
         self.stores = StorePool(self.store)
         self.metrics = Metrics()
-        if self._fold is not None:
-            self.metrics.model.labels(self._fold.ladder.version).set(1)
         key = config.service.pseudonym_key
         self.pseudonyms = Pseudonyms() if key is None else Pseudonyms.from_file(key)
         http = config.http
@@ -201,6 +214,18 @@ class Service:
                 "purpose": purpose, "outcome": "ok", "detail": detail,
             }
         )  # fmt: skip
+
+    @property
+    def versions(self) -> list[str]:
+        """Of the models and rules at hand."""
+        return self.reference.ladder.versions
+
+    def announce(self) -> None:
+        """Tells the log who speaks by the configuration, if it has not heard of that."""
+        line = configured(self.versions, self._candidate, self.config.rollout)
+        with self.stores.use() as store:
+            if announce(store, line, self.versions):
+                log.warning("%s speaks from now on", line.primary)
 
     def problems(self) -> list[str]:
         """Why the service is not ready; empty where it is."""
@@ -268,6 +293,7 @@ class Service:
                     # Before the clock runs: no hour is closed that is not known yet.
                     hold(self.store, time.time() + min(60.0, poll.hold_seconds))
         if "worker" in self.roles:
+            self.announce()
             fold = self._fold or self._folds()
             self._fold = None
             # Before the doors open: who comes first must not wait for what is compiled once.

@@ -27,6 +27,8 @@ class Caller:
     name: str
     scopes: frozenset[str]
     sites: frozenset[str] = frozenset()
+    break_glass: bool = False
+    per_minute: int | None = None
 
     def may(self, scope: str, site: str | None = None) -> bool:
         """Whether a scope is granted, and a site is among theirs."""
@@ -43,7 +45,10 @@ class Tokens:
 
     def __init__(self, tokens: Sequence[TokenConfig], *, per_minute: int = 60_000) -> None:
         self._known = [
-            (bytes.fromhex(t.sha256), Caller(t.name, frozenset(t.scopes), frozenset(t.sites)))
+            (
+                bytes.fromhex(t.sha256),
+                Caller(t.name, t.granted, frozenset(t.sites), t.break_glass, t.requests_per_minute),
+            )
             for t in tokens
         ]
         self._rate, self._burst = per_minute / 60, max(per_minute / 10, 1.0)
@@ -69,12 +74,15 @@ class Tokens:
     def wait(self, caller: Caller) -> float:
         """Seconds that the caller has to wait, 0 where the request may go on."""
         now = time.monotonic()
+        rate, burst = self._rate, self._burst
+        if caller.per_minute is not None:
+            rate, burst = caller.per_minute / 60, max(caller.per_minute / 10, 1.0)
         with self._lock:
-            left, then = self._left.get(caller.name, (self._burst, now))
-            left = min(left + (now - then) * self._rate, self._burst)
+            left, then = self._left.get(caller.name, (burst, now))
+            left = min(left + (now - then) * rate, burst)
             if left < 1:
                 self._left[caller.name] = (left, now)
-                return (1 - left) / self._rate
+                return (1 - left) / rate
             self._left[caller.name] = (left - 1, now)
             return 0.0
 

@@ -13,6 +13,7 @@ from foretell.data.clinical.fhir import FhirError, FhirReader
 from foretell.data.clinical.hl7 import Hl7Error, Hl7Reader, Message
 from foretell.data.clinical.repair import UnitRepair
 from foretell.data.clinical.schema import Schema
+from foretell.data.clinical.treatments import TreatmentCodes
 from foretell.serving.config import Config, SiteConfig
 from foretell.serving.events import Delivery, events_of
 
@@ -35,7 +36,7 @@ class Intake:
         for name, site in self.config.sites.items():
             self._of[name] = (
                 Hl7Reader(name, ZoneInfo(site.zone), site.authorities),
-                Normaliser(self.schema, site.codes, self.repair),
+                Normaliser(self.schema, site.codes, self.repair, TreatmentCodes(site.treatments)),
             )
             for facility in site.facilities or (name,):
                 self._facilities[facility] = name

@@ -79,8 +79,8 @@ def drugs(
             status = _COMPLETED.get(message.part(fields, 20).upper())
             status = "cancelled" if deleted else status
             turn = message.part(fields, 2) or "0"
-            # Without an order it is known by its drug and time.
-            number = f"RXA/{number or '|'.join(codes[0])}/{turn}/{text if not number else ''}"
+            # Many senders count every dose of an order as the first: its time tells them apart.
+            number = f"RXA/{number or '|'.join(codes[0])}/{turn}/{text}"
         else:
             status = statuses.get(message.part(control, 1).upper() or "NW")
             # A dose that was given says more than an order that is done.

@@ -123,7 +123,7 @@ def drug_message(
         f"PID|||{_escaped(patient)}^^^^MR",
         _place(visit, None),
         f"ORC|RE|{_escaped(order or control)}",
-        f"RXA|0|1|{at}|{at}|{_escaped(code)}^^{_escaped(system)}|1|||||||||||||||{status}|{action}",
+        f"RXA|0|1|{at}|{at}|{_escaped(code)}^^{_escaped(system)}|1{'|' * 14}{status}|{action}",
     ]
     return ("\r".join(lines) + "\r").encode()
 

@@ -1,0 +1,173 @@
+"""Who speaks and who decided it: models on trial, changes and their record, and broken glass."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from fastapi import Depends, FastAPI, HTTPException, Query
+from pydantic import BaseModel, ConfigDict, Field
+
+from foretell.serving.api.auth import Caller, needs
+from foretell.serving.audit import first_break
+from foretell.serving.rollout import change, history, not_asked, roll_back, told
+from foretell.serving.store.governed import Grant
+from foretell.serving.worker.lineup import Lineup
+
+if TYPE_CHECKING:
+    from foretell.serving.service import Service
+    from foretell.serving.store.base import Store
+
+log = logging.getLogger("foretell.serving.governance")
+Reader = Annotated[Caller, Depends(needs("read"))]
+Admin = Annotated[Caller, Depends(needs("admin"))]
+Auditor = Annotated[Caller, Depends(needs("audit"))]
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+Reason = Annotated[str, Field(min_length=3, max_length=500)]
+
+
+class LineupBody(BaseModel):
+    """Who shall speak, and why."""
+
+    model_config = ConfigDict(extra="forbid")
+    primary: Name
+    candidate: Name | None = None
+    mode: Literal["off", "shadow", "canary"] = "off"
+    units: Annotated[list[Name], Field(max_length=1000)] = []
+    sites: Annotated[list[Name], Field(max_length=1000)] = []
+    reason: Reason
+
+
+class ReasonBody(BaseModel):
+    """Why."""
+
+    model_config = ConfigDict(extra="forbid")
+    reason: Reason
+
+
+class GlassBody(BaseModel):
+    """Which site has to be read, and why."""
+
+    model_config = ConfigDict(extra="forbid")
+    site: Name
+    reason: Annotated[str, Field(min_length=10, max_length=500)]
+    minutes: Annotated[int, Field(ge=1, le=24 * 60)] | None = None
+
+
+def reading(service: Service, store: Store, caller: Caller, site: str) -> str:
+    """Under what a caller may read a site: ``""`` for their own, else why the glass was broken.
+
+    Raises:
+        HTTPException: 404 where they may not; whether there is such a site is not told, either.
+    """
+    if caller.may("read", site):
+        return ""
+    if caller.break_glass and caller.may("read"):
+        grant = store.granted(caller.name, site)
+        if grant is not None:
+            return f"broken glass: {grant.reason}"
+    raise HTTPException(404, "there is no such patient")
+
+
+def governance_routes(app: FastAPI, service: Service) -> None:
+    """Adds ``/v1/model``, ``/v1/shadow``, ``/v1/changes`` and ``/v1/break-glass``."""
+    _models(app, service)
+    _records(app, service)
+
+    @app.post("/v1/break-glass", tags=["patients"], status_code=201,
+              responses={403: {"description": "not this token"}, 404: {"description": "no site"},
+                         409: {"description": "the site is theirs"}})  # fmt: skip
+    def break_glass(caller: Reader, body: GlassBody) -> dict[str, Any]:
+        """Opens another site to a clinician for a while; every read is recorded with the reason."""
+        if not caller.break_glass:
+            raise HTTPException(403, "this token may not break the glass")
+        if caller.may("read", body.site):
+            raise HTTPException(409, "the site may be read as it is")
+        if body.site not in service.config.sites:
+            raise HTTPException(404, "there is no such site")
+        longest = service.config.access.break_glass_minutes
+        minutes = min(body.minutes or longest, longest)
+        now = time.time()
+        grant = Grant(caller.name, body.site, now, now + 60 * minutes, body.reason)
+        with service.stores.use() as store:
+            # What cannot be recorded is not granted.
+            service.audit(
+                store, caller, "break-glass", body.site, purpose=body.reason,
+                detail=f"minutes={minutes}",
+            )  # fmt: skip
+            store.grant(grant)
+        service.metrics.glass.inc()
+        log.warning("the glass was broken: %s reads %s for %d min", caller.name, body.site, minutes)
+        return {"site": body.site, "until": grant.until, "minutes": minutes}
+
+
+def _models(app: FastAPI, service: Service) -> None:
+    refused: dict[int | str, dict[str, Any]] = {409: {"description": "it is so already"}}
+
+    @app.get("/v1/model", tags=["operations"])
+    def model(caller: Reader) -> dict[str, Any]:
+        """Which model speaks, since when and by whose decision, and which stand by."""
+        with service.stores.use() as store:
+            return told(store, service.versions, not_asked(store))
+
+    @app.put("/v1/model", tags=["operations"], responses=refused)
+    def decide(caller: Admin, body: LineupBody) -> dict[str, Any]:
+        """Lets another model speak, or tries one, from the next hour that closes on."""
+        line = Lineup(body.primary, body.candidate, body.mode, tuple(body.units),
+                      tuple(body.sites))  # fmt: skip
+        with service.stores.use() as store:
+            if not change(store, line, actor=caller.name, reason=body.reason,
+                          loaded=service.versions):  # fmt: skip
+                raise HTTPException(409, "it is so already")
+            service.audit(store, caller, "lineup", line.primary, purpose=body.reason,
+                          detail=json.dumps(line.to_json(), sort_keys=True))  # fmt: skip
+        log.warning("%s speaks from now on", line.primary)
+        service.wake()
+        return line.to_json()
+
+    @app.post("/v1/model/rollback", tags=["operations"])
+    def rollback(caller: Admin, body: ReasonBody) -> dict[str, Any]:
+        """Goes back to what spoke before, at once: its memory of every stay is kept warm."""
+        with service.stores.use() as store:
+            line = roll_back(store, actor=caller.name, reason=body.reason, loaded=service.versions)
+            service.audit(store, caller, "rollback", line.primary, purpose=body.reason,
+                          detail=json.dumps(line.to_json(), sort_keys=True))  # fmt: skip
+        log.warning("rolled back: %s speaks from now on", line.primary)
+        service.wake()
+        return line.to_json()
+
+    @app.get("/v1/shadow", tags=["operations"])
+    def shadow(
+        caller: Admin,
+        version: Annotated[str | None, Query(max_length=200)] = None,
+        site: Annotated[str | None, Query(max_length=200)] = None,
+    ) -> dict[str, Any]:
+        """How a model that is only compared differs from the one that speaks; no patients."""
+        with service.stores.use() as store:
+            return {"compared": store.shadows(version, site)}
+
+
+def _records(app: FastAPI, service: Service) -> None:
+    @app.get("/v1/changes", tags=["operations"])
+    def changes(
+        caller: Auditor,
+        after: Annotated[int, Query(ge=0, le=2**62)] = 0,
+        limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
+    ) -> dict[str, Any]:
+        """The change-control record: which model was let speak, when, by whom and why."""
+        with service.stores.use() as store:
+            return {"rows": store.recorded("control", after, limit)}
+
+    @app.get("/v1/changes/verify", tags=["operations"])
+    def verify(
+        caller: Auditor, anchor: Annotated[str, Query(max_length=64)] = ""
+    ) -> dict[str, Any]:
+        """Whether a row of the change-control record was changed, moved or deleted."""
+        with service.stores.use() as store:
+            rows = [{**r, "detail": json.dumps(r["detail"], sort_keys=True)}
+                    for r in history(store)]  # fmt: skip
+        broken = first_break(rows, anchor)
+        last = rows[-1]["hash"] if rows else ""
+        return {"intact": broken is None, "first_break": broken, "rows": len(rows), "last": last}
