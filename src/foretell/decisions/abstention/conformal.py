@@ -132,7 +132,7 @@ class MondrianConformal:
         """
         calibration = self._require()
         scores = self._measure(_rows("input", rows, self._n_features))
-        p_values = np.stack([conformal_p_values(part, scores) for part in calibration], axis=1)
+        p_values = np.stack([_p_values(part, scores) for part in calibration], axis=1)
         return OutOfDistribution(p_values.max(1) < self.alpha, p_values)
 
     def save(self, folder: str | Path) -> None:

@@ -151,7 +151,8 @@ class DeploymentScorer:
             found = [(name, float(parts[columns].sum())) for name, columns in self._groups]
         else:
             # A channel at its mean already moves nothing.
-            moved = [(n, c) for n, c in self._groups if np.any(np.abs(features[c]) > 1e-6)]
+            away = np.abs(features) > 1e-6
+            moved = [(n, c) for n, c in self._groups if away[c].any()]
             table = np.repeat(features[None], max(len(moved), 1), axis=0)
             for k, (_, columns) in enumerate(moved):
                 table[k, columns] = 0.0
