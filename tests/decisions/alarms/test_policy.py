@@ -64,11 +64,28 @@ def test_streaming_equals_batch(policy, seed):
     np.testing.assert_array_equal(found.tier, tiers)
 
 
-def test_without_snooze_alarms_are_threshold_crossings():
-    rng = np.random.default_rng(0)
-    scores = rng.random(1000)
-    found = run_policy(AlarmPolicy(0.7, snooze=0), scores, [400, 600])
-    np.testing.assert_array_equal(found.raised, scores >= 0.7)
+@given(seed=st.integers(0, 10_000), threshold=st.floats(-0.1, 1.1))
+def test_without_snooze_alarms_are_threshold_crossings(seed, threshold):
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(0, 40, 5)
+    scores = rng.random(int(lengths.sum())).round(1)  # ties with the threshold are among them
+    found = run_policy(AlarmPolicy(round(threshold, 1), snooze=0), scores, lengths)
+    np.testing.assert_array_equal(found.raised, scores >= round(threshold, 1))
+
+
+def test_a_constant_score_alarms_whenever_it_may():
+    found = run_policy(AlarmPolicy(0.5, snooze=6), np.full(20, 0.5), [20])
+    assert np.flatnonzero(found.raised).tolist() == [0, 7, 14]
+    assert not run_policy(AlarmPolicy(0.5), np.full(20, 0.4999), [20]).raised.any()
+
+
+def test_discharged_while_alarmed():
+    policy = AlarmPolicy(0.5)
+    state, alarm = policy.step(policy.start(), 1, 0.9)
+    assert alarm is not None and state.status == "alarmed"
+    closed = policy.close(state)
+    assert closed.status == "closed" and closed.alarms == 1 and closed.last_alarm == 1
+    assert policy.step(closed, 2, 0.99) == (closed, None)
 
 
 @settings(max_examples=100, deadline=None)

@@ -121,6 +121,10 @@ def test_abstention_is_counted_and_cannot_alarm():
     stays = ward([np.nan, 5], [5, 5])
     issued = np.array([0] * 5 + [1] * 5)
     assert alarm_metrics(stays, np.zeros(10), predicted=issued).without_prediction == 1
+    # The first score comes with the onset at hour 5: missed, not left out, and counted.
+    late = alarm_metrics(ward([5, 5], [8, 8]), np.zeros(16), predicted=[0] * 4 + [1] * 4 + [1] * 8)
+    assert late.onset_before_prediction == 1 and late.onset_before_record == 0
+    assert late.counts[:, 0].sum() == 2 and late.values()["patient_sensitivity"] == 0
     with pytest.raises(DataError, match=r"without a prediction.*row 2"):
         alarm_metrics(stays, np.arange(10) == 2, predicted=issued)
     with pytest.raises(DataError, match=r"alarm is .*2"):

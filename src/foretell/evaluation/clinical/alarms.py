@@ -76,6 +76,8 @@ class AlarmMetrics:
         onset_before_record: septic stays without an hour at risk, left out of sensitivity.
         onset_after_record: septic stays whose onset lies beyond their last hour.
         without_prediction: stays without any hour with a prediction.
+        onset_before_prediction: septic stays with hours at risk, in none of which a score was
+            issued. They count as missed: silence must not improve sensitivity.
     """
 
     horizon: float
@@ -87,6 +89,7 @@ class AlarmMetrics:
     onset_before_record: int
     onset_after_record: int
     without_prediction: int
+    onset_before_prediction: int = 0
 
     def values(self) -> dict[str, float]:
         """All metrics without intervals."""
@@ -297,6 +300,7 @@ def alarm_metrics(
         int((has_onset & (hours == 0)).sum()),
         int((has_onset & (stays.onset > ends)).sum()),
         int((total(issued) == 0).sum()),
+        int((septic & (total(issued & at_risk) == 0)).sum()),
     )
 
 
