@@ -98,3 +98,12 @@ class Statistics:
     mean: NDArray[np.float64]
     std: NDArray[np.float64]
     seen: NDArray[np.bool_]
+
+    @property
+    def divisor(self) -> NDArray[np.float64]:
+        """(F,) what features are divided by: infinite, so that 0 remains, where none was seen.
+
+        A network has random weights for what its training never showed: another hospital's values
+        of it, in no unit, would drown all others.
+        """
+        return np.where(self.seen, self.std, np.inf)

@@ -68,7 +68,7 @@ class FeatureStream:
         if self._binner.closed < self.hour:
             self._binner.closed = self.hour
         if self._statistics is not None:
-            kernel.scale(out, b._kinds, self._statistics.mean, self._statistics.std)
+            kernel.scale(out, b._kinds, self._statistics.mean, self._statistics.divisor)
         return out[0]
 
     def snapshot(self) -> dict[str, NDArray]:

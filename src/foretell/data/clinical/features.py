@@ -159,7 +159,8 @@ class CausalFeatureBuilder:
     ) -> NDArray[np.float32]:
         """(R, F) scaled features without any missing value: for networks.
 
-        Values are standardised by the reference site and 0, its mean, where they are not known;
+        Values are standardised by the reference site and 0, its mean, where they are not known,
+        or where the site never had any;
         hours since a measurement become log(1 + h) / log(201); counts a share of their window.
 
         Args:
@@ -371,7 +372,7 @@ class CausalFeatureBuilder:
             if wanted is not None:
                 part = part[wanted[read : read + len(part)]]
             if statistics is not None:
-                kernel.scale(part, self._kinds, statistics.mean, statistics.std)
+                kernel.scale(part, self._kinds, statistics.mean, statistics.divisor)
             out[written : written + len(part)] = part
             read += chunk.n_rows
             written += len(part)
