@@ -162,6 +162,10 @@ def test_a_column_the_first_site_never_saw_is_finite_and_learned_later():
     assert not builder.statistics.seen[at]
     assert builder.statistics.mean[at] == 0 and builder.statistics.std[at] == 1
     before = builder.transform(first)
+    # Without statistics of its own the value is not looked at: weights for it were never trained.
+    assert (builder.transform(second)[:, builder.columns(channel="EtCO2")[:2]] == 0).all()
+    live = builder.stream(age=60.0)
+    assert all(live.step(row)[at] == 0 for row in second.matrix()[:5])
     builder.add_site("B", second)
     np.testing.assert_array_equal(builder.transform(first), before)
     np.testing.assert_array_equal(builder.transform(first, site="A"), before)
@@ -297,6 +301,26 @@ def test_the_encoding_is_monotone_and_bounded(seed):
     assert (np.diff(mine[order], axis=0) >= 0).all()
     told = PiecewiseLinearEncoder.from_dict(json.loads(json.dumps(encoder.to_dict())))
     np.testing.assert_array_equal(told.transform(x), found)
+
+
+def test_a_standardised_encoding_has_columns_alike_and_bounded_gain():
+    rng = np.random.default_rng(0)
+    x = np.c_[rng.normal(3, 2, 900), rng.random(900) < 0.001, rng.lognormal(size=900)]
+    plain = PiecewiseLinearEncoder(5).fit(x)
+    raw = plain.transform(x)
+    encoder = PiecewiseLinearEncoder(5).fit(x).standardise(x)
+    found = encoder.transform(x)
+    np.testing.assert_allclose(found.mean(axis=0), 0, atol=1e-4)
+    spread = raw.std(axis=0)
+    np.testing.assert_allclose(found.std(axis=0), spread / np.maximum(spread, 0.05), rtol=1e-3)
+    again = PiecewiseLinearEncoder.from_dict(json.loads(json.dumps(encoder.to_dict())))
+    np.testing.assert_array_equal(again.transform(x), found)
+    assert PiecewiseLinearEncoder.from_dict(plain.to_dict()).centre is None
+    broken = {**encoder.to_dict(), "spread": [0.0] * encoder.n_outputs}
+    with pytest.raises(ParameterError, match="not positive"):
+        PiecewiseLinearEncoder.from_dict(broken)
+    with pytest.raises(ParameterError, match="do not fit the encoding"):
+        PiecewiseLinearEncoder.from_dict({**encoder.to_dict(), "centre": [0.0]})
 
 
 def test_encoders_refuse_what_does_not_fit():

@@ -24,6 +24,7 @@ from foretell.errors import (
     ParameterError,
 )
 from foretell.estimators.continual import WUPERR, GaussianRelease, new_key, read_bundle
+from foretell.estimators.continual import bundle as bundle_module
 from foretell.estimators.continual.bundle import write_bundle
 from foretell.training.continual import exemplars
 
@@ -141,6 +142,25 @@ def test_newer_schema_is_refused(exported, tmp_path):
         read_bundle(newer)
 
 
+def test_a_bundle_from_before_standards_is_read(tmp_path):
+    model = train(WUPERR(**SETTINGS, standardised=False), "one", 0)
+    bundle = model.export_bundle(tmp_path / "new", audit=None, override=True)
+    with safe_open(tmp_path / "new", framework="numpy") as opened:
+        document = json.loads(opened.metadata()["foretell.site_bundle"])
+        arrays = {n: opened.get_tensor(n) for n in opened.keys() if not n.startswith("standards/")}
+    document["schema"] = 1
+    for name in ("standardised", "upper_learning_rate"):
+        del document["parameters"][name]
+    text = json.dumps(document)
+    header = {"foretell.site_bundle": text, "sha256": bundle_module._digest(text, arrays)}
+    save_file(arrays, tmp_path / "old", metadata=header)
+    read = WUPERR.from_bundle(tmp_path / "old", threads=1)
+    assert torch.equal(read.standards_.spread, torch.ones(SETTINGS["hidden"][0]))
+    x = table(9)[0]
+    np.testing.assert_array_equal(read.predict_proba(x), model.predict_proba(x))
+    assert bundle.schema == 2
+
+
 def test_episodes_of_another_first_layer_are_refused(exported, tmp_path):
     model, _, _ = exported
     other = train(WUPERR(**SETTINGS, random_state=7), "elsewhere", 3)
@@ -256,7 +276,7 @@ if name == "A":
     hr[mine.rows[: mine.lengths[0]]] = np.float32(213.6875)
     mine = type(mine)(**{**vars(mine), "channels": {**mine.channels, "HR": hr}})
     ids = mine.ids.copy()
-    ids[0] = "CANARY-4711"
+    ids[0] = "CANARY-QUXWYZ"
     mine = type(mine)(**{**vars(mine), "ids": ids, "patients": ids})
 settings = dict(hidden=(24, 8), negatives=64, positives=16, epochs=1, threads=1,
                 memory_per_site=300, fisher_examples=100, min_patients=5)
@@ -281,7 +301,7 @@ def test_each_site_in_its_own_process_and_no_raw_row_in_the_bytes(tmp_path):
     canary = np.load(tmp_path / "a.npy")
     for name in ("a", "b"):
         content = (tmp_path / name).read_bytes()
-        for text in (b"CANARY", b"4711", b"213.6875", b"213.69"):
+        for text in (b"CANARY", b"QUXWYZ", b"213.6875", b"213.69"):
             assert text not in content
         for kind in (np.float16, np.float32, np.float64):
             assert all(row[:4].astype(kind).tobytes() not in content for row in canary)

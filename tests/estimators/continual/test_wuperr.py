@@ -12,7 +12,8 @@ from sklearn.base import clone
 from foretell.data.clinical import target
 from foretell.errors import DataError, NotFittedError, ParameterError
 from foretell.estimators import FeedForwardRisk
-from foretell.estimators.continual import WUPERR, GaussianRelease
+from foretell.estimators.continual import WUPERR, GaussianRelease, wuperr
+from foretell.estimators.continual.site import Standards
 
 SMALL = {
     "hidden": (32, 16), "negatives": 64, "positives": 16, "epochs": 1, "threads": 1,
@@ -175,6 +176,86 @@ def test_weights_of_rows_count():
         WUPERR(**SMALL).fit_site(x, y, site="one", sample_weight=[1, 1, 1])
 
 
+def test_representations_are_standardised_without_changing_the_net():
+    x = table(seed=4)[0]
+    model = fitted()
+    h = model.represent(x)
+    net = model._net()
+    with torch.no_grad():
+        plain = model.learner_.decode(torch.from_numpy(h), {}).logit
+        torch.testing.assert_close(net.decode(torch.from_numpy(h), {}).logit, plain)
+        net.upper[-1].bias += 1.0
+        net.hand_back(model.learner_)
+        moved = model.learner_.decode(torch.from_numpy(h), {}).logit
+    torch.testing.assert_close(moved, plain + 1.0)
+    inside = model.represent(table()[0])
+    standard = (inside - model.standards_.centre.numpy()) / model.standards_.spread.numpy()
+    assert np.abs(standard.mean(axis=0)).max() < 1e-3
+    assert np.quantile(standard.std(axis=0), 0.9) == pytest.approx(1.0, abs=1e-3)
+    encoded = model.encoder_.transform(table()[0])
+    assert np.abs(encoded.mean(axis=0)).max() < 1e-3
+
+
+def test_standards_are_those_of_the_first_site_for_good(trained, simulated_sites):
+    model = copy.deepcopy(trained)
+    centre = model.standards_.centre.clone()
+    model.fit_site(simulated_sites["B"], site="B")
+    assert torch.equal(model.standards_.centre, centre)
+    plain = fitted(standardised=False)
+    assert not plain.standards_.centre.any() and plain.encoder_.centre is None
+
+
+def test_later_sites_learn_at_their_own_rate():
+    x, y, patients = table(seed=2)
+    ends = {}
+    for rate in (1e-8, None, 3e-3):
+        model = fitted(upper_learning_rate=rate)
+        before = model.decision_function(x)
+        model.fit_site(x, y, site="two", patients=patients)
+        ends[rate] = np.abs(np.diff(model.decision_function(x) - before)).mean()
+    assert ends[1e-8] < 1e-3 < ends[None] < ends[3e-3]
+
+
+def test_a_silent_unit_is_not_blown_up():
+    h = np.abs(np.random.default_rng(0).normal(size=(500, 4))).astype(np.float32)
+    h[:, 0] = 0
+    h[:, 1] *= 1e-4
+    found = Standards.of(h)
+    floor = 0.1 * np.median(h[:, 1:].std(axis=0))
+    np.testing.assert_allclose(found.spread[:2], floor, rtol=1e-5)
+    assert torch.equal(Standards.of(np.zeros((9, 2), np.float32)).spread, torch.ones(2))
+
+
+def test_prevalence_that_differs_is_met_by_each_site_s_intercept():
+    model = fitted(release_seed=0)
+    x, y, patients = table(seed=2)
+    kept = np.flatnonzero((y == 0) | (np.arange(len(y)) % 5 == 0))
+    with_few = (x[kept], y[kept], patients[kept])
+    model.fit_site(with_few[0], with_few[1], site="few", patients=with_few[2])
+    for name, rows, label in (("one", *table()[:2]), ("few", *with_few[:2])):
+        risk = model.predict_proba(rows, site=name)[:, 1].mean()
+        assert 0.6 * label.mean() < risk < 1.6 * label.mean(), name
+    assert model.sites_["few"].rate < 0.5 * model.sites_["one"].rate
+
+
+def test_importance_that_is_not_finite_is_left_out_and_counted(monkeypatch):
+    real = wuperr.diagonal_fisher
+
+    def broken(*arguments, **options):
+        found = real(*arguments, **options)
+        name = next(iter(found.values))
+        values = {**found.values, name: found.values[name].clone()}
+        values[name].view(-1)[:3] = 0.0
+        return found._replace(values=values, not_finite=3)
+
+    monkeypatch.setattr(wuperr, "diagonal_fisher", broken)
+    model = fitted()
+    x, y, patients = table(seed=2)
+    model.fit_site(x, y, site="two", patients=patients)
+    assert model.not_finite_ == 6
+    assert all(torch.isfinite(v).all() for v in model.precision_.values())
+
+
 def test_no_copy_carries_rows(trained):
     assert trained._witness is not None
     assert copy.deepcopy(trained)._witness is None
@@ -204,6 +285,7 @@ def test_scikit_learn_sees_hyper_parameters():
     [
         ({"gamma": 2.0}, "gamma"),
         ({"ewc_lambda": -1.0}, "ewc_lambda"),
+        ({"upper_learning_rate": 0.0}, "upper_learning_rate"),
         ({"fisher_scale": "sum"}, "fisher_scale"),
         ({"new_channels": "guess"}, "new_channels"),
         ({"release": "noise"}, "release"),

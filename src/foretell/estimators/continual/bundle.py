@@ -33,7 +33,8 @@ from foretell.estimators.continual.site import Episodes, SiteRecord, frozen_hash
 from foretell.estimators.risk.parts import restored
 from foretell.learners.risk.feed_forward import FeedForwardRiskLearner, FeedForwardShape
 
-SCHEMA = 1
+SCHEMA = 2
+"""1 had no standards of the first layer's units."""
 _DOCUMENT = "foretell.site_bundle"
 _LARGEST_DOCUMENT = 16 * 2**20
 _IDENTIFYING = re.compile(r"(^|_)(mrn|ssn|name|phone|fax|email|zip|address|date|birth|ids?)(_|$)")
@@ -57,6 +58,7 @@ class SiteBundle:
         adapters: scale and shift of inputs by site.
         audits: reports by site.
         not_finite: entries of the Fisher information that counted as 0.
+        standards: mean and spread (D,) of the units of the first layer at the first site.
         sha256: of all of it.
         signer: public key in hexadecimal, or None.
         schema: version of the format.
@@ -72,6 +74,7 @@ class SiteBundle:
     sites: tuple[SiteRecord, ...]
     current_site: str
     episodes: dict[str, Episodes]
+    standards: tuple[NDArray[np.float32], NDArray[np.float32]]
     adapters: dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]] = field(
         default_factory=dict
     )
@@ -151,6 +154,7 @@ def write_bundle(
     arrays: dict[str, NDArray[Any]] = {"constants": bundle.constants}
     arrays |= {f"theta/{n}": v for n, v in bundle.theta.items()}
     arrays |= {f"precision/{n}": v for n, v in bundle.precision.items()}
+    arrays["standards/centre"], arrays["standards/spread"] = bundle.standards
     # Names of sites are free text: tensors are numbered, the document has the names.
     episodes, adapters = list(bundle.episodes), list(bundle.adapters)
     for i, name in enumerate(episodes):
@@ -280,6 +284,12 @@ def _built(
         if not np.isin(label, (0, 1)).all():
             raise ValueError(f"a label of the episodes {i} is neither 0 nor 1")
         episodes[str(told["site"])] = Episodes(h, label.astype(np.int8), str(told["frozen"]))
+    none = {"centre": np.zeros(width, np.float32), "spread": np.ones(width, np.float32)}
+    standards = part("standards") or none
+    if {n: v.shape for n, v in standards.items()} != {"centre": (width,), "spread": (width,)}:
+        raise ValueError("the standards do not fit the first layer")
+    if not (standards["spread"] > 0).all():
+        raise ValueError("a spread is not positive")
     adapters = {
         str(n): (
             np.asarray(arrays[f"adapters/{i}/scale"], np.float32),
@@ -304,6 +314,7 @@ def _built(
         sites=sites,
         current_site=str(document["current_site"]),
         episodes=episodes,
+        standards=(standards["centre"], standards["spread"]),
         adapters=adapters,
         audits=dict(document["audits"]),
         not_finite=int(document["not_finite"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -14,6 +15,9 @@ from torch import Tensor
 
 from foretell.learners.contract import Batch, Learner
 from foretell.learners.risk.feed_forward import FeedForwardRiskLearner, RiskOutput
+
+_LEAST_SPREAD = 0.1
+"""Of the median spread of units that vary."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,60 +107,107 @@ class Episodes:
         return torch.from_numpy(self.h.astype(np.float32))
 
 
-class UpperLayers(Learner):
-    """A risk net behind its first layer, for hours that were encoded once.
+@dataclass(frozen=True, eq=False)
+class Standards:
+    """Mean and spread of the units of the first layer over the hours of the first site.
 
-    Its parameters are those of the net, by the same names.
+    Units of a rectified layer lie far from 0, some with hardly any spread. Upper layers that are
+    trained on them as they are follow the few directions that vary most at the first site, and
+    learn slowly what a later site needs.
+
+    Attributes:
+        centre: (D,) means.
+        spread: (D,) standard deviations, those of units that hardly vary raised to a floor.
     """
 
-    def __init__(self, learner: FeedForwardRiskLearner) -> None:
-        super().__init__()
-        self.upper = learner.upper
-        # A new module counts as training, and would hand that on to the layers it shares.
-        self.train(learner.training)
+    centre: Tensor
+    spread: Tensor
 
-    def encode(self, batch: Batch) -> Tensor:
-        """What was encoded already."""
-        return batch["h"]
+    @classmethod
+    def none(cls, width: int) -> Standards:
+        """Leaves units as they are."""
+        return cls(torch.zeros(width), torch.ones(width))
 
-    def decode(self, encoding: Tensor, batch: Batch) -> RiskOutput:
-        """Log-odds."""
-        return RiskOutput(self.upper(encoding).squeeze(-1))
-
-    def score(self, output: RiskOutput, batch: Batch) -> Tensor:
-        """Binary cross-entropy ``(B,)``."""
-        label = batch["label"].to(output.logit.dtype)
-        return torch.nn.functional.binary_cross_entropy_with_logits(
-            output.logit, label, reduction="none"
+    @classmethod
+    def of(cls, hidden: NDArray[np.float32]) -> Standards:
+        """Those of representations (R, D)."""
+        values = hidden.astype(np.float64)
+        spread = values.std(axis=0)
+        # A unit that is silent at the first site may speak at another: not a thousand times louder.
+        floor = _LEAST_SPREAD * float(np.median(spread[spread > 0])) if spread.any() else 1.0
+        spread = np.maximum(spread, floor)
+        return cls(
+            torch.from_numpy(values.mean(axis=0).astype(np.float32)),
+            torch.from_numpy(spread.astype(np.float32)),
         )
 
 
-class AdaptedInputs(Learner):
-    """A frozen risk net behind a site's own affine map of its inputs, both trained.
+class SiteNet(Learner):
+    """A risk net as a later site trains it: what is above its first layer, standardised.
+
+    Its upper layers start as a copy of the net's that gives the same log-odds; what was learned is
+    written back with :meth:`hand_back`. Parameters have the names of the net's.
 
     Args:
-        learner: whose upper layers are trained.
-        shift: (E,) added to the encoded inputs.
-        scale: (E,) what 1 plus it they are multiplied by.
+        learner: of which a site is trained.
+        standards: of the units of its first layer.
+        frozen: whether the first layer stays as it is.
+        adapted: whether an affine map of the encoded inputs is trained, too.
+
+    Attributes:
+        scale: (E,) what 1 plus it the inputs are multiplied by, where adapted.
+        shift: (E,) added to them, where adapted.
     """
 
-    def __init__(self, learner: FeedForwardRiskLearner) -> None:
+    centre: Tensor
+    spread: Tensor
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(
+        self,
+        learner: FeedForwardRiskLearner,
+        standards: Standards,
+        *,
+        frozen: bool = True,
+        adapted: bool = False,
+    ) -> None:
         super().__init__()
-        self.upper = learner.upper
-        self._first = (learner.first.weight.detach(), learner.first.bias.detach())
-        width = learner.shape.inputs
-        self.scale = torch.nn.Parameter(torch.zeros(width))
-        self.shift = torch.nn.Parameter(torch.zeros(width))
+        self.upper = copy.deepcopy(learner.upper)
+        self.register_buffer("centre", standards.centre.clone(), persistent=False)
+        self.register_buffer("spread", standards.spread.clone(), persistent=False)
+        with torch.no_grad():
+            weight, bias = _above(self.upper)
+            bias += weight @ standards.centre
+            weight *= standards.spread
+        self.upper.requires_grad_(True)
+        if frozen:
+            self.register_buffer("weight", learner.first.weight.detach(), persistent=False)
+            self.register_buffer("bias", learner.first.bias.detach(), persistent=False)
+        else:
+            self.first = copy.deepcopy(learner.first).requires_grad_(True)
+        self.adapted = adapted
+        if adapted:
+            self.scale = torch.nn.Parameter(torch.zeros(learner.shape.inputs))
+            self.shift = torch.nn.Parameter(torch.zeros(learner.shape.inputs))
+        # A new module counts as training.
         self.train(learner.training)
 
     def encode(self, batch: Batch) -> Tensor:
-        """The first layer of the adapted inputs."""
-        adapted = batch["x"] * (1 + self.scale) + self.shift
-        return torch.nn.functional.relu(torch.nn.functional.linear(adapted, *self._first))
+        """The first layer, or what was encoded already under ``h``."""
+        if "h" in batch:
+            return batch["h"]
+        x = batch["x"]
+        if self.adapted:
+            x = x * (1 + self.scale) + self.shift
+        if hasattr(self, "first"):
+            return torch.nn.functional.relu(self.first(x))
+        return torch.nn.functional.relu(torch.nn.functional.linear(x, self.weight, self.bias))
 
     def decode(self, encoding: Tensor, batch: Batch) -> RiskOutput:
         """Log-odds."""
-        return RiskOutput(self.upper(encoding).squeeze(-1))
+        standard = (encoding - self.centre) / self.spread
+        return RiskOutput(self.upper(standard).squeeze(-1))
 
     def score(self, output: RiskOutput, batch: Batch) -> Tensor:
         """Binary cross-entropy ``(B,)``."""
@@ -164,6 +215,22 @@ class AdaptedInputs(Learner):
         return torch.nn.functional.binary_cross_entropy_with_logits(
             output.logit, label, reduction="none"
         )
+
+    @torch.no_grad()
+    def hand_back(self, learner: FeedForwardRiskLearner) -> None:
+        """Writes what was learned into the net."""
+        learner.upper.load_state_dict(self.upper.state_dict())
+        weight, bias = _above(learner.upper)
+        weight /= self.spread
+        bias -= weight @ self.centre
+        if hasattr(self, "first"):
+            learner.first.load_state_dict(self.first.state_dict())
+
+
+def _above(upper: torch.nn.Module) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the layer that reads representations."""
+    reading = next(m for m in upper.modules() if isinstance(m, torch.nn.Linear))
+    return reading.weight, reading.bias
 
 
 def frozen_hash(learner: FeedForwardRiskLearner) -> str:

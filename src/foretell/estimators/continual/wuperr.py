@@ -23,11 +23,11 @@ from foretell.errors import ArtefactError, DataError, NotFittedError, ParameterE
 from foretell.estimators.continual.bundle import SiteBundle, read_bundle, write_bundle
 from foretell.estimators.continual.release import GaussianRelease, NoRelease, Release
 from foretell.estimators.continual.site import (
-    AdaptedInputs,
     Episodes,
+    SiteNet,
     SiteRecord,
     SiteRows,
-    UpperLayers,
+    Standards,
     frozen_hash,
     intercept_for,
 )
@@ -85,6 +85,9 @@ class WUPERR(FeedForwardRisk):
         memory_per_site: representations that are stored.
         positives_per_site: of the hours with an onset ahead at most.
         freeze_first_layer: False is an ablation: stored representations then grow stale.
+        standardised: whether columns of the encoding, and for later sites the units of the first
+            layer, are standardised by the first site. Without, a frozen layer shows later sites
+            mostly what varied most at the first.
         new_channels: what is done with channels that the first site never had: ``"statistics"``
             scales them by the site's own; ``"adapter"`` also trains a small affine map of the
             inputs for this site alone; ``"ignore"`` leaves them out. Each comes with a warning.
@@ -98,6 +101,8 @@ class WUPERR(FeedForwardRisk):
         replay_batch: representations drawn of each earlier site a step.
         epochs: passes over the negative hours.
         learning_rate: the highest of the schedule.
+        upper_learning_rate: that of later sites, behind the frozen layer: upper layers alone learn
+            faster than a whole net should. None for ``learning_rate``.
         weight_decay: on matrices.
         validation_size: share of patients held out to choose weights by where no validation part
             is given.
@@ -111,7 +116,8 @@ class WUPERR(FeedForwardRisk):
         sites_: name -> :class:`SiteRecord`, in the order of training.
         episodes_: name -> :class:`Episodes`.
         precision_: Omega by parameter.
-        anchor_: theta* by parameter.
+        anchor_: theta* by parameter, of the standardised net as ``precision_``.
+        standards_: of the units of the first layer.
         not_finite_: entries of the Fisher information that were not finite and count as 0.
 
     Example:
@@ -142,6 +148,7 @@ class WUPERR(FeedForwardRisk):
         memory_per_site: int = 5000,
         positives_per_site: int = 1000,
         freeze_first_layer: bool = True,
+        standardised: bool = True,
         new_channels: NewChannels = "statistics",
         release: Release | None = GaussianRelease(),  # noqa: B008  (frozen)
         release_seed: int | None = None,
@@ -151,6 +158,7 @@ class WUPERR(FeedForwardRisk):
         replay_batch: int = 512,
         epochs: float = 4,
         learning_rate: float = 5e-4,
+        upper_learning_rate: float | None = 3e-3,
         weight_decay: float = 0.1,
         validation_size: float = 0.2,
         validate_every: int | None = None,
@@ -172,6 +180,7 @@ class WUPERR(FeedForwardRisk):
         self.memory_per_site = memory_per_site
         self.positives_per_site = positives_per_site
         self.freeze_first_layer = freeze_first_layer
+        self.standardised = standardised
         self.new_channels = new_channels
         self.release = release
         self.release_seed = release_seed
@@ -181,6 +190,7 @@ class WUPERR(FeedForwardRisk):
         self.replay_batch = replay_batch
         self.epochs = epochs
         self.learning_rate = learning_rate
+        self.upper_learning_rate = upper_learning_rate
         self.weight_decay = weight_decay
         self.validation_size = validation_size
         self.validate_every = validate_every
@@ -420,6 +430,7 @@ class WUPERR(FeedForwardRisk):
             },
             audits={**getattr(self, "audits_", {}), record.name: report},
             not_finite=self.not_finite_,
+            standards=(self.standards_.centre.numpy(), self.standards_.spread.numpy()),
         )
         self.audits_ = bundle.audits
         return write_bundle(path, bundle, private_key=private_key)
@@ -445,7 +456,9 @@ class WUPERR(FeedForwardRisk):
             IncompatibleRepresentationError: its episodes are of another first layer.
         """
         bundle = read_bundle(path, trusted_keys=trusted_keys)
-        fixed = {"features", "horizon", "hidden", "n_knots", "freeze_first_layer"} & set(overrides)
+        fixed = set(overrides) & {
+            "features", "horizon", "hidden", "n_knots", "freeze_first_layer", "standardised"
+        }  # fmt: skip
         if fixed:
             raise ParameterError(f"{sorted(fixed)[0]} is fixed by the first site")
         known = cls().get_params(deep=False)
@@ -460,8 +473,11 @@ class WUPERR(FeedForwardRisk):
         model._constants = bundle.constants
         model.learner_ = bundle.learner()
         model.precision_ = {n: torch.from_numpy(v.copy()) for n, v in bundle.precision.items()}
-        parameters = dict(model.learner_.named_parameters())
-        model.anchor_ = {n: parameters[n].detach().clone() for n in model.precision_}
+        centre, spread = bundle.standards
+        model.standards_ = Standards(
+            torch.from_numpy(centre.copy()), torch.from_numpy(spread.copy())
+        )
+        model.anchor_ = model._anchor()
         model.sites_ = {s.name: copy.deepcopy(s) for s in bundle.sites}
         model.current_site_ = bundle.current_site
         model.episodes_ = dict(bundle.episodes)
@@ -600,6 +616,8 @@ class WUPERR(FeedForwardRisk):
             # Rounded: a quantile can be the very value of one patient.
             knots = [np.unique(np.round(k, 3)) for k in encoder.knots or []]
             encoder.knots, self.encoder_ = knots, encoder
+            if self.standardised:
+                encoder.standardise(features)
         self.n_features_in_ = features.shape[1]
         flat = features.max(axis=0) == features.min(axis=0)
         self._constants = np.where(flat, features[0], np.nan).astype(np.float32)
@@ -607,6 +625,7 @@ class WUPERR(FeedForwardRisk):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.random_state)
             self.learner_ = FeedForwardRiskLearner(self._shape(width))
+        self.standards_ = Standards.none(self.learner_.shape.hidden[0])
 
     def _fresh(self, features: NDArray[np.float32]) -> tuple[str, ...]:
         """Channels, or features of a matrix, that did not vary at the first site but do here."""
@@ -663,13 +682,13 @@ class WUPERR(FeedForwardRisk):
                 )
         weight = given.weight
         learner: Learner = self.learner_
+        if not first:
+            learner = self._net(adapted=adapt)
         examples: HourExamples | TensorExamples
         prepared = held
         if first or not self.freeze_first_layer or adapt:
             examples = HourExamples(features, label, self.encoder_, weight=weight)
             examples.sampling_weights = chance
-            if adapt:
-                learner = AdaptedInputs(self.learner_)
             if held is not None:
                 masked = held[0]
                 if not first and self.new_channels == "ignore":
@@ -677,7 +696,6 @@ class WUPERR(FeedForwardRisk):
                 prepared = (masked, held[1])
         else:
             # Behind the frozen layer every hour is encoded once, not once a pass.
-            learner = UpperLayers(self.learner_)
             columns = {
                 "h": torch.from_numpy(self._hidden(features, None)),
                 "label": torch.from_numpy(label.astype(np.float32)),
@@ -695,28 +713,51 @@ class WUPERR(FeedForwardRisk):
         if prepared is not None:
             ranked = 0 < int(prepared[1].sum()) < len(prepared[1])
             if ranked or self.episodes_:
-                score = self._choice(prepared if ranked else None)
+                key = "h" if isinstance(examples, TensorExamples) else "x"
+                score = self._choice(prepared if ranked else None, key)
         self.result_ = fit(
             learner, examples, strategies=more, validation=score,
             max_steps=max(1, round(self.epochs * pass_)),
-            batch_size=self.positives + self.negatives, learning_rate=self.learning_rate,
+            batch_size=self.positives + self.negatives, learning_rate=self._rate(first),
             weight_decay=self.weight_decay, schedule=self.schedule,
             validate_every=self.validate_every or max(1, pass_ // 2),
             patience=self.patience if score is not None else None,
             seed=seed, threads=self.threads, device=self.device,
         )  # fmt: skip
         self.learner_.eval()
-        if isinstance(learner, AdaptedInputs):
-            self.adapters_[site] = (learner.scale.detach().clone(), learner.shift.detach().clone())
+        if isinstance(learner, SiteNet):
+            learner.hand_back(self.learner_)
+            if adapt:
+                self.adapters_[site] = (
+                    learner.scale.detach().clone(), learner.shift.detach().clone()
+                )  # fmt: skip
+        elif self.standardised:
+            with use_threads(self.threads):
+                self.standards_ = Standards.of(self._hidden(features, None))
 
-    def _choice(self, held: tuple[NDArray[np.float32], NDArray[np.int8]] | None) -> Any:
+    def _rate(self, first: bool) -> float:
+        """Of learning at a site."""
+        if first or not self.freeze_first_layer or self.upper_learning_rate is None:
+            return self.learning_rate
+        return self.upper_learning_rate
+
+    def _net(self, *, adapted: bool = False) -> SiteNet:
+        """The net as a later site trains it."""
+        return SiteNet(
+            self.learner_, self.standards_, frozen=self.freeze_first_layer, adapted=adapted
+        )
+
+    def _anchor(self) -> dict[str, Tensor]:
+        parameters = dict(self._net().named_parameters())
+        return {n: parameters[n].detach().clone() for n in self.precision_}
+
+    def _choice(self, held: tuple[NDArray[np.float32], NDArray[np.int8]] | None, key: str) -> Any:
         """Minus the mean of the AUROC here and on the episodes received."""
         episodes = [(e.hidden(), e.label) for e in self.episodes_.values()]
 
         def score(learner: Any) -> float:
             parts = []
             if held is not None:
-                key = "h" if isinstance(learner, UpperLayers) else "x"
                 parts.append(auroc(_scored(learner, held[0], key, self.encoder_), held[1]))
             if episodes:
                 device = next(learner.parameters()).device
@@ -799,26 +840,19 @@ class WUPERR(FeedForwardRisk):
     ) -> None:
         some = exemplars(self.fisher_examples, rng, of=len(label))
         truth = torch.from_numpy(label[some].astype(np.float32))
+        columns = {"label": truth}
         if self.freeze_first_layer:
-            hidden = torch.from_numpy(self._hidden(features[some], adapter))
-            found = diagonal_fisher(
-                UpperLayers(self.learner_), TensorExamples({"h": hidden, "label": truth}),
-                outcomes=binary_outcomes,
-            )  # fmt: skip
+            columns["h"] = torch.from_numpy(self._hidden(features[some], adapter))
         else:
-            inputs = encoded(features[some], self.encoder_)
-            found = diagonal_fisher(
-                self.learner_, TensorExamples({"x": inputs, "label": truth}),
-                outcomes=binary_outcomes,
-            )  # fmt: skip
+            columns["x"] = encoded(features[some], self.encoder_)
+        found = diagonal_fisher(self._net(), TensorExamples(columns), outcomes=binary_outcomes)
         self.not_finite_ += found.not_finite
         factor = float(len(label)) if self.fisher_scale == "count" else 1.0
         self.precision_ = {
             n: factor * v + self.gamma * self.precision_.get(n, torch.zeros_like(v))
             for n, v in found.values.items()
         }
-        parameters = dict(self.learner_.named_parameters())
-        self.anchor_ = {n: parameters[n].detach().clone() for n in self.precision_}
+        self.anchor_ = self._anchor()
 
     def _witnesses(
         self,
@@ -903,6 +937,9 @@ class WUPERR(FeedForwardRisk):
             value = getattr(self, name)
             if not (value >= 0 and math.isfinite(value)):
                 raise ParameterError(f"{name} must be a number from 0, not {value}")
+        rate = self.upper_learning_rate
+        if rate is not None and not (rate > 0 and math.isfinite(rate)):
+            raise ParameterError(f"upper_learning_rate must be positive, not {rate}")
         if not 0 <= self.gamma <= 1:
             raise ParameterError(f"gamma must lie in [0, 1], not {self.gamma}")
         if self.fisher_scale not in ("mean", "count"):
