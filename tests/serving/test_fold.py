@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import random
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -409,3 +411,44 @@ def test_a_clock_that_jumps_does_not_close_hours(store):
     now[0] = T0 + 65.0
     ticker.once()
     assert store.mark("heartbeat") != beat and store.state("H", "P").view["hour"] == 1
+
+
+def test_a_batch_longer_than_a_lease_does_not_lose_it(store):
+    class Slow(RuleScorer):
+        def step(self, state, features):
+            time.sleep(0.05)
+            return super().step(state, features)
+
+    fold = Fold(Ladder([Slow("news2")]), AlarmPolicy(0.35))
+    worker = Worker(store, fold, name="slow", ttl=0.8)
+    for p in range(8):
+        data = result_message("H", f"P{p}", [Result("8867-4", 80.0, "/min")], time=T0,
+                              control=f"c{p}")  # fmt: skip
+        store.append([delivery(data)])
+    worker.keep_leases()
+    tokens = {p: lease.token for p, lease in worker.leases.items()}
+    while worker.work():
+        pass
+    send_ticks(store, T0 + 3 * 3600, everywhere=True)
+    ended, taken = threading.Event(), []
+
+    def other() -> None:
+        mine = store.another()
+        while not ended.is_set():
+            taken.extend(mine.acquire("work", "other", 0.8, 4))
+            time.sleep(0.02)
+        mine.close()
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    try:
+        begun = time.monotonic()
+        while worker.work():
+            pass
+        # Eight patients of three hours, and what is shown of them.
+        assert time.monotonic() - begun > 1.2
+    finally:
+        ended.set()
+        thread.join()
+    assert not taken and tokens == {p: lease.token for p, lease in worker.leases.items()}
+    assert all(store.state("H", f"P{p}").view["hour"] == 4 for p in range(8))

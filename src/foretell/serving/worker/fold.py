@@ -68,6 +68,7 @@ class Fold:
         strict: whether a scorer that fails is an error, as a worker wants it that keeps a journal;
             otherwise the next one speaks.
         history: gives the sealed hours of a stay; of the store.
+        between: called between hours and patients, so that a worker keeps its leases meanwhile.
     """
 
     ladder: Ladder
@@ -79,6 +80,7 @@ class Fold:
     quiet: QuietRules = field(default_factory=QuietRules)
     strict: bool = False
     history: Callable[[str, str, str], Mapping[int, bytes]] = lambda *_: {}
+    between: Callable[[], None] = lambda: None
     effects: Effects = field(default_factory=Effects)
     touched: dict[tuple[str, str], PatientState] = field(default_factory=dict)
     _cells: dict[tuple[str, str, str, int], CellRow] = field(default_factory=dict)
@@ -628,6 +630,7 @@ class Fold:
     def _advance(
         self, state: PatientState, before: Checkpoint, hour: int, row: NDArray[np.float32]
     ) -> Risk:
+        self.between()
         streams, scorers, risk, other = self._step(state, before, hour, row)
         unit = state.unit(hour)
         policy = self.policies.get(risk.model, self.policy)
@@ -959,7 +962,10 @@ class Fold:
     def take_effects(self) -> Effects:
         """All that followed since the last call, with the snapshots of every patient touched."""
         effects = self.effects
-        effects.states = [self.row(s) for s in self.touched.values()]
+        effects.states = []
+        for state in self.touched.values():
+            self.between()
+            effects.states.append(self.row(state))
         effects.cells = list(self._cells.values())
         # Of several scores of one hour the last stands, and the first is what was issued.
         first: dict[tuple[str, str, str, int], ScoreRow] = {}

@@ -91,7 +91,8 @@ class Worker:
         # In this batch: a patient's partition and last event, a partition's first event.
         self._last: dict[tuple[str, str], tuple[int, int]] = {}
         self._first: dict[int, int] = {}
-        fold.history = store.cells
+        self._breathed = 0.0
+        fold.history, fold.between = store.cells, self._breathe
 
     def run(self, stop: Signal, *, wake: Signal | None = None, pause: float = 0.02) -> None:
         """Works until told to stop, then gives its leases back."""
@@ -156,7 +157,26 @@ class Worker:
         for part in set(self.leases) - set(held):
             self._lose(part)
         self.leases = held
-        self._renew = moment + self.ttl / 3
+        self._renew = self._breathed = moment + self.ttl / 3
+
+    def _breathe(self) -> None:
+        """Within a batch, which may be long: renews the leases, and takes or gives none.
+
+        Otherwise a worker that is slower than its leases would lose them before every commit, and
+        with them its work, for ever.
+
+        Raises:
+            FencedError: another worker has one of the partitions by now.
+        """
+        moment = time.monotonic()
+        if moment < self._breathed or not self.leases:
+            return
+        self.store.join("work", self.name, self.ttl)
+        found = {x.partition: x.token for x in self.store.acquire("work", self.name, self.ttl, 0)}
+        for part, lease in self.leases.items():
+            if found.get(part) != lease.token:
+                raise FencedError(f"another owner has partition {part} by now")
+        self._breathed = moment + self.ttl / 3
 
     def _take(self, lease: Lease) -> None:
         part = lease.partition
