@@ -25,7 +25,7 @@ with atheris.instrument_imports(include=INSTRUMENTED):
 
     from foretell.data.clinical.fhir import FhirError
     from foretell.data.clinical.hl7 import Hl7Error, Message
-    from foretell.serving.api.fhir import _parsed
+    from foretell.serving.api.fhir import parsed
     from foretell.serving.config import Config, MllpConfig
     from foretell.serving.ingest import Framer, Intake
     from foretell.serving.ingest.acknowledge import acknowledgements, refusal
@@ -56,7 +56,7 @@ def hl7(data: bytes) -> None:
 def fhir(data: bytes) -> None:
     """Reads one resource."""
     try:
-        delivery = INTAKE.fhir(_parsed(data), "fhir", T0 + 7200)
+        delivery = INTAKE.fhir(parsed(data), "fhir", T0 + 7200)
     except FhirError:
         return
     told = [[e.body, [item for _, item in e.items]] for e in delivery.events]

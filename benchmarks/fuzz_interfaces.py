@@ -38,7 +38,7 @@ from _hooks import Hooks, hook_seed
 from foretell.data.clinical.fhir import FhirError
 from foretell.data.clinical.hl7 import Hl7Error, Message
 from foretell.data.clinical.hl7.writer import Result, result_message
-from foretell.serving.api.fhir import _parsed
+from foretell.serving.api.fhir import parsed
 from foretell.serving.config import Config, MllpConfig
 from foretell.serving.ingest import Framer, Intake
 from foretell.serving.ingest.acknowledge import acknowledgements, refusal
@@ -204,7 +204,7 @@ class Readers:
     def fhir(self, data: bytes) -> None:
         try:
             try:
-                resource = _parsed(data)
+                resource = parsed(data)
                 delivery = self.intake.fhir(resource, "fhir", T0 + 7200)
             except FhirError as error:
                 str(error)

@@ -100,11 +100,11 @@ class Oracle(threading.Thread):
         draw = self.random.random()
         if draw < 0.005:
             with MllpClient("127.0.0.1", self.mllp) as other:
-                part = b"\x0b" + message(self.number, self.stays)
+                part = b"\x0b" + message(self.number, self.stays, SPREAD)
                 other._socket.sendall(part[: self.random.randrange(1, len(part))])
             self.sent["cut off"] += 1
         elif draw < 0.01:
-            damaged = bytearray(message(self.number, self.stays))
+            damaged = bytearray(message(self.number, self.stays, SPREAD))
             for _ in range(5):
                 damaged[self.random.randrange(len(damaged))] = self.random.randrange(32, 127)
             with contextlib.suppress(ServingError):
