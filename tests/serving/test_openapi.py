@@ -24,7 +24,7 @@ def test_every_answer_is_one_that_is_described(tmp_path, launch):
         f'[service]\nstore = "{tmp_path / "s.db"}"\npartitions = 2\nclock = "external"\n'
         "[mllp]\nport = 0\n[http]\nport = 0\n"
         f'[[tokens]]\nname = "t"\nsha256 = "{token}"\n'
-        'scopes = ["read", "act", "ingest", "audit", "admin"]\n'
+        'scopes = ["read", "act", "ingest", "audit", "admin", "subscribe"]\n'
     )
     running = launch(config).wait()
     found = schemathesis.openapi.from_url(f"http://127.0.0.1:{running.ports['http']}/openapi.json")

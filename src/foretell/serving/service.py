@@ -291,7 +291,7 @@ class Service:
             for poll in self.config.polls:
                 if export_due(self.store, poll, again=self._warm_up):
                     # Before the clock runs: no hour is closed that is not known yet.
-                    hold(self.store, time.time() + min(60.0, poll.hold_seconds))
+                    hold(self.store, poll, time.time() + min(60.0, poll.hold_seconds))
         if "worker" in self.roles:
             self.announce()
             fold = self._fold or self._folds()

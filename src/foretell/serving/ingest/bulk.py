@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -30,6 +31,7 @@ from foretell.serving.store.base import Appended, Store
 from foretell.serving.worker.ticks import HOLD
 
 log = logging.getLogger("foretell.serving.bulk")
+_holding = threading.Lock()
 _LEASE = 60.0
 _LINES = 500
 _LONGEST_LINE = 4 << 20
@@ -49,9 +51,14 @@ def export_due(store: Store, config: PollConfig, *, again: bool = False) -> bool
     return held is None or again or json.loads(held)["state"] != "done"
 
 
-def hold(store: Store, until: float) -> None:
-    """Asks all clocks to close no hours until a time."""
-    store.set_mark(HOLD, repr(until))
+def hold(store: Store, config: PollConfig, until: float) -> None:
+    """Asks all clocks to close no hours until a time; 0 where an export holds them no more."""
+    with _holding:
+        told = store.mark(HOLD)
+        held: dict[str, float] = {} if told is None else json.loads(told)
+        held = {name: end for name, end in held.items() if end > time.time()}
+        held[export_name(config)] = until
+        store.set_mark(HOLD, json.dumps(held))
 
 
 class BulkExport:
@@ -192,6 +199,7 @@ class BulkExport:
             if moment is not None and (held is None or float(held) < moment):
                 self._store.set_mark(name, repr(moment))
         self._store.set_mark(self._name, json.dumps({"state": "done", "time": told["time"]}))
+        hold(self._store, self._config, 0.0)
         with contextlib.suppress(Exception):
             # A kindness: the server may free its files.
             self._client.ask(told["status"], method="DELETE")
@@ -202,7 +210,7 @@ class BulkExport:
         now = time.time()
         last = self._begun + self._config.hold_seconds
         if now < last:
-            hold(self._store, min(now + _LEASE, last))
+            hold(self._store, self._config, min(now + _LEASE, last))
 
     # -------------------------------------------------- files
 

@@ -87,7 +87,7 @@ class FhirPoller:
                 pause = max(delay, told or 0.0)
                 delay = min(delay * 2, 300.0)
                 # The words of our own errors hold no addresses and no patients.
-                why = error.problem if isinstance(error, PollError) else ""
+                why = str(error) if isinstance(error, PollError) else ""
                 log.warning("a round failed: %s %s", type(error).__name__, why)
                 self._metrics.messages.labels("poll", "", "failed").inc()
             self._pause(stop, pause, asked)

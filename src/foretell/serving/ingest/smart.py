@@ -130,12 +130,20 @@ class BackendToken:
         endpoint = told.get("token_endpoint")
         if not isinstance(endpoint, str):
             raise PollError("the SMART configuration names no token endpoint")
-        parts = urlsplit(endpoint)
-        # What was asked under the protection of TLS must not lead out of it.
-        if parts.scheme not in ("https", urlsplit(self._base).scheme) or parts.username:
+        if not safe_endpoint(endpoint, self._base):
             raise PollError("the token endpoint is no safe address")
         self._endpoint = endpoint
         return endpoint
+
+
+def safe_endpoint(endpoint: str, base: str) -> bool:
+    """Whether an assertion may go there: what was asked by TLS must not lead out of it."""
+    try:
+        parts = urlsplit(endpoint)
+        allowed = {"https", urlsplit(base).scheme} & {"https", "http"}
+        return parts.scheme in allowed and bool(parts.hostname) and not parts.username
+    except ValueError:
+        return False
 
 
 def read_key(config: SmartConfig) -> tuple[Any, str | None]:

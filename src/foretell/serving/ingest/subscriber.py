@@ -139,7 +139,8 @@ class Subscriber:
             one = entry.get("resource") if isinstance(entry, dict) else None
             if not isinstance(one, dict) or one.get("resourceType") != "Subscription":
                 continue
-            channel = one.get("channel") if isinstance(one.get("channel"), dict) else {}
+            told = one.get("channel")
+            channel = told if isinstance(told, dict) else {}
             same = (one.get("criteria"), channel.get("endpoint")) == (
                 self._subscribe.criteria, self._subscribe.endpoint,
             )  # fmt: skip

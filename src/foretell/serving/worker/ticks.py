@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import time
@@ -14,7 +15,7 @@ from foretell.serving.store.base import Store
 
 log = logging.getLogger("foretell.serving.ticks")
 HOLD = "hold ticks"
-"""Mark of the store until when no hour is to be closed, in seconds since 1970."""
+"""Mark of the store: exports that are read, and until when each holds the clock (since 1970)."""
 
 JUMP = 120.0
 """Seconds by which the clock may be set at once."""
@@ -94,7 +95,7 @@ class Ticker:
 def warming(store: Store) -> bool:
     """Whether a bulk export is being read: what happened in an hour may still come."""
     told = store.mark(HOLD)
-    return told is not None and float(told) > time.time()
+    return told is not None and max(json.loads(told).values(), default=0.0) > time.time()
 
 
 def send_ticks(store: Store, now: float, *, everywhere: bool = False) -> int:
