@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 
@@ -12,6 +13,8 @@ from foretell.decisions.alarms import AlarmPolicy, Tier
 from foretell.errors import ParameterError
 from foretell.serving.cds import CdsTrust, allowed_server, cards_of
 from foretell.serving.config import CdsClientConfig
+
+from .conftest import Running
 
 jwt = pytest.importorskip("jwt")
 
@@ -177,6 +180,41 @@ def test_cards_by_tier_and_without_a_score():
     (card,) = cards_of(silent, policy, hook="encounter-start")
     assert card["indicator"] == "info" and "No sepsis score" in card["summary"]
     assert "a link(x) is stuck" in card["detail"]
+
+
+def test_a_token_counts_once_whichever_process_is_asked(ward, nursery, tmp_path):
+    """A second door on the same store, as behind a load balancer."""
+    patient = ward.client().get("/v1/patients").json()["patients"][0]["patient"]
+    other = Running(nursery, ward.folder / "c.toml", "ingest", tmp_path, None)
+    try:
+        port = other.wait().ports["http"]
+        here = f"{ward.url}/cds-services/sepsis-risk-patient-view"
+        there = f"http://127.0.0.1:{port}/cds-services/sepsis-risk-patient-view"
+        body = {"hook": "patient-view", "hookInstance": str(uuid.uuid4()),
+                "context": {"userId": "Practitioner/1", "patientId": patient}}  # fmt: skip
+        for first, second in ((here, there), (there, here)):
+            head = {"Authorization": f"Bearer {signed(ward)}"}
+            assert httpx.post(first, json=body, headers=head, timeout=60).status_code == 200
+            refused = httpx.post(second, json=body, headers=head, timeout=60)
+            assert refused.status_code == 401 and "used before" in refused.text
+    finally:
+        other.kill()
+
+
+def test_a_card_links_a_smart_app_where_there_is_one():
+    policy = AlarmPolicy(tiers=(Tier("urgent", 0.5),))
+    view = {"site": "A", "patient": "p", "stay": "s", "hour": 3, "risk": 0.9, "status": "ok",
+            "reason": None, "drivers": [], "model": "m-1", "updated": 0.0,
+            "unit": None}  # fmt: skip
+    (plain,) = cards_of(view, policy, hook="patient-view")
+    assert "links" not in plain
+    (card,) = cards_of(view, policy, hook="patient-view", board="https://b.example/board",
+                       smart_app="https://app.example/launch")  # fmt: skip
+    smart, board = card["links"]
+    assert (smart["type"], smart["url"]) == ("smart", "https://app.example/launch")
+    # The client tells the app who it is about; the card does not.
+    assert json.loads(smart["appContext"]) == {"hook": "patient-view", "hour": 3}
+    assert board["type"] == "absolute" and "appContext" not in board
 
 
 def test_which_servers_may_be_asked(tmp_path):
