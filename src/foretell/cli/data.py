@@ -1,7 +1,9 @@
-"""``foretell data``: the public data sets."""
+"""``foretell data``: the public data sets, and records of patients without what identifies."""
 
 from __future__ import annotations
 
+from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,7 +11,17 @@ from rich.table import Table
 
 from foretell.cli.console import reporting, stdout
 
-app = typer.Typer(no_args_is_help=True, help="Public data sets: what is known, what is here.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Public data sets: what is known, what is here. Records of patients, de-identified.",
+)
+
+
+class Method(StrEnum):
+    """How dates and codes are told."""
+
+    SAFE_HARBOR = "safe-harbor"
+    DATE_SHIFT = "date-shift"
 
 
 @app.command("list")
@@ -49,3 +61,78 @@ def data_check(name: Annotated[str, typer.Argument(help="a data set's name")]) -
             stdout.print(f"{file.state:9} {file.path}: {file.detail}", markup=False)
         if any(file.state != "ok" for file in found):
             raise typer.Exit(2)
+
+
+@app.command("deidentify")
+def data_deidentify(
+    source: Annotated[
+        Path, typer.Argument(help="a folder of stays, HL7 v2 or FHIR JSON: a file or a folder")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="what is written; must not exist")],
+    method: Annotated[
+        Method, typer.Option(help="safe-harbor: years only; date-shift: secret days away")
+    ] = Method.SAFE_HARBOR,
+    key: Annotated[
+        Path | None, typer.Option("--key", help="keys of date-shift; see `foretell data key`")
+    ] = None,
+    crosswalk: Annotated[
+        Path | None, typer.Option(help="keeps which code is whom; never goes with the data")
+    ] = None,
+    site: Annotated[str, typer.Option(help="of resources, and of messages that name none")] = (
+        "site"
+    ),
+    timezone: Annotated[str, typer.Option(help="of times without an offset")] = "UTC",
+) -> None:
+    """Takes out what identifies patients: 45 CFR 164.514(b)(2), or dates that are moved."""
+    from zoneinfo import ZoneInfo
+
+    from foretell.data.clinical.deidentify import (
+        STATEMENTS,
+        Crosswalk,
+        Deidentifier,
+        KeyRing,
+        deidentify,
+    )
+    from foretell.errors import ParameterError
+
+    with reporting():
+        try:
+            zone = ZoneInfo(timezone)
+        except (ValueError, OSError, LookupError):
+            raise ParameterError(f"there is no time zone {timezone!r}") from None
+        keys = None if key is None else KeyRing.from_file(key)
+        with Crosswalk(crosswalk) as codes:
+            told = Deidentifier(method.value, keys=keys, crosswalk=codes, site=site, zone=zone)
+            report = deidentify(told, source, out)
+        count = told.removed
+        table = Table(
+            title=f"{method.value}: {count.taken:,} taken, of which {count.refused:,} refused"
+        )
+        for heading in ("element", "removed", "coded", "generalised"):
+            table.add_column(heading)
+        for name, counts in told.report()["elements"].items():
+            if any(counts.values()):
+                table.add_row(name, *(f"{n:,}" for n in counts.values()))
+        stdout.print(table)
+        stdout.print(STATEMENTS[method.value], markup=False)
+        stdout.print(f"report: {report}", markup=False)
+
+
+@app.command("key")
+def data_key(
+    file: Annotated[Path, typer.Argument(help="of the keys; made where absent")],
+    rotate: Annotated[bool, typer.Option("--rotate", help="use a new key from now on")] = False,
+) -> None:
+    """Makes the keys of codes and moved dates, readable for their owner alone, or rotates them."""
+    from foretell.data.clinical.deidentify import KeyRing
+
+    with reporting():
+        if file.exists():
+            ring = KeyRing.from_file(file)
+            if rotate:
+                ring = ring.rotated()
+                ring.save(file)
+        else:
+            ring = KeyRing.new()
+            ring.save(file)
+        stdout.print(f"{len(ring.keys)} keys, in use is {ring.current}", markup=False)
