@@ -23,6 +23,8 @@ from foretell.serving.worker.state import PatientState
 
 log = logging.getLogger("foretell.serving.worker")
 _LONGEST_PAUSE = 3600.0
+_DEEP = 16
+"""Batches that a commit takes at most."""
 
 
 class Watcher(Protocol):
@@ -80,6 +82,9 @@ class Worker:
         self._head = -1
         self._renew = 0.0
         self._careful = False
+        self._served = -1
+        # Seconds that it takes to say what is shown of a patient, learned on the way.
+        self._showing = 0.002
         # By partition: what failed, who speaks (as far as is folded, and in this batch), and when
         # what failed is tried again.
         self._journal: dict[int, Availability] = {}
@@ -269,33 +274,22 @@ class Worker:
         begun = time.monotonic()
         events: list[Event] = []
         more = False
-        parts = sorted(self.leases)
+        parts = self._in_turn()
         effects_of: dict[int, int] = {}
         self._lineup = dict(self._folded_lineup)
         self._last, self._first = {}, {}
         for part in parts:
-            found = self.store.events(part, self._cursor[part], batch)
-            more |= len(found) == batch
-            if found:
-                self._first[part] = found[0].seq
-                self._tried_again(part, found[0])
-            for event in found:
-                self._apply(event)
-                effects_of[part] = event.seq
-                events.append(event)
-                if self._careful:
-                    break
-                # A lease must not run out over one batch.
-                if time.monotonic() - begun > self.ttl / 6:
-                    more = True
-                    break
-            late = time.monotonic() - begun > self.ttl / 6
-            if late or (self._careful and events):
+            more |= self._fold_part(part, batch, begun, events, effects_of)
+            if self._spent(begun) or (self._careful and events):
                 more |= part != parts[-1]
+                self._served = part
                 break
         if events:
             touched = [(s.site, s.patient, s.partition) for s in self.fold.touched.values()]
+            shown = time.monotonic()
             effects = self.fold.take_effects()
+            cost = (time.monotonic() - shown) / max(len(touched), 1)
+            self._showing = (self._showing + cost) / 2
             effects.leases = {p: self.leases[p] for p in effects_of}
             effects.applied = effects_of
             for part, seq in effects_of.items():
@@ -328,6 +322,39 @@ class Worker:
             self._head = head
             self._careful = False
         return len(events)
+
+    def _in_turn(self) -> list[int]:
+        """The partitions held, behind the one at which time ran out: none starves."""
+        parts = sorted(self.leases)
+        return sorted(parts, key=lambda p: (p <= self._served, p))
+
+    def _fold_part(
+        self, part: int, batch: int, begun: float, events: list[Event], applied: dict[int, int]
+    ) -> bool:
+        """Folds what is new in a partition while there is time; returns whether more is left.
+
+        A backlog is taken deep in one partition rather than a little in each: what is shown of a
+        patient is made once a commit, however many events it had.
+        """
+        while len(events) < _DEEP * batch:
+            found = self.store.events(part, applied.get(part, self._cursor[part]), batch)
+            if found and part not in self._first:
+                self._first[part] = found[0].seq
+                self._tried_again(part, found[0])
+            for event in found:
+                self._apply(event)
+                applied[part] = event.seq
+                events.append(event)
+                if self._careful or self._spent(begun):
+                    return True
+            if len(found) < batch:
+                return False
+        return True
+
+    def _spent(self, begun: float) -> bool:
+        """Whether a commit is due: a lease must not run out over one batch."""
+        owed = len(self.fold.touched) * self._showing
+        return time.monotonic() - begun + owed > self.ttl / 3
 
     def _apply(self, event: Event) -> None:
         part = event.partition
