@@ -2,8 +2,9 @@
 
     python benchmarks/bench_serving.py --engine sqlite --messages 20000 --out results.json
 
-Door and worker are processes of their own, started here, as is PostgreSQL where it is asked for.
-Messages are ORU^R01 with five results each.
+Door and worker are processes of their own for the backlog, and one process for what comes after it;
+PostgreSQL is started here where it is asked for. Messages are ORU^R01 with five results each; every
+stay is heard every five minutes of the feed, and hours pass.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ CODES = (("8867-4", 80.0, "/min"), ("9279-1", 16.0, "/min"), ("8480-6", 120.0, "
          ("8310-5", 37.2, "Cel"), ("59408-5", 97.0, "%"))  # fmt: skip
 
 
-def message(number: int, patients: int, spread: float = 20.0, prefix: str = "") -> bytes:
-    """One of a stream in which every patient is heard every ``patients`` messages."""
+def message(number: int, patients: int, every: float, prefix: str = "") -> bytes:
+    """One of a stream in which every patient is heard ``every`` so many seconds of the feed."""
     turn, patient = divmod(number, patients)
     results = [Result(c, v + (number * 7 + turn) % 23, u) for c, v, u in CODES]
     return result_message(
-        "BENCH", f"P{patient}", results, time=T0 + turn * spread, control=f"{prefix}{number}"
+        "BENCH", f"P{patient}", results, time=T0 + turn * every, control=f"{prefix}{number}"
     )
 
 
@@ -58,9 +59,11 @@ def postgres(folder: Path) -> tuple[str, list[str]]:
 
 
 class Process:
-    def __init__(self, config: Path, roles: str) -> None:
+    def __init__(self, config: Path, roles: str, run: Path | None = None) -> None:
         code = "from foretell.cli import app; app()"
         command = [sys.executable, "-c", code, "serve", "--config", str(config), "--roles", roles]
+        if run is not None:
+            command.append(str(run))
         env = {**os.environ, "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=open(f"{config}.log", "a"), text=True, env=env
@@ -74,9 +77,9 @@ class Process:
         raise SystemExit(f"{roles} did not start: {Path(f'{config}.log').read_text()[-1500:]}")
 
     def memory(self) -> float:
-        """Resident MB."""
+        """Most resident MB so far."""
         for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS"):
+            if line.startswith("VmHWM"):
                 return int(line.split()[1]) / 1024
         return float("nan")
 
@@ -86,7 +89,7 @@ class Process:
 
 
 def send_all(port: int, contents: list[bytes], connections: int = 4) -> float:
-    """Messages a second, from the first byte to the last acknowledgement."""
+    """Seconds from the first byte to the last acknowledgement."""
     failed = []
 
     def run(part: list[bytes]) -> None:
@@ -104,7 +107,32 @@ def send_all(port: int, contents: list[bytes], connections: int = 4) -> float:
     for t in threads:
         t.join()
     assert not failed, failed[:3]
-    return len(contents) / (time.monotonic() - begun)
+    return time.monotonic() - begun
+
+
+def backlog(door: Process, args: argparse.Namespace) -> float:
+    """Sends all messages, an hour of the feed at once, and after each tells the time.
+
+    Returns:
+        Seconds between first byte and last acknowledgement, the ticks left out.
+    """
+    hour = max(round(3600 / args.every), 1) * args.stays
+    seconds = 0.0
+    for begin in range(0, args.messages, hour):
+        end = min(begin + hour, args.messages)
+        contents = [message(i, args.stays, args.every) for i in range(begin, end)]
+        seconds += send_all(door.ports["mllp"], contents)
+        if end - begin == hour:
+            tick(door, T0 + end // args.stays * args.every)
+    return seconds
+
+
+def tick(door: Process, moment: float) -> None:
+    """Tells the service what time it is."""
+    httpx.post(
+        f"http://127.0.0.1:{door.ports['http']}/v1/clock", json={"time": moment}, timeout=60,
+        headers={"Authorization": f"Bearer {TOKEN}"},
+    ).raise_for_status()  # fmt: skip
 
 
 def drained(store) -> None:
@@ -135,57 +163,57 @@ def measure(engine: str, args: argparse.Namespace) -> dict:
         f'[service]\nstore = "{address}"\nclock = "external"\n[mllp]\nport = 0\n[http]\nport = 0\n'
         f'[[tokens]]\nname = "bench"\nsha256 = "{digest}"\nscopes = ["admin", "read"]\n'
     )
-    out: dict = {"engine": engine, "messages": args.messages, "results_per_message": len(CODES)}
+    out: dict = {
+        "engine": engine,
+        "messages": args.messages,
+        "results_per_message": len(CODES),
+        "scorer": "news2" if args.run is None else str(args.run.name),
+    }
     processes: list[Process] = []
     try:
-        door = Process(config, "ingest")
+        door = Process(config, "ingest", args.run)
         processes.append(door)
         store = open_store(address)
         out["load_before"] = os.getloadavg()[0]
-        batch = [message(i, args.stays) for i in range(args.messages)]
-        out["ingest_per_second"] = send_all(door.ports["mllp"], batch)
+        out["ingest_per_second"] = args.messages / backlog(door, args)
         print(engine, "ingest/s", round(out["ingest_per_second"]), flush=True)
         begun = time.monotonic()  # a worker's start belongs to the time a backlog takes
-        worker = Process(config, "worker")
+        worker = Process(config, "worker", args.run)
         processes.append(worker)
         drained(store)
         out["drain_per_second"] = args.messages / (time.monotonic() - begun)
         print(engine, "drain/s", round(out["drain_per_second"]), flush=True)
-        out["worker_mb"], out["door_mb"] = worker.memory(), door.memory()
+        out["worker_peak_mb"], out["door_peak_mb"] = worker.memory(), door.memory()
         out["open_stays"] = store.counts()["stays"]
-        at = f"http://127.0.0.1:{worker.ports['http']}/metrics"
-        worker.stop()
-        processes.remove(worker)
-        # A fresh worker, so that its histogram knows nothing of the backlog.
-        worker = Process(config, "worker")
-        processes.append(worker)
-        at = f"http://127.0.0.1:{worker.ports['http']}/metrics"
+        for process in processes:
+            process.stop()
+        processes.clear()
+        # One process, as it runs at most sites; its histogram knows nothing of the backlog.
+        whole = Process(config, "ingest,worker,dispatcher", args.run)
+        processes.append(whole)
         time.sleep(2)
         count = int(args.rate * args.seconds)
-        with MllpClient("127.0.0.1", door.ports["mllp"], timeout=60) as client:
+        with MllpClient("127.0.0.1", whole.ports["mllp"], timeout=60) as client:
             begun = time.monotonic()
             for i in range(count):
                 pause = i / args.rate - (time.monotonic() - begun)
                 if pause > 0:
                     time.sleep(pause)
-                client.send(message(args.messages + i, args.stays, prefix="l"))
+                client.send(message(args.messages + i, args.stays, args.every, "l"))
             client.flush()
         drained(store)
         time.sleep(0.5)
-        text = httpx.get(at).text
+        text = httpx.get(f"http://127.0.0.1:{whole.ports['http']}/metrics").text
         name = "foretell_ingest_to_score_seconds"
         for q in (0.5, 0.95, 0.99):
             bound, seen = quantile(text, name, q)
             out[f"score_p{round(q * 100)}_at_most"] = bound
         out["score_observations"], out["rate"] = seen, args.rate
-        moment = T0 + (args.messages // args.stays) * 20 + 3700
         begun = time.monotonic()
-        header = {"Authorization": f"Bearer {TOKEN}"}
-        httpx.post(f"http://127.0.0.1:{door.ports['http']}/v1/clock", json={"time": moment},
-                   headers=header, timeout=60)  # fmt: skip
+        tick(whole, T0 + (args.messages // args.stays) * args.every + 3700)
         drained(store)
         out["hour_of_all_stays_seconds"] = time.monotonic() - begun
-        out["worker_mb_after_hour"] = worker.memory()
+        out["one_process_peak_mb"] = whole.memory()
         out["load_after"] = os.getloadavg()[0]
         store.close()
     finally:
@@ -204,6 +232,8 @@ def main() -> None:
     parser.add_argument("--engine", choices=("sqlite", "postgres", "both"), default="both")
     parser.add_argument("--messages", type=int, default=20_000)
     parser.add_argument("--stays", type=int, default=5_000)
+    parser.add_argument("--every", type=float, default=300.0, help="seconds between a stay's")
+    parser.add_argument("--run", type=Path, help="folder of a run whose model scores")
     parser.add_argument("--rate", type=float, default=50.0)
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--out", type=Path)
