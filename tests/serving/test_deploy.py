@@ -96,7 +96,7 @@ def test_the_manifests_belong_together():
     assert {p["targetPort"] for p in door["spec"]["ports"]} <= ports
 
 
-FUNCTIONS = {"max", "sum", "rate", "increase", "absent", "abs", "sqrt", "on"}
+FUNCTIONS = {"max", "min", "by", "sum", "rate", "increase", "absent", "abs", "sqrt", "on"}
 
 
 def check_expression(text: str, known: dict[str, set[str]]) -> None:

@@ -16,8 +16,11 @@ from rich.table import Column, Table
 from foretell import __version__
 from foretell.cli import bundle as bundle_commands
 from foretell.cli import data as data_commands
+from foretell.cli import doctor as doctor_command
 from foretell.cli import dp as dp_commands
+from foretell.cli import evaluate as evaluate_command
 from foretell.cli import feedback as feedback_commands
+from foretell.cli import record as record_commands
 from foretell.cli import replay as replay_command
 from foretell.cli import serve as serve_command
 from foretell.cli.console import cell, number, reporting, stderr, stdout, stop, tell
@@ -35,6 +38,9 @@ app.add_typer(dp_commands.app, name="dp")
 app.add_typer(bundle_commands.app, name="bundle")
 app.command("serve")(serve_command.serve)
 app.command("replay")(replay_command.replay)
+app.command("doctor")(doctor_command.doctor)
+app.command("evaluate")(evaluate_command.evaluate)
+app.add_typer(record_commands.app, name="record")
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="folder of a run")]
 

@@ -150,17 +150,17 @@ def events_of(
                 "visit": record.visit, "codes": [list(c) for c in record.codes],
                 "number": record.number, "status": record.status, "kind": record.kind,
             }  # fmt: skip
-            told = [record.number, record.status, record.time]
+            named: list[object] = [record.number, record.status, record.time]
             if record.kind != "test":
                 # Another drug under the same number is news, as is what is given after all;
                 # a diagnosis comes again with every message of the visit.
                 body |= {"issued": record.issued}
                 again = record.issued if record.kind == "treatment" else ""
-                told += [record.kind, body["codes"], again]
+                named += [record.kind, body["codes"], again]
             meaning = normaliser.treatments(record.codes)
             if meaning is not None:
                 body["means"] = meaning
-            key = digest(ORDER, record.site, record.patient, *told)
+            key = digest(ORDER, record.site, record.patient, *named)
             events.append(
                 NewEvent(record.site, record.patient, ORDER, record.time, body, [(key, None)])
             )

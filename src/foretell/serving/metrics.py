@@ -10,6 +10,8 @@ from foretell.serving.store.base import Effects, Store
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
+    from foretell.serving.ingest.watch import ClockSkews, Silences
+
 _TIMES = (
     0.005,
     0.01,
@@ -98,6 +100,18 @@ class Metrics:
         self.glass = Counter(
             "foretell_break_glass_total", "Times that somebody broke the glass", **kept
         )
+        self.skews = Gauge(
+            "foretell_clock_skew_seconds", "By how much a sender's clock is ahead of ours",
+            ("source",), **kept,
+        )  # fmt: skip
+        self.silence = Gauge(
+            "foretell_channel_silence_seconds", "Since a channel of a site was heard of last",
+            ("site", "channel"), **kept,
+        )  # fmt: skip
+        self.silence_limit = Gauge(
+            "foretell_channel_silence_limit_seconds", "Silence of a channel that is too long",
+            ("site", "channel"), **kept,
+        )  # fmt: skip
         told = {
             "events": "Events in the log", "stays": "Open stays",
             "quarantined": "Parts of messages set aside", "owned": "Partitions with an owner",
@@ -127,6 +141,15 @@ class Metrics:
                 both = beside.alarm is not None and beside.raised is not None
                 of = "both" if both else "compared" if beside.alarm is not None else "spoken"
                 self.compared_alarms.labels(beside.version, of).inc()
+
+    def heard(self, skews: ClockSkews, silences: Silences, now: float) -> None:
+        """Says what the doors of this process heard."""
+        for source, skew in skews.told().items():
+            self.skews.labels(source).set(skew)
+        for (site, channel), seconds in silences.told(now).items():
+            self.silence.labels(site, channel).set(seconds)
+        for (site, channel), hours in silences.limits.items():
+            self.silence_limit.labels(site, channel).set(3600 * hours)
 
     def models(self, lineup: Mapping[str, Any] | None, loaded: Sequence[str]) -> None:
         """Says which model does what."""

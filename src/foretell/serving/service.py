@@ -35,6 +35,7 @@ from foretell.serving.ingest.poller import FhirPoller
 from foretell.serving.metrics import Metrics
 from foretell.serving.outbox import Dispatcher, Sink, make_sink
 from foretell.serving.privacy import Pseudonyms
+from foretell.serving.records import keep_anchoring
 from foretell.serving.rollout import announce, configured
 from foretell.serving.store import Store, open_store
 from foretell.serving.subscriptions import FanOut, SubscriptionSink
@@ -312,6 +313,10 @@ class Service:
                 lambda: Ticker(self.store.another(), clock=clock, every=every).run(
                     self.stopping, self._bell
                 ),
+            )
+            anchors = self.config.retention.anchors
+            self._start(
+                "anchors", lambda: keep_anchoring(self.store.another(), self.stopping, anchors)
             )
         if "dispatcher" in self.roles:
             self._start(

@@ -9,13 +9,14 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from foretell.data.clinical.feed import Normaliser
-from foretell.data.clinical.fhir import FhirError, FhirReader
-from foretell.data.clinical.hl7 import Hl7Error, Hl7Reader, Message
+from foretell.data.clinical.fhir import FhirError, FhirReader, read_instant
+from foretell.data.clinical.hl7 import Hl7Error, Hl7Reader, Message, read_time
 from foretell.data.clinical.repair import UnitRepair
 from foretell.data.clinical.schema import Schema
 from foretell.data.clinical.treatments import TreatmentCodes
 from foretell.serving.config import Config, SiteConfig
-from foretell.serving.events import Delivery, events_of
+from foretell.serving.events import MEASURED, Delivery, NewEvent, events_of
+from foretell.serving.ingest.watch import ClockSkews, Silences
 
 
 @dataclass
@@ -23,14 +24,23 @@ class Intake:
     """Reads messages of all sites of a configuration.
 
     Where the configuration names no site, every sending facility is one, in UTC. ``repair`` brings
-    values without a stated unit into canonical ones.
+    values without a stated unit into canonical ones. What was heard and by which clock is in
+    ``skews`` and ``silences``.
     """
 
     config: Config
     schema: Schema = field(default_factory=Schema.default)
     repair: UnitRepair | None = None
+    skews: ClockSkews = field(default_factory=ClockSkews)
 
     def __post_init__(self) -> None:
+        # In a replay the feed's time is no clock.
+        self._clocked = self.config.service.clock == "wall"
+        limits = {
+            (name, channel): hours for name, site in self.config.sites.items()
+            for channel, hours in site.silence_hours.items()
+        }  # fmt: skip
+        self.silences = Silences(limits)
         self._of: dict[str, tuple[Hl7Reader, Normaliser]] = {}
         self._facilities: dict[str, str] = {}
         for name, site in self.config.sites.items():
@@ -76,7 +86,22 @@ class Intake:
         kind = "^".join(message.kind)
         content = hashlib.sha256(data).digest()[:16]
         source = f"hl7|{application}|{facility}"
+        sent = read_time(message.part(head, 7), reader.zone, near=received)
+        self._watch(source, events, sent, received)
         return Delivery(source, message.control_id, content, kind, received, events, aside)
+
+    def _watch(
+        self, source: str, events: list[NewEvent], sent: float | None, received: float
+    ) -> None:
+        """Notes what was heard; flags results of a sender whose clock is wrong."""
+        skew = self.skews.heard(source, sent, received) if self._clocked else None
+        for event in events:
+            if event.kind != MEASURED:
+                continue
+            self.silences.heard(event.site, {item[1] for _, item in event.items}, received)
+            if skew is not None:
+                # Part of the event: a replay hears it, whatever its own clock says.
+                event.body["skew"] = round(skew)
 
     def of_site(self, site: str) -> tuple[Hl7Reader, Normaliser]:
         """The reader and normaliser of a site."""
@@ -119,6 +144,17 @@ class Intake:
         content = hashlib.sha256(data).digest()[:16]
         control = resource.get("id") if isinstance(resource.get("id"), str) else content.hex()
         kind = resource["resourceType"]
-        return Delivery(
-            f"fhir|{site}|{server}", control[:200], content, kind, received, events, aside
-        )
+        source = f"fhir|{site}|{server}"
+        # What is asked for comes late by nature: only what is sent says what time it is.
+        told = None if server else _timestamp(resource)
+        sent = None if told is None else read_instant(told, ZoneInfo("UTC"))
+        self._watch(source, events, sent, received)
+        return Delivery(source, control[:200], content, kind, received, events, aside)
+
+
+def _timestamp(resource: dict[str, Any]) -> Any:
+    """When a bundle or resource was put together, by its sender."""
+    meta = resource.get("meta")
+    return resource.get("timestamp") or (
+        meta.get("lastUpdated") if isinstance(meta, dict) else None
+    )

@@ -105,7 +105,7 @@ class ModelScorer:
 
 
 _MOST = {"news2": 20, "sirs": 4, "qsofa": 3}
-_PARTS = {
+PARTS: dict[str, tuple[str, ...]] = {
     "news2": ("Resp", "O2Sat", "FiO2", "SBP", "HR", "GCS", "Temp"),
     "sirs": ("Temp", "HR", "Resp", "PaCO2", "WBC"),
     "qsofa": ("Resp", "SBP", "GCS"),
@@ -136,7 +136,7 @@ class RuleScorer:
         spec = FeatureSpec(blocks=("last",), static=())
         self.builder = CausalFeatureBuilder(spec, schema=schema)
         names = self.builder.schema.names
-        self._columns = [(n, names.index(n)) for n in _PARTS[score] if n in names]
+        self._columns = [(n, names.index(n)) for n in PARTS[score] if n in names]
         self._held: dict[bytes, Risk] = {}
 
     def state0(self) -> Memory:
