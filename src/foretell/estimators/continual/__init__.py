@@ -1,6 +1,7 @@
 """One risk model for many hospitals: WUPERR, its releases and the bundle that leaves a site."""
 
 from foretell.estimators.continual.bundle import SiteBundle, new_key, read_bundle, write_bundle
+from foretell.estimators.continual.matrix import SiteMatrix, continual_matrix
 from foretell.estimators.continual.release import (
     GaussianRelease,
     NoRelease,
@@ -27,7 +28,9 @@ __all__ = [
     "ReleaseWitness",
     "Released",
     "SiteBundle",
+    "SiteMatrix",
     "SiteRecord",
+    "continual_matrix",
     "new_key",
     "read_bundle",
     "write_bundle",
