@@ -83,6 +83,24 @@ def test_a_data_set_is_played(form, folder, tmp_path, launch):
     store.close()
 
 
+def test_one_command_shows_it_alive(folder, tmp_path):
+    import os
+    import subprocess
+    import sys
+
+    place = tmp_path / "temporary"
+    place.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", "from foretell.cli import app; app()", "replay", str(folder),
+         "--serve", "rules", "--port", "0", "--no-stay", "--speed", "0"],
+        env={**os.environ, "TMPDIR": str(place)}, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "24 messages were taken" in done.stdout
+    assert "/board" in done.stderr and "token: " in done.stderr
+    assert list(place.iterdir()) == []
+
+
 def test_what_is_wrong_is_said(folder, tmp_path, monkeypatch):
     monkeypatch.delenv("FORETELL_TOKEN", raising=False)
     done = CliRunner().invoke(app, ["replay", str(folder)])
@@ -92,3 +110,5 @@ def test_what_is_wrong_is_said(folder, tmp_path, monkeypatch):
     assert done.exit_code != 0 and "cannot be reached" in done.output
     done = CliRunner().invoke(app, ["replay", str(folder), "--as", "xml"])
     assert done.exit_code != 0 and "hl7 or fhir" in done.output
+    done = CliRunner().invoke(app, ["replay", str(folder), "--serve", str(tmp_path / "no")])
+    assert done.exit_code != 0 and "deployment" in done.output

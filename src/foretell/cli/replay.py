@@ -35,56 +35,111 @@ def replay(
     begin: Annotated[
         float, typer.Option(help="when the feed begins, in seconds since 1970")
     ] = 1_767_225_600.0,
+    serve: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN",
+            help="start a service for this: folder of a run, or rules",
+            show_default="one that runs already is fed",
+        ),
+    ] = None,
+    port: Annotated[
+        int, typer.Option(help="of the board of that service; 0 for any", min=0, max=65535)
+    ] = 8080,
+    stay: Annotated[
+        bool, typer.Option(help="whether that service stays up until it is interrupted")
+    ] = True,
 ) -> None:
-    """Plays a data set against a running service; the service takes its time from the feed.
+    """Plays a data set against a service, which takes its time from the feed.
 
-    The service must be started with clock = "external" and a token with the scope admin.
+    With --serve it starts one on this machine, prints the address of its board and a token, and
+    forgets everything when it ends. Otherwise the service must have been started with
+    clock = "external" and a token with the scope admin.
 
-    foretell replay training_setA --speed 60
+    foretell replay hospitals --serve rules --speed 600
 
-    foretell replay hospitals --stays 20 --speed 600 --as fhir
+    foretell replay physionet2019 --serve runs/sepsis --stays 100 --speed 1200
+
+    foretell replay training_setA --speed 60 --mllp ward.example:2575 --token-file token
     """
     with reporting():
         from foretell.errors import ParameterError
         from foretell.runs.sepsis.sources import read_stays
-        from foretell.serving.replay import FhirClient, MllpClient, clock_of, feed_of, play
+        from foretell.serving.replay import feed_of
 
         if form not in ("hl7", "fhir"):
             raise ParameterError(f"--as is hl7 or fhir, not {form!r}")
         if not 0 <= speed < float("inf"):
             raise ParameterError("--speed must not be negative")
-        token = os.environ.get("FORETELL_TOKEN", "")
-        if token_file is not None:
-            try:
-                token = token_file.read_text("utf-8").strip()
-            except (OSError, UnicodeError) as error:
-                raise ParameterError(f"the token cannot be read: {error}") from None
-        if not token:
-            raise ParameterError("a token is needed: --token-file, or FORETELL_TOKEN")
+        host, _, door = mllp.rpartition(":")
+        if form == "hl7" and not (host and door.isdecimal()):
+            raise ParameterError(f"--mllp is HOST:PORT, not {mllp!r}")
+        token = "" if serve is not None else _token(token_file)
+        deployments = []
+        if serve is not None and serve != "rules":
+            from foretell.serving.deployment import Deployment
+
+            deployments = [Deployment.load(serve)]
         found = read_stays(source).select(slice(stays))
         feed = feed_of(found, form=form, begin=begin, spread=spread, site=site)
         stderr.print(f"{len(feed)} messages of {len(found)} stays", markup=False)
-        refused: dict[str, int] = {}
+        if serve is None:
+            _play(
+                feed, form, (host, int(door)) if form == "hl7" else None, http, token, site, speed
+            )
+            return
+        from foretell.serving.stage import Doors, on_stage
 
-        def told(name: object, code: str) -> None:
-            if code not in ("AA", "CA"):
-                refused[code] = refused.get(code, 0) + 1
+        def player(doors: Doors) -> None:
+            stderr.print(f"board: {doors.http}/board", markup=False, highlight=False)
+            stderr.print(f"token: {doors.token}", markup=False, highlight=False)
+            place = ("127.0.0.1", doors.mllp)
+            _play(feed, form, place, doors.http, doors.token, site, speed)
+            if stay:
+                stderr.print("the board stays up until you press Ctrl-C", markup=False)
 
-        tick = clock_of(http, token)
-        host, _, port = mllp.rpartition(":")
-        if form == "hl7" and not (host and port.isdecimal()):
-            raise ParameterError(f"--mllp is HOST:PORT, not {mllp!r}")
+        on_stage(deployments, player, port=port, stay=stay)
+
+
+def _token(file: Path | None) -> str:
+    """The token of a service that runs already."""
+    from foretell.errors import ParameterError
+
+    token = os.environ.get("FORETELL_TOKEN", "")
+    if file is not None:
         try:
-            with (
-                MllpClient(host, int(port)) if form == "hl7" else FhirClient(http, token, site)
-            ) as client:
-                count = play(
-                    feed, client, speed=speed or None, tick=tick, told=told, every=600.0
-                )  # fmt: skip
-        except OSError as error:
-            raise ParameterError(f"the service cannot be reached: {type(error).__name__}") from None
-        stdout.print(f"{count} messages were taken", markup=False)
-        if refused:
-            words = ", ".join(f"{n} answered {code}" for code, n in sorted(refused.items()))
-            stderr.print(f"not taken: {words}", markup=False)
-            raise typer.Exit(1)
+            token = file.read_text("utf-8").strip()
+        except (OSError, UnicodeError) as error:
+            raise ParameterError(f"the token cannot be read: {error}") from None
+    if not token:
+        raise ParameterError("a token is needed: --token-file, or FORETELL_TOKEN")
+    return token
+
+
+def _play(
+    feed: list[tuple[float, bytes]], form: str, mllp: tuple[str, int] | None, http: str,
+    token: str, site: str, speed: float,
+) -> None:  # fmt: skip
+    """Plays messages and tells how many were taken; those that were not are an exit of 1."""
+    from foretell.errors import ParameterError
+    from foretell.serving.replay import FhirClient, MllpClient, clock_of, play
+
+    refused: dict[str, int] = {}
+
+    def told(name: object, code: str) -> None:
+        if code not in ("AA", "CA"):
+            refused[code] = refused.get(code, 0) + 1
+
+    tick = clock_of(http, token)
+    try:
+        with (
+            MllpClient(*mllp) if form == "hl7" and mllp else FhirClient(http, token, site)
+        ) as client:
+            count = play(feed, client, speed=speed or None, tick=tick, told=told, every=600.0)
+    except OSError as error:
+        raise ParameterError(f"the service cannot be reached: {type(error).__name__}") from None
+    stdout.print(f"{count} messages were taken", markup=False)
+    if refused:
+        words = ", ".join(f"{n} answered {code}" for code, n in sorted(refused.items()))
+        stderr.print(f"not taken: {words}", markup=False)
+        raise typer.Exit(1)
