@@ -1,0 +1,195 @@
+"""Who is asked in an hour, and of what: the part of the fold that knows scorers and rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foretell.data.clinical.feed import RANKS
+from foretell.decisions.alarms import AlarmPolicy
+from foretell.errors import ParameterError
+from foretell.serving.errors import ScorerFailedError
+from foretell.serving.store.base import CellRow, Effects, ShadowRow
+from foretell.serving.worker.lineup import Lineup
+from foretell.serving.worker.quiet import QuietRules
+from foretell.serving.worker.scorer import Ladder
+from foretell.serving.worker.state import Measured, PatientState, unpack
+
+_DELETED = RANKS["deleted"]
+
+
+@dataclass
+class Asked:
+    """What a fold is made of; see :class:`foretell.serving.worker.fold.Fold`."""
+
+    ladder: Ladder
+    policy: AlarmPolicy
+    policies: Mapping[str, AlarmPolicy] = field(default_factory=dict)
+    watermark: int = 2
+    idle: int = 72
+    scores_out: bool = False
+    quiet: QuietRules = field(default_factory=QuietRules)
+    strict: bool = False
+    history: Callable[[str, str, str], Mapping[int, bytes]] = lambda *_: {}
+    between: Callable[[], None] = lambda: None
+    effects: Effects = field(default_factory=Effects)
+    touched: dict[tuple[str, str], PatientState] = field(default_factory=dict)
+    _cells: dict[tuple[str, str, str, int], CellRow] = field(default_factory=dict)
+    _shadows: dict[tuple[str, str, str, int, str], ShadowRow] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.watermark < 1 or self.idle < 1:
+            raise ParameterError("watermark and idle are at least one hour")
+        self._channels = {name: i for i, name in enumerate(self.ladder.schema.names)}
+        tiers = [[t.name for t in p.tiers] for p in (self.policy, *self.policies.values())]
+        if any(names != tiers[0] for names in tiers):
+            raise ParameterError("the policies of a ladder have different tiers")
+        # What a checkpoint is good for: other scorers start with what the hours hold.
+        self._versions, self._tiers = self.ladder.versions, tiers[0]
+        self._number = {version: i for i, version in enumerate(self._versions)}
+
+    def prepare(
+        self, state: PatientState, off: Mapping[str, str], lineup: Mapping[str, Any] | None
+    ) -> None:
+        """Tells a patient, before an event of theirs, who speaks and who is not asked.
+
+        Where that changes what is asked, the hours so far are sealed: they were said by others.
+
+        Args:
+            state: of the patient.
+            off: version -> why it is not asked.
+            lineup: as it is in the log; None where the ladder's own order holds.
+
+        Raises:
+            ScorerFailedError: a scorer that is asked again does not answer.
+        """
+        if dict(off) != state.off:
+            self._switch(state, dict(off))
+        if lineup is None or (state.lineups and state.lineups[-1][1] == lineup):
+            return
+        hour = state.closed + 1 if state.open else 1
+        state.lineups = [held for held in state.lineups if held[0] < hour]
+        state.lineups.append([hour, dict(lineup)])
+
+    def _switch(self, state: PatientState, off: dict[str, str]) -> None:
+        before, state.off = state.off, off
+        changed = {v for v in self._versions if (v in before) != (v in off)}
+        if not changed or not state.checkpoints:
+            return
+        back = [self._number[v] for v in sorted(changed) if v not in off]
+        fresh = {i: self._recalled(state, i, state.closed) for i in back}
+        self._seal(state, 0)
+        last = state.checkpoints[-1]
+        for i, version in enumerate(self._versions):
+            if version in off:
+                last.streams[i], last.scorers[i] = {}, {}
+            elif i in fresh:
+                last.streams[i], last.scorers[i] = fresh[i]
+
+    def _recalled(
+        self, state: PatientState, number: int, until: int
+    ) -> tuple[dict[str, NDArray], dict[str, NDArray]]:
+        """What a scorer remembers of a stay: the same whether it was asked all the time or not."""
+        scorer = self.ladder.scorers[number]
+        stream = dict(scorer.builder.stream(scaled=scorer.scaled).snapshot())
+        memory = dict(scorer.state0())
+        cells = self._all_cells(state) if until and state.base else {}
+        by_hour = self._by_hour(state)
+        try:
+            for hour in range(1, until + 1):
+                held = unpack(cells.get(hour, b"")) if hour <= state.base else by_hour.get(hour, [])
+                one = self._streams(state, hour)[number]
+                one.restore(stream)
+                features = one.step(self._row(held))
+                stream = dict(one.snapshot())
+                memory, _ = self.ladder.one(number, memory, features)
+        except ScorerFailedError as error:
+            error.site, error.patient = state.site, state.patient
+            if self.strict:
+                raise
+        return stream, memory
+
+    def lineup(self, state: PatientState, hour: int) -> Lineup | None:
+        """The lineup that holds in an hour of a stay."""
+        found = None
+        for begin, told in state.lineups:
+            if begin <= hour or found is None:
+                found = told
+        return None if found is None else Lineup.from_json(found)
+
+    def _asked(self, state: PatientState, hour: int) -> tuple[str, list[int], int | None]:
+        """Who should speak in an hour, who may, and who is compared."""
+        line = self.lineup(state, hour)
+        if line is None:
+            return self._versions[0], list(range(len(self._versions))), None
+        unit = state.unit(hour)
+        primary, shadow = line.speaker(state.site, unit), line.shadow(state.site, unit)
+        # A candidate on trial does not step in for another.
+        order = [i for i, v in enumerate(self._versions) if v not in (primary, line.candidate)]
+        if primary in self._number:
+            order.insert(0, self._number[primary])
+        order = order or list(range(len(self._versions)))
+        beside = None if shadow is None else self._number.get(shadow)
+        return primary, order, beside
+
+    def _streams(self, state: PatientState, hour: int) -> list[Any]:
+        """Feature streams that know who and where the patient is in an hour."""
+        unit = (state.unit(hour), state.age, state.sex)
+        if not state.streams or state.stream_unit != unit:
+            age = math.nan if state.age is None else state.age
+            state.streams = [
+                s.builder.stream(age=age, sex=state.sex, unit=unit[0], scaled=s.scaled)
+                for s in self.ladder.scorers
+            ]
+            state.stream_unit = unit
+        return state.streams
+
+    @staticmethod
+    def _by_hour(state: PatientState) -> dict[int, list[Measured]]:
+        out: dict[int, list[Measured]] = {}
+        for record in state.records.values():
+            out.setdefault(record.hour, []).append(record)
+        return out
+
+    def _row(self, records: list[Measured]) -> NDArray[np.float32]:
+        row = np.full(len(self._channels), np.nan, np.float32)
+        values: dict[int, list[float]] = {}
+        for record in records:
+            if record.rank != _DELETED and record.value == record.value:
+                values.setdefault(record.channel, []).append(record.value)
+        for channel, several in values.items():
+            row[channel] = several[0] if len(several) == 1 else np.median(np.array(several))
+        return row
+
+    def _seal(self, state: PatientState, keep: int) -> None:
+        """Puts hours beyond the watermark away: only a correction can still change them."""
+        while state.closed - state.base > keep:
+            hour = state.base + 1
+            gone = [r for r in state.records.values() if r.hour == hour]
+            if gone:
+                self._write(state, hour, gone)
+            for record in gone:
+                del state.records[record.group, record.time]
+            state.checkpoints.pop(0)
+            state.issued.pop(hour, None)
+            state.base = hour
+
+    def _write(self, state: PatientState, hour: int, records: list[Measured]) -> None:
+        ordered = sorted(records, key=lambda r: (r.group, r.time))
+        body = b"".join(r.pack() for r in ordered)
+        key = (state.site, state.patient, state.stay, hour)
+        self._cells[key] = CellRow(*key, body)
+
+    def _all_cells(self, state: PatientState) -> dict[int, bytes]:
+        owner = (state.site, state.patient, state.stay)
+        cells = dict(self.history(*owner))
+        cells |= {k[3]: c.body for k, c in self._cells.items() if k[:3] == owner}
+        return cells
+
+    def _read(self, state: PatientState, hour: int) -> list[Measured]:
+        return unpack(self._all_cells(state).get(hour, b""))

@@ -1,0 +1,229 @@
+"""Hours that close: their scores, alarms and corrections, and the same computed anew."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foretell.decisions.alarms import AlarmState
+from foretell.decisions.alarms.policy import NEVER
+from foretell.errors import DataError, ParameterError
+from foretell.serving.errors import ScorerFailedError
+from foretell.serving.events import digest
+from foretell.serving.store.base import OutboxRow, ScoreRow, ShadowRow
+from foretell.serving.worker.asked import Asked
+from foretell.serving.worker.policy import act
+from foretell.serving.worker.quiet import silences
+from foretell.serving.worker.scorer import DEGRADED, NO_SCORE, OK, Risk
+from foretell.serving.worker.state import Checkpoint, PatientState, unpack
+
+
+class Hours(Asked):
+    """Computes hours of a stay, in order."""
+
+    def _silences(self, state: PatientState) -> dict[int, int]:
+        """Hour -> last hour of the silence after treatment that begins in it."""
+        if not state.treatments:
+            return {}
+        if state.silences is None:
+            state.silences = silences(state, self.quiet, self.policy.quiet_after_treatment)
+        return state.silences
+
+    def _initial(self, state: PatientState) -> Checkpoint:
+        state.versions, state.tiers = list(self._versions), list(self._tiers)
+        streams: list[dict[str, NDArray]] = []
+        memories: list[dict[str, NDArray]] = []
+        for scorer in self.ladder.scorers:
+            out = scorer.version in state.off
+            fresh = scorer.builder.stream(scaled=scorer.scaled).snapshot()
+            streams.append({} if out else dict(fresh))
+            memories.append({} if out else dict(scorer.state0()))
+        return Checkpoint(streams, memories, self.policy.start())
+
+    def _step(
+        self, state: PatientState, before: Checkpoint, hour: int, row: NDArray[np.float32]
+    ) -> tuple[list[dict[str, NDArray]], list[dict[str, NDArray]], Risk, Risk | None]:
+        streams = self._streams(state, hour)
+        features: list[NDArray[np.float32] | None] = []
+        after: list[dict[str, NDArray]] = []
+        for version, stream, held in zip(self._versions, streams, before.streams, strict=True):
+            if version in state.off:
+                features.append(None)
+                after.append({})
+                continue
+            stream.restore(held)
+            features.append(stream.step(row))
+            after.append(stream.snapshot())
+        primary, order, beside = self._asked(state, hour)
+        try:
+            scorers, risk, other = self.ladder.step(
+                before.scorers, features, order=order, beside=beside, off=state.off,
+                strict=self.strict,
+            )  # fmt: skip
+        except ScorerFailedError as error:
+            error.site, error.patient = state.site, state.patient
+            raise
+        if primary not in self._number and risk.status == OK:
+            risk = replace(risk, status=DEGRADED, reason=f"{primary} is not loaded")
+        self._seen = (before, features, scorers)
+        return after, scorers, risk, other
+
+    def _acted(self, state: PatientState, alarms: AlarmState, hour: int) -> AlarmState:
+        """The policy's state after treatment and what clinicians did in an hour."""
+        until = self._silences(state).get(hour) if state.treatments else None
+        if until is not None:
+            alarms = self.policy.treated(alarms, hour=hour, hours=until - hour + 1)
+        for when, body in state.actions:
+            if when == hour:
+                try:
+                    alarms = act(self.policy, alarms, body)
+                except (ParameterError, DataError):
+                    # An action that another policy took is no reason to stop.
+                    continue
+        return alarms
+
+    def _close(self, state: PatientState, hour: int) -> Risk:
+        """Computes the next hour and appends its checkpoint; see :meth:`_raise` for alarms."""
+        if not state.checkpoints:
+            state.checkpoints = [self._initial(state)]
+        before = state.checkpoints[-1]
+        row = self._row([r for r in state.records.values() if r.hour == hour])
+        return self._advance(state, before, hour, row)
+
+    def _advance(
+        self, state: PatientState, before: Checkpoint, hour: int, row: NDArray[np.float32]
+    ) -> Risk:
+        self.between()
+        streams, scorers, risk, other = self._step(state, before, hour, row)
+        unit = state.unit(hour)
+        policy = self.policies.get(risk.model, self.policy)
+        alarms = self._acted(state, before.alarms, hour)
+        alarms, alarm = policy.step(alarms, hour, risk.value, unit=unit)
+        beside: dict[str, AlarmState] = {}
+        self._compared: ShadowRow | None = None
+        line = self.lineup(state, hour)
+        shadow = None if line is None else line.shadow(state.site, unit)
+        if shadow is not None:
+            own = self.policies.get(shadow, self.policy)
+            known = before.beside.get(shadow)
+            if known is None:
+                known = replace(own.start(), hour=hour - 1 if hour > 1 else NEVER)
+            known = self._acted(state, known, hour)
+            value = None if other is None else other.value
+            beside[shadow], raised = own.step(known, hour, value, unit=unit)
+            self._compared = ShadowRow(
+                state.site, state.patient, state.stay, hour, shadow, unit or "",
+                value, NO_SCORE if other is None else other.status,
+                None if raised is None else raised.tier, risk.model, risk.value,
+                None if alarm is None else alarm.tier,
+            )  # fmt: skip
+        state.checkpoints.append(Checkpoint(streams, scorers, alarms, beside))
+        state.closed = hour
+        self._fired = (hour, alarm, risk)
+        return risk
+
+    def _compare(self) -> None:
+        """Keeps what was said beside the score of the hour that was computed last."""
+        row = self._compared
+        if row is not None:
+            self._shadows[row.site, row.patient, row.stay, row.hour, row.version] = row
+
+    def _score(self, state: PatientState, hour: int, risk: Risk) -> None:
+        first = hour not in state.issued
+        if not first and state.issued[hour] == risk.value:
+            return
+        state.issued[hour] = risk.value
+        row = ScoreRow(
+            state.site, state.patient, state.stay, hour, state.hour_end(hour), risk.value,
+            risk.value, risk.status, risk.model, risk.reason, risk.drivers,
+        )  # fmt: skip
+        self.effects.scores.append(row)
+        if self.scores_out and first:
+            key = digest("score", state.site, state.patient, state.stay, hour).hex()
+            body = {
+                "stay": state.stay, "visit": state.visit, "hour": hour, "risk": risk.value,
+                "status": risk.status, "model": risk.model,
+            }  # fmt: skip
+            self._send(state, key, "score", state.hour_end(hour), body)
+
+    def alarm_id(self, state: PatientState, hour: int, tier: str) -> str:
+        """The same for the same alarm, however often it is computed."""
+        version = self._asked(state, hour)[0]
+        told = (state.site, state.patient, state.stay, version, hour, tier)
+        return digest("alarm", *told).hex()
+
+    def _raise(self, state: PatientState, hour: int, now: int) -> str | None:
+        """Sends the alarm of the hour that was computed last, if it has one and it is news."""
+        at, alarm, risk = self._fired
+        if at != hour or alarm is None:
+            return None
+        identity = self.alarm_id(state, hour, alarm.tier)
+        held = state.emitted.get(identity)
+        if held is None:
+            state.emitted[identity] = [hour, True, 0]
+            body = {
+                "alarm": identity, "stay": state.stay, "visit": state.visit, "hour": hour,
+                "raised_in": now, "tier": alarm.tier, "why": alarm.reason, "risk": alarm.score,
+                "status": risk.status,
+                "model": risk.model, "unit": state.unit(hour), "drivers": list(risk.drivers),
+            }  # fmt: skip
+            self._send(state, identity, "alarm", state.hour_end(hour), body)
+        elif not held[1]:
+            self._note(state, identity, held, "reinstated", risk.value)
+        return identity
+
+    def _note(
+        self, state: PatientState, identity: str, held: list, change: str, risk: float | None
+    ) -> None:
+        held[1], held[2] = change == "reinstated", held[2] + 1
+        body = {"alarm": identity, "stay": state.stay, "visit": state.visit, "hour": held[0],
+                "change": change, "risk": risk}  # fmt: skip
+        key = f"{identity}/{held[2]}"
+        self._send(state, key, "correction", state.hour_end(state.closed), body)
+
+    def _send(
+        self, state: PatientState, key: str, kind: str, time: float, body: dict[str, Any]
+    ) -> None:
+        row = OutboxRow(state.site, state.patient, state.partition, key, kind, time, body)
+        self.effects.outbox.append(row)
+
+    def _again(self, state: PatientState, *, whole: bool = False) -> None:
+        """Computes closed hours anew: those after the base, or all of the stay."""
+        if not state.checkpoints or not state.closed:
+            return
+        closed, base = state.closed, state.base
+        begin = 0 if whole else base
+        cells = self._all_cells(state) if whole and base else {}
+        state.checkpoints = [self._initial(state) if whole else state.checkpoints[0]]
+        by_hour = self._by_hour(state)
+        standing: set[str] = set()
+        risks: dict[int, float | None] = {}
+        for hour in range(begin + 1, closed + 1):
+            records = unpack(cells[hour]) if hour in cells else by_hour.get(hour, [])
+            risk = self._advance(state, state.checkpoints[-1], hour, self._row(records))
+            risks[hour] = risk.value
+            if hour <= base:
+                # What the score was is not in memory: the store keeps what was first issued.
+                state.issued.pop(hour, None)
+                self._revise(state, hour, risk)
+            else:
+                self._score(state, hour, risk)
+            self._compare()
+            identity = self._raise(state, hour, closed)
+            if identity is not None:
+                standing.add(identity)
+            if hour <= base:
+                state.checkpoints = state.checkpoints[-1:]
+        for identity, held in sorted(state.emitted.items()):
+            if held[1] and held[0] > begin and identity not in standing:
+                self._note(state, identity, held, "retracted", risks.get(held[0]))
+
+    def _revise(self, state: PatientState, hour: int, risk: Risk) -> None:
+        row = ScoreRow(
+            state.site, state.patient, state.stay, hour, state.hour_end(hour), risk.value,
+            risk.value, risk.status, risk.model, risk.reason, risk.drivers,
+        )  # fmt: skip
+        self.effects.scores.append(row)
