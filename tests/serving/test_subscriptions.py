@@ -16,13 +16,17 @@ pytest.importorskip("jwt")
 from foretell.data.clinical.fhir import FhirError
 from foretell.serving.config import SubscriptionsConfig
 from foretell.serving.events import partition_of
+from foretell.serving.resources import alarm_resources
 from foretell.serving.store import Effects, Occurrence, OutboxRow, SubscriptionRow
 from foretell.serving.store.linked_sql import owner_of
 from foretell.serving.subscriptions import (
     FanOut,
+    notification,
     read_criteria,
     read_notification,
     read_subscription,
+    shown,
+    status_of,
 )
 
 from .conftest import Running
@@ -99,7 +103,7 @@ class Desk:
             **more.pop("channel", {}),
         }
         if content is not None:
-            channel["payload"] = "application/fhir+json"
+            channel.setdefault("payload", "application/fhir+json")
             channel["_payload"] = {
                 "extension": [{"url": BACKPORT + "backport-payload-content", "valueCode": content}]
             }
@@ -317,7 +321,9 @@ def test_who_may_subscribe_to_what_and_where_to(desk):
         told = desk.subscription(FLAG)
         assert desk.ask("POST", "/fhir/Subscription", told, who=who).status_code == code
     # Others' subscriptions are not there; those of one site hear of no other.
-    mine = desk.make(ASSESSMENT, who="other")["id"]
+    mine = desk.make(
+        ASSESSMENT, who="other", channel={"payload": "application/fhir+json; fhirVersion=4.3"}
+    )["id"]  # fmt: skip
     all_ = desk.make(ASSESSMENT, _criteria={"extension": [
         {"url": BACKPORT + "backport-filter-criteria",
          "valueString": f"RiskAssessment?subject=Patient/{desk.who('p9')}"}]})["id"]  # fmt: skip
@@ -334,6 +340,10 @@ def test_who_may_subscribe_to_what_and_where_to(desk):
     told = {b["entry"][0]["request"]["url"].split("/")[-2]: status(b)["focus"]
             for b in desk.ehr.bundles("event-notification")}  # fmt: skip
     assert set(told) == {mine, all_}
+    for bundle in desk.ehr.bundles():
+        of = bundle["entry"][0]["request"]["url"].split("/")[-2]
+        words = "SubscriptionStatus" if of == mine else "Parameters"
+        assert bundle["entry"][0]["resource"]["resourceType"] == words
     for name, patient, who in ((mine, "e1", "other"), (all_, "p9", "all")):
         found = told[name][0]["reference"].rpartition("/")[2]
         read = desk.ask("GET", f"/fhir/RiskAssessment/{found}", who=who)
@@ -535,3 +545,49 @@ def test_notifications_are_read_in_the_words_of_three_versions():
         first = {**new["entry"][0]["resource"], **wrong}
         with pytest.raises(FhirError):
             read_notification({**new, "entry": [{"resource": first}]})
+
+
+@pytest.mark.parametrize("version", ["", "; fhirVersion=4.3"])
+@pytest.mark.parametrize("content", ["empty", "id-only", "full-resource"])
+def test_what_is_sent_is_valid_by_the_models(version, content):
+    from .test_resources import valid
+
+    endpoint = "https://ehr.example/hook"
+    told = {
+        "resourceType": "Subscription", "status": "requested", "reason": "tests", "criteria": FLAG,
+        "end": "2030-01-01T00:00:00Z",
+        "_criteria": {"extension": [{"url": BACKPORT + "backport-filter-criteria",
+                                     "valueString": "Flag?patient=p1"}]},
+        "channel": {
+            "type": "rest-hook", "endpoint": endpoint, "header": ["Authorization: Bearer x"],
+            "payload": f"application/fhir+json{version}",
+            "_payload": {"extension": [{"url": BACKPORT + "backport-payload-content",
+                                        "valueCode": content}]},
+            "extension": [{"url": BACKPORT + "backport-timeout", "valueUnsignedInt": 5}],
+        },
+    }  # fmt: skip
+    wanted = read_subscription(valid(told), [endpoint])
+    row = SubscriptionRow(
+        "s1", "me", 0, "error", "the endpoint answered 410", wanted.body, 2, T0, T0
+    )
+    seen = valid(shown(row))
+    assert seen["channel"]["header"] == ["Authorization: ***"] and seen["error"] == row.error
+    # Read again, as a change of one's own subscription is, the hidden value is the one before.
+    again = read_subscription(seen, [endpoint], held=row.body)
+    assert again.body == wanted.body and again.timeout == 5
+    flag, request = ({"resourceType": r["resourceType"], "id": "k1", **r}
+                     for r in alarm_resources(note(1, 0)))  # fmt: skip
+    event = Occurrence("k1", T0, ("Flag/k1", "CommunicationRequest/k1"), 7)
+    for base in (None, "https://us.example/fhir"):
+        bundle = notification(row, wanted, "event-notification", key="k", time=T0, total=7,
+                              events=[(event, [flag, request])], base=base)  # fmt: skip
+        assert bundle == notification(row, wanted, "event-notification", key="k", time=T0, total=7,
+                                      events=[(event, [flag, request])], base=base)  # fmt: skip
+        valid(bundle)
+        assert len(bundle["entry"]) == (3 if content == "full-resource" else 1)
+        assert ("Flag/k1" in json.dumps(bundle)) == (content != "empty")
+        found = read_notification(bundle)
+        # What we say we understand ourselves.
+        assert found is not None and (found.kind, found.total, found.numbers) == (
+            "event-notification", 7, (7,))  # fmt: skip
+    valid(status_of(row, wanted, "query-status"))

@@ -156,7 +156,10 @@ class LinkedStore(ABC):
 
     @abstractmethod
     def told_subscription(self, name: str) -> None:
-        """Says that a notification was taken: the next heartbeat is a whole period away."""
+        """Says that a notification was taken: the next heartbeat is a whole period away.
+
+        Those that were taken before are forgotten.
+        """
 
     @abstractmethod
     def hear(

@@ -309,6 +309,11 @@ class SqlLinked(LinkedStore):
                 "AND status = 'active'",
                 (self._now(), name),
             )
+            # What was taken is of no more use: the events themselves are kept elsewhere.
+            self._run(
+                "DELETE FROM outbox WHERE site = '' AND patient = ? AND status = 'sent'",
+                (owner_of(name),),
+            )
 
     # -------------------------------------------------- subscriptions at other servers
 

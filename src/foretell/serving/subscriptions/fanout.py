@@ -37,6 +37,7 @@ class FanOut:
         self._config, self._callers = config, callers
         self._read: dict[tuple[str, int], Wanted] = {}
         self._looked = 0.0
+        self._beaten: dict[int, float] = {}
 
     def feed(self, store: Store, lease: Lease) -> int:
         """What is new in a partition; returns how many rows were read."""
@@ -44,7 +45,9 @@ class FanOut:
         if now - self._looked > 1.0:
             self._looked = now
             self._end(store)
-        store.heartbeats(lease.partition)
+        if now - self._beaten.get(lease.partition, 0.0) > 0.5:
+            self._beaten[lease.partition] = now
+            store.heartbeats(lease.partition)
         rows = store.fresh_notes(lease.partition, _BATCH)
         if not rows:
             return 0

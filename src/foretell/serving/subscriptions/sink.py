@@ -67,8 +67,7 @@ class SubscriptionSink:
             raise
         if told["type"] == "handshake":
             store.activate_subscription(held.id, held.version, wanted.most)
-        elif held.period is not None:
-            store.told_subscription(held.id)
+        store.told_subscription(held.id)
 
     def _deliver(self, store: Store, row: OutboxRow, held: SubscriptionRow, wanted: Wanted) -> None:
         kind = str(row.body["type"])
