@@ -123,6 +123,13 @@ def test_sofa_rises_over_the_lowest_score_of_a_day():
     assert again["t_sofa"] == 28
 
 
+def test_sofa_that_rose_before_can_rise_again():
+    at = {"antibiotics": [(40, 120)], "cultures": [41]}
+    found = onset(**at, sofa=[(1, 0), (10, 2), (20, 2), (30, 6)])
+    assert found["t_sofa"] == 30, "the rise at 10 came too early, that at 30 is one of its own"
+    assert onset(**at, sofa=[(1, 0), (10, 2), (20, 2), (30, 3)])["t_sofa"] is None, "it goes on"
+
+
 def test_the_causal_form_does_not_wait_for_the_duration_of_antibiotics():
     short = {"antibiotics": [(30, 40)], "cultures": [31], "sofa": RISE}
     causal, challenge = Sepsis3Labeler(), Sepsis3Labeler.challenge()

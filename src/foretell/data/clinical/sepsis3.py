@@ -226,7 +226,10 @@ class Sepsis3Labeler:
         return courses
 
     def _rises(self, sofa: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Times at which the rise over the baseline reaches ``increase``, not where it goes on."""
+        """Times at which the rise over the baseline reaches ``increase``, not where it goes on.
+
+        It does not go on but comes again where the score exceeds that of the last rise by as much.
+        """
         if not len(sofa):
             return np.zeros(0)
         times, scores = sofa[:, 0], sofa[:, 1]
@@ -236,7 +239,13 @@ class Sepsis3Labeler:
             first = np.searchsorted(times, times - self.baseline_hours, side="left")
             lowest = np.array([scores[a : i + 1].min() for i, a in enumerate(first)])
             high = scores - lowest >= self.increase
-        return times[high & ~np.concatenate([[False], high[:-1]])]
+        rises, was, level = [], False, np.inf
+        for time, score, now in zip(times, scores, high, strict=True):
+            if now and (not was or score >= level + self.increase):
+                rises.append(time)
+                level = score
+            was = bool(now)
+        return np.array(rises, np.float64)
 
 
 def apply_onsets(stays: Stays, onsets: pl.DataFrame) -> Stays:
