@@ -7,7 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foretell.errors import DataError, ParameterError
-from foretell.evaluation.clinical import snoozed_confusion, snoozed_curve, threshold_alarms
+from foretell.evaluation.clinical import (
+    both_conventions,
+    snoozed_confusion,
+    snoozed_curve,
+    threshold_alarms,
+)
 
 
 def by_loop(scores, labels, masks, threshold, horizon, snooze):
@@ -118,3 +123,22 @@ def test_the_authors_demonstration(data_set):
     assert curve.auroc == pytest.approx(0.94006, abs=5e-4)
     assert curve.auprc == pytest.approx(0.306, abs=0.01)
     assert snoozed_curve(*given_rows).auroc == pytest.approx(0.93439, abs=5e-4)
+    # All that the authors' release turns away lies below the threshold: no alarm is changed.
+    told = both_conventions(*given_rows, 0.5617759227752686, issued=mask)
+    rows = {r["convention"]: r for r in told.iter_rows(named=True)}
+    cells = {name: tuple(row[k] for k in ("tp", "fp", "fn", "tn")) for name, row in rows.items()}
+    assert cells["excluded"] == (201, 767, 60, 8574)
+    assert cells["negative"] == cells["no gate"] == (201, 767, 95, 12549)
+
+
+def test_both_conventions_by_hand():
+    """Two stays; the first is silent when it would have alarmed."""
+    scores, label = [0.9, 0.1, 0.1, 0.2, np.nan, 0.9], [0, 0, 1, 0, 0, 0]
+    issued = [0, 1, 1, 1, 0, 1]
+    told = both_conventions(scores, label, [3, 3], 0.5, issued=issued, snooze=0)
+    rows = {r["convention"]: r for r in told.iter_rows(named=True)}
+    cells = {name: tuple(row[k] for k in ("tp", "fp", "fn", "tn")) for name, row in rows.items()}
+    assert cells == {"no gate": (1, 1, 1, 3), "excluded": (0, 1, 1, 2), "negative": (0, 1, 1, 4)}
+    assert rows["negative"]["patient_sensitivity"] == 0
+    with pytest.raises(DataError, match="issued"):
+        both_conventions(scores, label, [3, 3], 0.5, issued=[2] * 6)

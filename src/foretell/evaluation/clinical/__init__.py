@@ -16,6 +16,7 @@ from foretell.evaluation.clinical.ranking import RankingMetrics, ranking_metrics
 from foretell.evaluation.clinical.snoozed import (
     SnoozedConfusion,
     SnoozedCurve,
+    both_conventions,
     snoozed_confusion,
     snoozed_curve,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "UtilityScore",
     "alarm_metrics",
     "best_threshold",
+    "both_conventions",
     "calibration",
     "challenge_utility",
     "clock_rule",

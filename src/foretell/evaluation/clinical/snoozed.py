@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
 from foretell.errors import ParameterError
@@ -157,6 +158,67 @@ def snoozed_curve(
     auroc = float(np.trapezoid(np.append(true, 1.0), np.append(false, 1.0)))
     auprc = float(np.sum(np.diff(true, prepend=0.0) * precision[::-1]))
     return SnoozedCurve(thresholds, sensitivity, specificity, precision, auroc, auprc)
+
+
+def both_conventions(
+    scores: ArrayLike,
+    label: ArrayLike,
+    lengths: ArrayLike,
+    threshold: float,
+    *,
+    issued: ArrayLike,
+    horizon: int = HORIZON,
+    snooze: int = SNOOZE,
+    n_thresholds: int = 100,
+) -> pl.DataFrame:
+    """An abstaining score judged in both ways, beside the same score that never abstains.
+
+    To leave hours without a score out, as COMPOSER's evaluation does, takes their misses out of the
+    tally; at the bedside an hour without a score is an hour without an alarm. Neither is reported
+    without the other.
+
+    Args:
+        scores: (R,) of the model, also where none was issued.
+        label: (R,) 0 or 1.
+        lengths: (N,) rows of each stay.
+        threshold: of the alarm.
+        issued: (R,) 1 where a score was issued.
+        horizon: in hours.
+        snooze: in hours.
+        n_thresholds: of the curve whose area is told.
+
+    Returns:
+        ``convention`` (``"no gate"``, ``"excluded"``, ``"negative"``), ``tp``, ``fp``, ``fn``,
+        ``tn``, ``sensitivity``, ``specificity``, ``ppv``, ``patient_sensitivity``, ``auroc``.
+
+    Raises:
+        DataError: as :func:`snoozed_confusion`.
+    """
+    sizes = np.asarray(lengths, np.int64)
+    total = int(sizes.sum())
+    given = row_values("score", scores, total, finite=False)
+    kept = binary("issued", issued, total)
+    least = float(np.min(given, initial=threshold, where=np.isfinite(given))) - 1.0
+    ways: tuple[tuple[str, NDArray, NDArray | None], ...] = (
+        ("no gate", np.where(np.isfinite(given), given, least), None),
+        ("excluded", given, kept),
+        ("negative", np.where(kept, given, least), None),
+    )
+    rows = []
+    for name, values, mask in ways:
+        cells = snoozed_confusion(
+            values, label, sizes, threshold, mask=mask, horizon=horizon, snooze=snooze
+        )
+        curve = snoozed_curve(
+            values, label, sizes, mask=mask, horizon=horizon, snooze=snooze,
+            n_thresholds=n_thresholds,
+        )  # fmt: skip
+        rows.append({
+            "convention": name, "tp": cells.tp, "fp": cells.fp, "fn": cells.fn, "tn": cells.tn,
+            "sensitivity": cells.sensitivity, "specificity": cells.specificity, "ppv": cells.ppv,
+            "patient_sensitivity": cells.patient_sensitivity, "auroc": curve.auroc,
+        })  # fmt: skip
+    return pl.DataFrame(rows)
 
 
 def _checked(

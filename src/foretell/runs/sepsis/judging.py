@@ -18,11 +18,10 @@ from foretell.evaluation.clinical import (
     TunedAlarms,
     alarm_metrics,
     best_threshold,
+    both_conventions,
     calibration,
     decision_curve,
     ranking_metrics,
-    snoozed_confusion,
-    snoozed_curve,
     tune_alarms,
     utility_table,
 )
@@ -216,25 +215,10 @@ def _binned(
 def _conventions(test: Stays, told: Judged, policy: AlarmPolicy) -> list[dict[str, Any]]:
     """Judgements of armed hours with indeterminate hours left out, and counted as negative."""
     label, level = challenge_label(test), policy.tiers[0].threshold
-    issued, risk = told.gated.issued, told.risk
-    silent = np.where(issued, risk, -1.0)
-    ways: list[tuple[str, NDArray, NDArray[np.bool_] | None]] = [
-        ("no gate", risk, None), ("excluded", risk, issued), ("negative", silent, None),
-    ]  # fmt: skip
-    rows = []
-    for name, scores, mask in ways:
-        cells = snoozed_confusion(
-            scores, label, test.lengths, level, mask=mask, snooze=policy.snooze
-        )
-        curve = snoozed_curve(
-            scores, label, test.lengths, mask=mask, snooze=policy.snooze, n_thresholds=100
-        )
-        rows.append({
-            "convention": name, "tp": cells.tp, "fp": cells.fp, "fn": cells.fn, "tn": cells.tn,
-            "sensitivity": cells.sensitivity, "specificity": cells.specificity, "ppv": cells.ppv,
-            "patient_sensitivity": cells.patient_sensitivity, "auroc": curve.auroc,
-        })  # fmt: skip
-    return rows
+    table = both_conventions(
+        told.risk, label, test.lengths, level, issued=told.gated.issued, snooze=policy.snooze
+    )
+    return table.to_dicts()
 
 
 def _abstentions(
