@@ -80,6 +80,8 @@ def test_a_data_set_is_played(form, folder, tmp_path, launch):
         time.sleep(0.05)
     scored = store._run("SELECT patient, COUNT(*) FROM score GROUP BY patient")
     assert [count for _, count in scored] == [6, 6, 6]
+    # An hour is over when what became known in it was sent: nothing was told twice.
+    assert store._run("SELECT COUNT(*) FROM score WHERE risk IS NOT issued") == [(0,)]
     store.close()
 
 

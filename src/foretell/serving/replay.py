@@ -230,18 +230,19 @@ def play(
             if told is not None:
                 told(name, code)
 
-    last = 0.0
-    for last, content in messages:
-        first = last if first is None else first
+    last = -1e300
+    for moment, content in messages:
+        # What becomes known at a moment is sent before that moment is over.
+        if tick is not None and first is not None and moment > last >= ticked + every:
+            settle(client.flush())
+            ticked = last
+            tick(last)
+        first, last = moment if first is None else first, moment
         if speed is not None:
             pause = (last - first) / speed - (time.monotonic() - begun)
             if pause > 0:
                 settle(client.flush())
                 time.sleep(pause)
-        if tick is not None and last - ticked >= every:
-            settle(client.flush())
-            ticked = last
-            tick(last)
         settle(client.send(content, last))
     settle(client.flush())
     if tick is not None and first is not None:
