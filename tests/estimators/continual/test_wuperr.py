@@ -12,7 +12,7 @@ from sklearn.base import clone
 from foretell.data.clinical import target
 from foretell.errors import DataError, NotFittedError, ParameterError
 from foretell.estimators import FeedForwardRisk
-from foretell.estimators.continual import WUPERR, GaussianRelease, wuperr
+from foretell.estimators.continual import WUPERR, GaussianRelease, PrototypeRelease, wuperr
 from foretell.estimators.continual.site import Standards
 
 SMALL = {
@@ -254,6 +254,12 @@ def test_importance_that_is_not_finite_is_left_out_and_counted(monkeypatch):
     model.fit_site(x, y, site="two", patients=patients)
     assert model.not_finite_ == 6
     assert all(torch.isfinite(v).all() for v in model.precision_.values())
+
+
+def test_prototypes_need_no_patients_who_are_left_out():
+    # All positive hours are exemplars: nobody is left from whom prototypes could be made.
+    model = fitted(release=PrototypeRelease(), memory_per_site=400, positives_per_site=200)
+    assert len(model._witness.other_rows) and model._witness.other_released is None
 
 
 def test_no_copy_carries_rows(trained):

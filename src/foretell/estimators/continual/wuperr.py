@@ -874,12 +874,13 @@ class WUPERR(FeedForwardRisk):
             outside = np.sort(rng.choice(outside, _WITNESSES, replace=False))
         clean = self._hidden(features[outside], adapter) if len(outside) else None
         noisy = None
-        if clean is not None:
-            told = release.release(clean, given.label[outside], patients[outside], rng)
-            if not (told.exemplar < 0).any():
-                noisy = np.asarray(told.h, np.float32)
-                outside, clean = outside[told.exemplar], clean[told.exemplar]
         linked = not (exemplar < 0).any()
+        if clean is not None and linked:
+            # Of rows that stand for nobody there are no pairs to attack with, and the others may
+            # be too few for prototypes of their own.
+            told = release.release(clean, given.label[outside], patients[outside], rng)
+            noisy = np.asarray(told.h, np.float32)
+            outside, clean = outside[told.exemplar], clean[told.exemplar]
         rows = chosen[exemplar] if linked else chosen
         return ReleaseWitness(
             names=None if self.features_ is None else self.features_.names,
