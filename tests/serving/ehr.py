@@ -6,6 +6,7 @@ import json
 import threading
 import time
 import uuid
+import zlib
 from collections import Counter, deque
 from datetime import UTC, datetime
 from pathlib import Path
@@ -103,7 +104,9 @@ class Ehr:
         app = FastAPI()
         self._routes(app)
         self.server = uvicorn.Server(
-            uvicorn.Config(app, port=0, log_level="error", lifespan="off", access_log=False)
+            uvicorn.Config(
+                app, port=0, log_level="error", lifespan="off", access_log=False, ws="none"
+            )
         )
         self.thread = threading.Thread(target=self.server.run, daemon=True)
         self.thread.start()
@@ -267,8 +270,13 @@ class Ehr:
             if after < len(found):
                 url = f"{self.url}/{kind}?_lastUpdated=ge{since}&page={after}"
                 link = [{"relation": "next", "url": url}]
-            return JSONResponse({"resourceType": "Bundle", "type": "searchset", "link": link,
-                                 "entry": [{"resource": r} for r in some]})  # fmt: skip
+            body = {"resourceType": "Bundle", "type": "searchset", "link": link,
+                    "entry": [{"resource": r} for r in some]}  # fmt: skip
+            tag = f'W/"{zlib.crc32(json.dumps(body).encode())}"'
+            if request.headers.get("if-none-match") == tag:
+                self.counts["304"] += 1
+                return Response(status_code=304)
+            return JSONResponse(body, headers={"ETag": tag})
 
         @app.post("/hook")
         @app.put("/hook/{kind}/{name}")

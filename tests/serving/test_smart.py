@@ -272,6 +272,13 @@ def test_a_subscription_is_made_and_what_goes_missing_is_fetched(nursery, tmp_pa
         until(lambda: ehr.counts["/r4/Observation"] > rounds)
         assert count("foretell_notifications_missed_total") == 4
         assert say("surprise", 9).status_code == 400
+        # A hook of R4 that says nothing at all is understood. A page that has not changed since
+        # is not sent again.
+        rounds = ehr.counts["/r4/Observation"]
+        head = {"Authorization": f"Bearer {token}"}
+        assert httpx.post(f"{url}/fhir", headers=head, timeout=30).status_code == 200
+        until(lambda: ehr.counts["/r4/Observation"] > rounds)
+        until(lambda: ehr.counts["304"] >= 1)
         # A process that comes back finds its subscription and makes no second one.
         running.kill()
         ehr.subscriptions["s1"]["status"] = "error"

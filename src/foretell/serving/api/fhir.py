@@ -16,7 +16,12 @@ from foretell.data.clinical.fhir import FhirError
 from foretell.serving.api.auth import Caller, needs
 from foretell.serving.errors import StoreUnavailableError
 from foretell.serving.ingest.committer import BusyError
-from foretell.serving.subscriptions.incoming import Notification, heed, read_notification
+from foretell.serving.subscriptions.incoming import (
+    Notification,
+    ask_poller,
+    heed,
+    read_notification,
+)
 
 if TYPE_CHECKING:
     from foretell.serving.service import Service
@@ -66,7 +71,10 @@ def fhir_routes(app: FastAPI, service: Service) -> None:
         "/fhir", tags=["fhir"], responses=told, openapi_extra=body, response_class=FhirResponse
     )  # type: ignore[arg-type]
     async def post(request: Request, sender: Sender, site: Site = None) -> JSONResponse:
-        """Takes a resource or a bundle; answered when it is durable."""
+        """Takes a resource or a bundle; answered when it is durable.
+
+        Without a body it is a hook that says there is something new: the site's server is asked.
+        """
         return await _take(service, request, sender, site)
 
     @app.post(
@@ -124,6 +132,11 @@ async def _take(
     except TooLargeError:
         count.labels("fhir", "", "too_large").inc()
         return answer(413, outcome("error", "too-costly", "the body is too large"))
+    if kind is None and not data.strip():
+        # A hook as of R4 without a payload: there is something new, and nothing more is said.
+        await run_in_threadpool(_ask_poller, service, site)
+        count.labels("fhir", "empty", "stored").inc()
+        return answer(200, outcome("information", "informational", "the server is asked"))
     try:
         resource = await run_in_threadpool(parsed, data)
         if kind is not None and resource.get("resourceType") != kind:
@@ -167,6 +180,11 @@ async def _take(
         else f"{result.items} new, {result.repeated} known, {result.quarantined} set aside"
     )  # fmt: skip
     return answer(200, outcome("information", "informational", text))
+
+
+def _ask_poller(service: Service, site: str) -> None:
+    with service.stores.use() as store:
+        ask_poller(store, site)
 
 
 def _heed(service: Service, site: str, note: Notification) -> None:

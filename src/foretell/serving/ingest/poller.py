@@ -63,6 +63,8 @@ class FhirPoller:
         self._store, self._metrics, self._clock = store, metrics, clock
         self._client = FhirClient(config)
         self._base = self._client.base
+        # Resource type -> since when it was asked, and the tag of an answer of one page.
+        self._etags: dict[str, tuple[str, str | None]] = {}
         self._export: BulkExport | None = None
         if config.warm_up or warm_up:
             self._export = BulkExport(
@@ -129,13 +131,18 @@ class FhirPoller:
             "_lastUpdated": f"ge{text}", "_count": self._config.page, "_sort": "_lastUpdated",
         }  # fmt: skip
         latest, count = since, 0
+        asked, tag = self._etags.pop(resource, ("", None))
+        kept: str | None = None
         seen: set[str] = set()
         waiting: list[Future[Appended]] = []
         for _ in range(MAX_PAGES):
             if url is None or url in seen or (stop is not None and stop.is_set()):
                 break
             seen.add(url)
-            page = self._page(url, params)
+            page, found = self._page(url, params, tag if params and asked == text else None)
+            if page is None:
+                kept = tag
+                break
             entries = [e.get("resource") for e in page.get("entry", []) if isinstance(e, dict)]
             for one in entries:
                 if not isinstance(one, dict):
@@ -148,13 +155,18 @@ class FhirPoller:
                 future = self._submit(one)
                 if future is not None:
                     waiting.append(future)
-            url, params = self._next(page, url), None
+            # Of a result of several pages the first may stay while the last grows.
+            url, params, kept = self._next(page, url), None, found if len(seen) == 1 else None
+            if url is not None:
+                kept = None
         else:
             raise PollError("the pages have no end")
         for future in waiting:
             future.result(60)
         if stop is None or not stop.is_set():
             self._store.set_mark(name, repr(latest))
+            # Only now: what is durable need not be read again.
+            self._etags[resource] = (text, kept)
         return count
 
     def _submit(self, resource: dict) -> Future[Appended] | None:
@@ -168,14 +180,20 @@ class FhirPoller:
             except BusyError:
                 time.sleep(0.05)
 
-    def _page(self, url: str, params: dict[str, Any] | None) -> dict[str, Any]:
-        answer = self._client.ask(url, params=params)
+    def _page(
+        self, url: str, params: dict[str, Any] | None, tag: str | None = None
+    ) -> tuple[dict[str, Any] | None, str | None]:
+        """A page and its entity tag; None where it is as it was."""
+        headers = None if tag is None else {"If-None-Match": tag}
+        answer = self._client.ask(url, params=params, headers=headers)
+        if answer.status_code == 304 and tag is not None:
+            return None, tag
         if answer.status_code != 200:
             raise PollError(f"the server answered {answer.status_code}")
         page = answer.json()
         if not isinstance(page, dict) or page.get("resourceType") != "Bundle":
             raise PollError("the answer is no bundle")
-        return page
+        return page, answer.headers.get("ETag")
 
     def _next(self, page: dict[str, Any], url: str) -> str | None:
         for link in page.get("link", []):
