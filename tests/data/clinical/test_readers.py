@@ -4,7 +4,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from foretell.data.clinical import Schema, concatenate, read_psv, stays_from_frame
+from foretell.data.clinical import (
+    Schema,
+    bin_observations,
+    concatenate,
+    read_psv,
+    stays_from_frame,
+)
 from foretell.errors import DataError
 
 HEADER = "HR|O2Sat|Temp|WBC|Age|Gender|Unit1|Unit2|HospAdmTime|ICULOS|SepsisLabel"
@@ -163,6 +169,18 @@ def test_a_stay_in_two_files_is_joined_and_hospitals_are_told_apart(folder, tmp_
     assert joined.names("hospital").tolist() == ["A", "A", "B", "B"]
     with pytest.raises(DataError, match="'A/1'"):
         concatenate([a, a])
+
+
+def test_stays_of_unknown_patients_are_of_different_ones():
+    table = pl.DataFrame(
+        {"id": ["1", "2", "3"], "hour": [1, 1, 1], "HR": [80.0, 81.0, 82.0],
+         "patient": ["p", None, None]}
+    )  # fmt: skip
+    read = stays_from_frame(table, hospital="A")
+    assert read.patients.tolist() == ["A/p", "A/2", "A/3"]
+    long = pl.DataFrame({"id": ["1", "2"], "channel": "HR", "value": 80.0, "time": 0.5})
+    binned = bin_observations(long, table.select("id", "patient"))
+    assert binned.patients.tolist() == ["p", "2", "3"]
 
 
 def test_aliases_find_columns_of_other_exports():

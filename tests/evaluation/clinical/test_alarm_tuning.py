@@ -85,6 +85,9 @@ def test_what_is_asked_is_checked():
     two = AlarmPolicy(tiers=(Tier("a", 0.1), Tier("b", 0.2)))
     with pytest.raises(ParameterError, match="one tier"):
         tune_alarms(two, stays, scores)
+    places = AlarmPolicy(tiers=(Tier("alarm", 0.1, {"MICU": 0.2}),))
+    with pytest.raises(ParameterError, match="one for all units"):
+        tune_alarms(places, stays, scores)
     with pytest.raises(ParameterError, match="unknown constraint 'pvp'"):
         tune_alarms(AlarmPolicy(0.0), stays, scores, constraint={"pvp": 0.5})
     with pytest.raises(ParameterError, match="target_sensitivity"):

@@ -146,7 +146,8 @@ def bin_observations(
     names = np.array([*ids.to_list(), None], object)[:-1]
     patients = names
     if "patient" in stays.columns:
-        patients = np.array([*stays["patient"].cast(pl.String).to_list(), None], object)[:-1]
+        # Stays whose patient is not known must not become one patient.
+        patients = np.array([*stays["patient"].cast(pl.String).fill_null(ids), None], object)[:-1]
     onset = np.full(len(ids), np.nan)
     if "onset" in stays.columns:
         onset = stays["onset"].cast(pl.Float64).to_numpy().astype(np.float64)

@@ -269,7 +269,11 @@ def _assemble(
     }
     patients = full
     if "patient" in told:
-        patients = np.array([f"{prefix}{p}" for p in told["patient"]], object)
+        # Stays whose patient is not known must not become one patient.
+        patients = np.array(
+            [own if p is None else f"{prefix}{p}" for p, own in zip(told["patient"], full,
+                                                                   strict=True)], object
+        )  # fmt: skip
     return Stays(
         full, patients, begins, lengths, starts, columns, schema, label, onset, words, numbers,
         tuple(notes.found),

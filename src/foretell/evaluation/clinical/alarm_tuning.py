@@ -116,12 +116,17 @@ def tune_alarms(
 
     Raises:
         DataError: sizes do not fit, or no stay is septic.
-        ParameterError: several tiers, or an unknown constraint.
+        ParameterError: several tiers, thresholds of units, or an unknown constraint.
     """
     if len(policy.tiers) != 1:
         raise ParameterError(
             f"a policy with one tier is tuned at a time, not {len(policy.tiers)}; tune each tier "
             "with a policy of its own"
+        )
+    if policy.tiers[0].units:
+        raise ParameterError(
+            "the threshold that is tuned is one for all units: tune on the stays of each unit, "
+            "with a policy without thresholds of units"
         )
     limits = dict(constraint or {})
     unknown = [name for name in limits if name not in _AT_LEAST | _AT_MOST]
