@@ -39,7 +39,12 @@ function say(text) {
 }
 
 const words = (text) => String(text).replaceAll("_", " ");
-const percent = (risk) => (risk === null || risk === undefined ? "–" : `${Math.round(100 * risk)} %`);
+// Risks of an hour are small: one digit more where whole percents would tell nothing.
+const percent = (risk) => {
+  if (risk === null || risk === undefined) return "–";
+  const whole = 100 * risk;
+  return `${whole.toFixed(whole < 9.95 ? 1 : 0)} %`;
+};
 const keyOf = (p) => JSON.stringify([p.site, p.patient]);
 const title = (name) => state.about.channels[name] || words(name);
 const withheld = (p) => p.risk === null;
