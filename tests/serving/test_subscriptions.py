@@ -397,9 +397,9 @@ def test_numbers_have_no_gaps_whoever_counts(store):
     from foretell.serving.api.auth import Caller
 
     work = {lease.partition: lease for lease in store.acquire("work", "w", 60, 4)}
-    one = {lease.partition: lease for lease in store.acquire("send", "one", 60, 2)}
+    one = {lease.partition: lease for lease in store.acquire("notify", "one", 60, 2)}
     other = store.another()
-    two = {lease.partition: lease for lease in other.acquire("send", "two", 60, 4)}
+    two = {lease.partition: lease for lease in other.acquire("notify", "two", 60, 4)}
     assert set(one) | set(two) == {0, 1, 2, 3} and not set(one) & set(two)
     settings = SubscriptionsConfig(endpoints=("https://ehr.example/hook",), keep=100)
     body = read_subscription(
@@ -443,11 +443,16 @@ def test_numbers_have_no_gaps_whoever_counts(store):
     spans = sorted((n.body["first"], n.body["last"]) for n in sent if "first" in n.body)
     covered = [n for a, b in spans for n in range(a, b + 1)]
     assert covered == list(range(1, 41)) and max(b - a for a, b in spans) == 4
+    # They wait in a line of their own: nobody's slow endpoint holds up an alarm.
+    lines = [store.outbox(p, time.time(), 99) for p in range(4)]
+    assert {r.kind for line in lines for r in line} == {"alarm"}
+    (first,) = (r for p in range(4) for r in store.outbox(p, time.time(), 99, notifications=True))
+    assert first.body["type"] == "handshake" and first.partition == made.partition
     # A sender that has lost its lease writes nothing.
     from foretell.serving.errors import FencedError
 
-    store.release("send", "one")
-    other.acquire("send", "two", 60, 4)
+    store.release("notify", "one")
+    other.acquire("notify", "two", 60, 4)
     with pytest.raises(FencedError):
         store.notify(one[0], 10**6, {"sub": [Occurrence("k1", T0, ("Flag/k1",))]}, most={}, keep=9)
     assert store.subscription("sub").events == 40
@@ -455,7 +460,7 @@ def test_numbers_have_no_gaps_whoever_counts(store):
     callers.clear()
     store.commit(Effects({0: work[0]}, {0: 99}, outbox=[note(99, 0)]))
     senders[1][0].feed(
-        other, next(le for le in other.acquire("send", "two", 60, 4) if le.partition == 0)
+        other, next(le for le in other.acquire("notify", "two", 60, 4) if le.partition == 0)
     )
     held = store.subscription("sub")
     assert (held.status, held.events) == ("error", 40) and "may not read" in held.error

@@ -170,10 +170,6 @@ class Service:
         self.cds = CdsTrust(config.cds.clients, use=self._use_token)
         self._warm_up = warm_up
         self._sinks = [make_sink(s) for s in config.sinks] + list(sinks)
-        self._feeder: FanOut | None = None
-        if config.subscriptions.endpoints:
-            self._feeder = FanOut(config.subscriptions, self.tokens.named)
-            self._sinks.append(SubscriptionSink(config.subscriptions, self.store.another))
         self.stopping = threading.Event()
         self._workers_stop = threading.Event()
         self._bell = threading.Event()
@@ -323,12 +319,23 @@ class Service:
                 "dispatcher",
                 lambda: Dispatcher(
                     self.store.another(), self._sinks, ttl=settings.lease_seconds + 2,
-                    metrics=self.metrics, feeder=self._feeder,
+                    metrics=self.metrics,
                 ).run(self._workers_stop),
             )  # fmt: skip
+            # Those that were made before the endpoints went from the configuration are ended, too.
+            if self.config.subscriptions.endpoints or self.store.subscriptions():
+                self._start("notifier", self._notify)
         if "ingest" in self.roles:
             for i, poll in enumerate(self.config.polls):
                 self._start(f"poller-{i}", functools.partial(self._poll, poll))
+
+    def _notify(self) -> None:
+        told = self.config.subscriptions
+        Dispatcher(
+            self.store.another(), [SubscriptionSink(told, self.store.another)],
+            ttl=self.config.service.lease_seconds + 2, metrics=self.metrics,
+            feeder=FanOut(told, self.tokens.named), notifications=True,
+        ).run(self._workers_stop)  # fmt: skip
 
     def _poll(self, poll: PollConfig) -> None:
         store = self.store.another()

@@ -69,6 +69,8 @@ class Dispatcher:
         ttl: seconds after which a silent sender's partitions are free.
         metrics: counts.
         feeder: is asked for each partition before it is sent.
+        notifications: whether it sends those of subscriptions, and nothing else: with leases of
+            its own, so that somebody's slow endpoint holds up no alarm.
     """
 
     def __init__(
@@ -80,9 +82,12 @@ class Dispatcher:
         ttl: float = 5.0,
         metrics: Metrics | None = None,
         feeder: Feeder | None = None,
+        notifications: bool = False,
     ) -> None:
         self._store, self._sinks, self._ttl = store, list(sinks), ttl
         self.name = name or worker_name()
+        self._notifications = notifications
+        self._kind = "notify" if notifications else "send"
         self._metrics, self._feeder = metrics, feeder
         self._leases: dict[int, Lease] = {}
         self._renew = 0.0
@@ -103,8 +108,8 @@ class Dispatcher:
             if count == 0:
                 stop.wait(pause)
         try:
-            self._store.release("send", self.name)
-            self._store.leave("send", self.name)
+            self._store.release(self._kind, self.name)
+            self._store.leave(self._kind, self.name)
         except StoreUnavailableError:
             log.warning("the leases could not be given back and will expire")
         for sink in self._sinks:
@@ -115,11 +120,11 @@ class Dispatcher:
         moment = time.monotonic()
         if moment < self._renew:
             return
-        alive = max(self._store.join("send", self.name, self._ttl), 1)
+        alive = max(self._store.join(self._kind, self.name, self._ttl), 1)
         share = math.ceil(self._store.partitions / alive)
         if len(self._leases) > share:
-            self._store.release("send", self.name, sorted(self._leases)[share:])
-        found = self._store.acquire("send", self.name, self._ttl, share)
+            self._store.release(self._kind, self.name, sorted(self._leases)[share:])
+        found = self._store.acquire(self._kind, self.name, self._ttl, share)
         self._leases = {lease.partition: lease for lease in found}
         self._renew = moment + self._ttl / 3
 
@@ -129,7 +134,7 @@ class Dispatcher:
         for part, lease in sorted(self._leases.items()):
             if self._feeder is not None:
                 count += self._feeder.feed(self._store, lease)
-            for row in self._store.outbox(part, time.time(), 50):
+            for row in self._store.outbox(part, time.time(), 50, notifications=self._notifications):
                 if stop is not None and stop.is_set():
                     return count
                 self._settle(lease, row)

@@ -209,8 +209,13 @@ class Store(LinkedStore, GovernedStore):
         """A patient's scores by stay and hour."""
 
     @abstractmethod
-    def outbox(self, partition: int, now: float, limit: int) -> list[OutboxRow]:
-        """What can be sent: of each patient only the oldest that waits, if its time has come."""
+    def outbox(
+        self, partition: int, now: float, limit: int, *, notifications: bool = False
+    ) -> list[OutboxRow]:
+        """What can be sent: of each patient only the oldest that waits, if its time has come.
+
+        Notifications of subscriptions are a line of their own.
+        """
 
     @abstractmethod
     def sent(

@@ -136,7 +136,7 @@ class LinkedStore(ABC):
         """Numbers events of subscriptions, puts notifications into the outbox, moves the mark.
 
         Args:
-            lease: to send of the partition that was read.
+            lease: to notify, of the partition that was read.
             until: number of the last outbox row that was read.
             found: subscription -> what happened.
             most: subscription -> events of one notification.

@@ -227,7 +227,7 @@ class SqlLinked(LinkedStore):
         # one worker at a time writes them; those of others do not, and move no mark.
         return self.notes_where(
             f"part = ? AND kind IN {_FOLDED} AND id > (SELECT applied FROM lease "
-            "WHERE kind = 'send' AND part = ?) ORDER BY id LIMIT ?",
+            "WHERE kind = 'notify' AND part = ?) ORDER BY id LIMIT ?",
             (partition, partition, limit),
         )
 

@@ -25,7 +25,7 @@ from foretell.serving.store.governed_sql import SqlGoverned
 from foretell.serving.store.linked_sql import NOTIFICATION, SqlLinked
 from foretell.serving.store.tables import VERSION
 
-LEASE_KINDS = ("work", "send")
+LEASE_KINDS = ("work", "send", "notify")
 _EVENT = "seq, part, site, patient, kind, time, body, received"
 _OUTBOX = "site, patient, part, key, kind, time, body, id, attempts, created"
 
@@ -421,10 +421,14 @@ class SqlStore(SqlLinked, SqlGoverned, Store):
             out.append(ScoreRow(*(*r[:10], drivers)))
         return out
 
-    def outbox(self, partition: int, now: float, limit: int) -> list[OutboxRow]:
+    def outbox(
+        self, partition: int, now: float, limit: int, *, notifications: bool = False
+    ) -> list[OutboxRow]:
         """See :class:`Store`."""
+        which = "=" if notifications else "<>"
         sql = (
             f"SELECT {_OUTBOX} FROM outbox o WHERE part = ? AND status = 'waiting' AND due <= ? "
+            f"AND kind {which} '{NOTIFICATION}' "
             "AND NOT EXISTS (SELECT 1 FROM outbox b WHERE b.status = 'waiting' "
             "AND b.site = o.site AND b.patient = o.patient AND b.id < o.id) ORDER BY id LIMIT ?"
         )
