@@ -51,7 +51,7 @@ def main() -> None:
     """Trains through the types with every method."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     panel = registry.load("walmart")
