@@ -189,6 +189,15 @@ def test_as_published_with_a_test_of_the_last_hidden_layer(parts, tmp_path, time
     with pytest.raises(DataError, match="give represent"):
         gate.fit(train, calibration)
 
+    def broken(stays):
+        raise ValueError("no layer")
+
+    for wrong, kind in ((None, DataError), (broken, ValueError)):
+        with pytest.raises(kind):
+            gate.recalibrate(test, represent=wrong)
+    np.testing.assert_array_equal(composer.judge(test).p_values, said.p_values)
+    assert (composer.recalibrate(test).judge(test).p_values != said.p_values).any()
+
 
 def test_a_model_without_a_layer_to_show_is_refused():
     gate = Gate(hidden=MondrianConformal("knn"))

@@ -227,11 +227,15 @@ class Gate:
                 hint="Go on with the older calibration until there are more patients",
             )
         rows = self._some(usable, wanted.label, np.random.default_rng(self.random_state))
-        self._fit_sets(calibration, probabilities, usable, wanted.label)
-        self.conformal.recalibrate(builder.transform(calibration, rows), wanted.label[rows])
+        chosen, inner = wanted.label[rows], None
+        # All that may fail comes before anything is changed.
+        inputs = builder.transform(calibration, rows)
         if self.hidden is not None and represent is not None:
             inner = _of_rows(represent, calibration, rows)
-            self.hidden.recalibrate(inner, wanted.label[rows])
+        self._fit_sets(calibration, probabilities, usable, wanted.label)
+        self.conformal.recalibrate(inputs, chosen)
+        if self.hidden is not None and inner is not None:
+            self.hidden.recalibrate(inner, chosen)
         return self
 
     @property
