@@ -313,7 +313,7 @@ def standing(store: Store) -> tuple[set[tuple[str, str, int, str]], list[str], i
 def compared(store: Store, deployment: Deployment, stays: Stays, site: str) -> dict[str, Any]:
     """What the service said against what the deployment says of the tables."""
     told = deployment.judge(stays)
-    sites = stays.names(site)
+    sites = stays.names(site) if site in stays.categories else [site] * len(stays)
     names = [tier.name for tier in deployment.policy.tiers]
     expected: set[tuple[str, str, int, str]] = set()
     most = 0.0

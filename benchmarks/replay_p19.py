@@ -42,7 +42,7 @@ from foretell.decisions.alarms import AlarmPolicy, Tier
 from foretell.estimators.risk import FeedForwardRisk
 from foretell.serving.config import read_config
 from foretell.serving.deployment import Deployment
-from foretell.serving.rough_feed import Roughness, rough_feed
+from foretell.serving.rough_feed import Roughness, plain_names, rough_feed
 from foretell.serving.service import make_fold
 from foretell.serving.store import open_store
 from foretell.serving.worker.worker import rebuild
@@ -59,7 +59,7 @@ def some_stays(root: Path, hospital: str, count: int, begin: int) -> Stays:
     stays = physionet2019(root, hospitals=(hospital,))
     stays = stays.select(np.flatnonzero(np.asarray(stays.starts) == 1)[begin : begin + count])
     age = np.minimum(np.floor(stays.number("age")), 90.0)
-    return replace(stays, numbers={"age": age})
+    return plain_names(replace(stays, numbers={"age": age}))
 
 
 def trained(root: Path, folder: Path, train: int, held: int) -> Deployment:

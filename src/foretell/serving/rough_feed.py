@@ -10,7 +10,7 @@ import json
 import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 from zoneinfo import ZoneInfo
@@ -24,6 +24,7 @@ from foretell.data.clinical.stays import Stays
 from foretell.errors import ParameterError
 
 _UTC = re.compile(rb"(\d{14})\.\d{3}\+0000")
+_ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 _DAMAGE = ("cut", "no patient", "no number", "delimiters", "charset", "junk")
 Door = Literal["hl7", "fhir"]
 
@@ -79,6 +80,15 @@ class _Cell(NamedTuple):
     status: str = "F"
 
 
+def plain_names(stays: Stays) -> Stays:
+    """The stays under names of patients and stays that HL7 v2 and FHIR can both send."""
+    patients, ids = (
+        np.array([re.sub(r"[^A-Za-z0-9\-.]", "-", str(n))[:64] for n in names])
+        for names in (stays.patients, stays.ids)
+    )
+    return replace(stays, patients=patients, ids=ids)
+
+
 def rough_feed(
     stays: Stays,
     roughness: Roughness | None = None,
@@ -99,9 +109,11 @@ def rough_feed(
         seed: of all that is drawn.
 
     Raises:
-        ParameterError: a stay does not begin with its first hour.
+        ParameterError: a stay does not begin with its first hour, or its name cannot be sent.
     """
     rough = Roughness() if roughness is None else roughness
+    if not all(_ID.fullmatch(str(name)) for name in (*stays.patients, *stays.ids)):
+        raise ParameterError("names of patients or stays cannot be ids of FHIR: plain_names() them")
     if (np.asarray(stays.starts) != 1).any():
         raise ParameterError("a rough feed is of stays that begin with their first hour")
     draw = random.Random(seed)
@@ -280,7 +292,7 @@ class _Stay:
         if one.door == "fhir":
             if kind in ("cut", "charset", "junk"):
                 return data[: self._draw.randrange(1, len(data) - 1)]
-            name = {"no patient": b'"resourceType"', "no number": b'"Bundle"'}.get(kind, b":")
+            name = {"no patient": b'"resourceType"', "no number": b'"collection"'}.get(kind, b":")
             return data.replace(name, b'"x"' if kind != "delimiters" else b"=", 1)
         lines = data.split(b"\r")
         if kind == "no patient":

@@ -212,6 +212,29 @@ def normalise(measurement: Measurement, schema: Schema | None = None) -> Normal 
     return Normaliser(Schema.default() if schema is None else schema)(measurement)
 
 
+_Key = tuple[str, str, str, float]
+_Version = tuple[tuple[float, int], str, Measurement, float]
+
+
+def _settle_times(latest: dict[_Key, _Version]) -> None:
+    """Joins corrections that state another time of the specimen, if it is clear what they correct.
+
+    In the hour that autumn repeats, a local time that is told later may be read as the second.
+    """
+    of_group: dict[tuple[str, str, str], list[_Key]] = {}
+    for key in latest:
+        of_group.setdefault(key[:3], []).append(key)
+    for keys in of_group.values():
+        if len(keys) != 2:
+            continue
+        first, second = sorted(keys, key=lambda k: latest[k][0][1])
+        if latest[first][0][1] < RANKS["corrected"] <= latest[second][0][1]:
+            began = min(latest[first][3], latest[second][3])
+            newest = max(latest[first], latest[second], key=lambda v: v[0])
+            latest[first] = (*newest[:3], began)
+            del latest[second]
+
+
 def stays_from_feed(
     records: Iterable[Record],
     *,
@@ -234,8 +257,7 @@ def stays_from_feed(
     """
     schema = Schema.default().channels("p19") if schema is None else schema
     normaliser = Normaliser(schema) if normaliser is None else normaliser
-    Version = tuple[tuple[float, int], str, Measurement, float]
-    latest: dict[tuple[str, str, str, float], Version] = {}
+    latest: dict[_Key, _Version] = {}
     visits: dict[tuple[str, str], list[VisitChange]] = {}
     renamed: dict[tuple[str, str], str] = {}
     refused = 0
@@ -257,6 +279,7 @@ def stays_from_feed(
                 latest[key] = (version, normal.channel, record, first)
             else:
                 latest[key] = (*held[:3], first)
+    _settle_times(latest)
     measured: dict[tuple[str, str], list[tuple[str, float, float, float, str]]] = {}
     for (site, patient, group, time), (_, channel, record, first) in latest.items():
         if record.status == "deleted":

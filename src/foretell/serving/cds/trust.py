@@ -90,17 +90,22 @@ class CdsTrust:
                 issuer=client.issuer, leeway=_SKEW,
                 options={"require": ["iss", "aud", "exp", "iat", "jti"]},
             )  # fmt: skip
-        except (jwt.PyJWTError, ValueError, TypeError) as error:
+        except (jwt.PyJWTError, ValueError, TypeError, OverflowError) as error:
             raise UntrustedError(f"the token is refused: {type(error).__name__}") from None
         self._once(client.issuer, claims)
         return Caller(f"cds {client.issuer}"[:200], frozenset({"read"}), frozenset(client.sites))
 
     def _once(self, issuer: str, claims: dict[str, Any]) -> None:
         now = time.time()
-        expires, jti = float(claims["exp"]), claims["jti"]
-        if not isinstance(jti, str) or not 0 < len(jti) <= 200:
+        try:
+            expires, issued = float(claims["exp"]), float(claims["iat"])
+        except OverflowError:
+            raise UntrustedError("the token lives too long") from None
+        jti = claims["jti"]
+        # Half characters and controls cannot be kept, to know it again.
+        if not isinstance(jti, str) or not 0 < len(jti) <= 200 or not jti.isprintable():
             raise UntrustedError("the token has no usable jti")
-        if expires - float(claims["iat"]) > _LONGEST:
+        if not expires - issued <= _LONGEST:
             raise UntrustedError("the token lives too long")
         with self._lock:
             if len(self._seen) >= self._most:
