@@ -35,6 +35,9 @@ def test_each_rule_speaks_when_it_should():
     stuck = judge(*[{"O2Sat": 60}] * 7, {"O2Sat": 61})
     assert stuck == [[]] * 5 + [["stuck_sensor"]] * 2 + [[]]
     assert judge(*[{"O2Sat": 100}] * 12) == [[]] * 12
+    assert judge({"O2Sat": 97, "SaO2": 60}) == [["saturation_gap"]]
+    assert judge({"O2Sat": 97}, {"SaO2": 60}, {"SaO2": 60}) == [[], ["saturation_gap"], []]
+    assert judge({"O2Sat": 97}, {}, {"SaO2": 60}, {"O2Sat": 80}) == [[]] * 4
     silent = judge({"HR": 80}, *[{"Lactate": 2.0}] * 13)
     assert silent == [[]] * 12 + [["no_vitals"]] * 2
 
@@ -69,8 +72,10 @@ def test_real_hours_pass_and_stream_as_in_tables(data_root):
     monitor = QualityMonitor()
     found = monitor.check(stays)
     shares = dict(found.to_polars().select("rule", "share").iter_rows())
-    for rule in ("pressure_order", "stuck_sensor", "jump", "impossible_value"):
+    for rule in ("pressure_order", "stuck_sensor", "jump", "impossible_value",
+                 "not_a_number"):  # fmt: skip
         assert shares[rule] < 0.002, rule
+    assert shares["saturation_gap"] < 0.02
     # 5 % of first hours hold no measurement at all; there silence is right.
     assert shares["no_data"] < 0.05 and found.invalid.mean() < 0.05
     some = stays.select(slice(0, 40))

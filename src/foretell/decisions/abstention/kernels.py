@@ -7,7 +7,8 @@ from numba import njit
 
 (
     NO_DATA, NO_VITALS, PRESSURE_ORDER, MEAN_PRESSURE, STUCK, JUMP, IMPOSSIBLE, NOT_A_NUMBER,
-) = range(8)  # fmt: skip
+    SATURATION_GAP,
+) = range(9)  # fmt: skip
 
 
 @njit(cache=True)
@@ -21,9 +22,9 @@ def clear(last, since, repeats):
 @njit(cache=True)
 def judge(
     row, last, since, repeats, vital, low, high, most_repeats, repeats_below, most_jump, jump_hours,
-    pressures, tolerance, silence, flags,
+    pressures, tolerance, saturations, gap, silence, flags,
 ):  # fmt: skip
-    """Takes one hour's values (C,) into the state and writes its ``flags`` (8,).
+    """Takes one hour's values (C,) into the state and writes its ``flags`` (9,).
 
     ``since`` counts the hours since each channel's last value, or since the stay began.
     """
@@ -59,25 +60,30 @@ def judge(
     if s >= 0 and m >= 0 and d >= 0:
         if last[m] < last[d] - tolerance or last[m] > last[s] + tolerance:
             flags[MEAN_PRESSURE] = True
+    finger, blood = saturations
+    if finger >= 0 and blood >= 0 and max(since[finger], since[blood]) < jump_hours:
+        # Compared only while both are new: what differs later may have changed.
+        if abs(last[finger] - last[blood]) > gap:
+            flags[SATURATION_GAP] = True
 
 
 @njit(cache=True)
 def judge_stays(
     values, lengths, vital, low, high, most_repeats, repeats_below, most_jump, jump_hours,
-    pressures, tolerance, silence,
+    pressures, tolerance, saturations, gap, silence,
 ):  # fmt: skip
-    """(R, 8) flags of all hours of stays with values (R, C)."""
+    """(R, 9) flags of all hours of stays with values (R, C)."""
     channels = values.shape[1]
     last, since = np.empty(channels), np.empty(channels, np.int64)
     repeats = np.empty(channels, np.int64)
-    flags = np.zeros((values.shape[0], 8), np.bool_)
+    flags = np.zeros((values.shape[0], 9), np.bool_)
     begin = 0
     for i in range(lengths.shape[0]):
         clear(last, since, repeats)
         for r in range(begin, begin + lengths[i]):
             judge(
                 values[r], last, since, repeats, vital, low, high, most_repeats, repeats_below,
-                most_jump, jump_hours, pressures, tolerance, silence, flags[r],
+                most_jump, jump_hours, pressures, tolerance, saturations, gap, silence, flags[r],
             )  # fmt: skip
         begin += lengths[i]
     return flags

@@ -31,6 +31,7 @@ RULES: Mapping[str, str] = {
     "jump": "a value jumped further than the body can within two hours",
     "impossible_value": "a value no patient can have was left out",
     "not_a_number": "a value is endless and was left out",
+    "saturation_gap": "the saturations of finger and blood differ: a venous sample, or a bad probe",
 }
 """Rules in the order of their flags, and what they say."""
 
@@ -39,14 +40,14 @@ _BLOCKING = ("no_data", "no_vitals", "pressure_order", "stuck_sensor", "not_a_nu
 _REPEATS = {"HR": 24, "SBP": 5, "MAP": 7, "DBP": 7, "Temp": 16, "O2Sat": 6}
 _REPEATS_BELOW = {"O2Sat": 90.0}
 _JUMPS = {"HR": 130.0, "SBP": 170.0, "DBP": 150.0, "MAP": 170.0, "Temp": 6.0, "Resp": 60.0}
-_JUMP_HOURS, _PRESSURE_TOLERANCE = 2, 20.0
+_JUMP_HOURS, _PRESSURE_TOLERANCE, _SATURATION_GAP = 2, 20.0, 25.0
 
 
 class Quality(NamedTuple):
     """What the rules say of R hours.
 
     Args:
-        flags: (R, 8) bool in the order of :data:`RULES`.
+        flags: (R, 9) bool in the order of :data:`RULES`.
         invalid: (R,) bool, hours that a score should not be given for.
     """
 
@@ -123,6 +124,8 @@ class QualityMonitor:
             _JUMP_HOURS,
             tuple(names.index(n) if n in names else -1 for n in ("SBP", "MAP", "DBP")),
             _PRESSURE_TOLERANCE,
+            tuple(names.index(n) if n in names else -1 for n in ("O2Sat", "SaO2")),
+            _SATURATION_GAP,
             max_silence,
         )
 
