@@ -5,7 +5,8 @@
 The sender is the oracle: what was acknowledged must be in the log at the end. It sends some
 messages twice, some late and out of order, some corrected, some cut off and some corrupted. Beside
 ``kill -9`` of single processes and of all at once, workers are paused until others have taken over,
-the database is stopped at once and started again, and files cannot grow, as on a full disk. In the
+the database is stopped at once and started again, files cannot grow, as on a full disk, and wrong
+times are told. In the
 end the whole log is folded anew into an empty store, whose scores, outbox and snapshots must be the
 same, byte for byte.
 """
@@ -176,8 +177,9 @@ class Campaign:
         for name in ROLES:
             self.start(name)
         self.done = {**dict.fromkeys(ROLES, 0), "all at once": 0, "paused": 0,
-                     "database restarts": 0, "full disk": 0}  # fmt: skip
+                     "database restarts": 0, "full disk": 0, "clock jumps": 0}  # fmt: skip
         self.takeovers: list[float] = []
+        self.oracle: Oracle
         self.store = open_store(address)
 
     def start(self, name: str) -> None:
@@ -210,6 +212,8 @@ class Campaign:
             self.done["database restarts"] += 1
         elif draw < 0.18:
             self._full()
+        elif draw < 0.21:
+            self._jump()
         else:
             name = self.random.choice(list(ROLES))
             self.running[name].kill()
@@ -234,6 +238,17 @@ class Campaign:
             finally:
                 os.kill(pid, signal.SIGCONT)
             self.done["paused"] += 1
+
+    def _jump(self) -> None:
+        """Says a wrong time: ten hours ago, or two hours on."""
+        try:
+            hour = self.oracle.hour + self.random.choice((-10, 2))
+            url = f"http://127.0.0.1:{self.ports['http']}/v1/clock"
+            moment = {"time": T0 + 3600.0 * max(hour, 0)}
+            httpx.post(url, json=moment, headers=HEADER, timeout=20).raise_for_status()
+        except httpx.HTTPError:
+            return  # the door is not there
+        self.done["clock jumps"] += 1
 
     def _full(self) -> None:
         pids = [one.pid for one in self.running.values()]
@@ -290,6 +305,7 @@ def main() -> None:
     campaign = Campaign(args, folder)
     ports = campaign.ports
     oracle = Oracle(ports["mllp"], ports["http"], args.stays, args.rate, args.seed)
+    campaign.oracle = oracle
     oracle.start()
     begun = time.monotonic()
     try:
