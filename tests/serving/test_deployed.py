@@ -13,9 +13,9 @@ from foretell.data.clinical.feed import Measurement, Normaliser, Refusal
 from foretell.data.clinical.hl7.writer import messages_of
 from foretell.decisions.alarms import AlarmPolicy, Tier
 from foretell.errors import DataError, ParameterError
-from foretell.serving.config import Config
+from foretell.serving.config import Config, read_config
 from foretell.serving.replay import MllpClient, play
-from foretell.serving.service import make_fold
+from foretell.serving.service import Service, make_fold
 from foretell.serving.store import open_store
 from foretell.serving.worker.deployed import DeploymentScorer
 from foretell.serving.worker.policy import act, for_rules
@@ -115,6 +115,23 @@ def test_snapshots_of_another_ladder_start_from_the_hours(deployed):
     row[scorer.schema.names.index("HR")] = 900.0
     _, wrong = scorer.step(state, stream.step(row))
     assert (wrong.value, wrong.status) == (None, "invalid_input") and wrong.reason
+
+
+def test_units_have_thresholds_and_a_version_can_be_pinned(deployed, tmp_path):
+    _, deployment, _ = deployed
+    top = deployment.policy.tiers[1]
+    told = {"alarms": {"units": {top.name: {"ICU": top.threshold + 0.1}}}}
+    fold = make_fold(read_config(told), deployments=[deployment])
+    assert fold.policy.tiers[1].of("ICU") == top.threshold + 0.1
+    assert fold.policy.tiers[1].of("WARD") == top.threshold
+    with pytest.raises(ParameterError, match="names 'other'"):
+        make_fold(read_config({"alarms": {"units": {"other": {"ICU": 0.5}}}}))
+    rules = make_fold(read_config({"alarms": {"persistence": [2, 3], "max_alarms": 4}})).policy
+    assert (rules.persistence, rules.max_alarms) == ((2, 3), 4)
+    pinned = {"model": {"version": "other-1"}, "service": {"store": str(tmp_path / "s.db")}}
+    with pytest.raises(ParameterError, match="pins other-1"):
+        Service(read_config(pinned), deployments=[deployment])
+    assert not (tmp_path / "s.db").exists()
 
 
 def test_units_are_repaired_where_none_was_stated(deployed):

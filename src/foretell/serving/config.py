@@ -52,15 +52,20 @@ class ServiceConfig(_Table):
 
 
 class ModelConfig(_Table):
-    """The scorers in the order of preference."""
+    """The scorers in the order of preference; ``version`` pins the model that may speak first."""
 
+    version: str | None = None
     rule: Literal["news2", "sirs", "qsofa"] = "news2"
     fallbacks: tuple[Literal["news2", "sirs", "qsofa"], ...] = ("sirs",)
 
 
 class AlarmConfig(_Table):
-    """The policy of alarms."""
+    """The policy of alarms; ``units`` are thresholds by tier and unit, also of a run's policy."""
 
+    units: dict[str, dict[str, float]] = Field(default_factory=dict)
+    persistence: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1, le=62)]] = (1, 1)
+    rise: Annotated[float, Field(gt=0, le=1)] | None = None
+    max_alarms: Annotated[int, Field(ge=1)] | None = None
     threshold: Annotated[float, Field(ge=0, le=1)] = 0.35
     snooze_hours: Annotated[int, Field(ge=0, le=72)] = 6
     tier: str = "urgent"

@@ -40,7 +40,7 @@ from foretell.serving.rollout import announce, configured
 from foretell.serving.store import Store, open_store
 from foretell.serving.subscriptions import FanOut, SubscriptionSink
 from foretell.serving.worker import Fold, Ladder, RuleScorer, Scorer, Worker
-from foretell.serving.worker.policy import for_rules
+from foretell.serving.worker.policy import for_rules, with_units
 from foretell.serving.worker.quiet import QuietRules
 from foretell.serving.worker.ticks import Ticker, warming
 
@@ -86,8 +86,13 @@ def make_fold(
     elif policy is None:
         policy = AlarmPolicy(
             tiers=(Tier(alarms.tier, alarms.threshold),), snooze=alarms.snooze_hours,
-            max_silence=alarms.longest_silence_hours,
+            max_silence=alarms.longest_silence_hours, persistence=alarms.persistence,
+            rise=alarms.rise, max_alarms=alarms.max_alarms,
         )  # fmt: skip
+    policy = with_units(policy, alarms.units)
+    for other in trained[1:]:
+        if other.version in policies:
+            policies[other.version] = with_units(policies[other.version], alarms.units)
     quiet = config.quiet
     wanted = {kind for sink in config.sinks for kind in sink.kinds}
     return Fold(
@@ -156,6 +161,11 @@ class Service:
         self._scratch = threading.local()
         # For what a face has to know: tiers, channels, versions.
         self.reference: Fold = self._folds()
+        pinned = config.model.version
+        if pinned is not None and pinned != self.reference.ladder.version:
+            raise ParameterError(
+                f"model.version pins {pinned}, but {self.reference.ladder.version} is loaded"
+            )
         self._fold: Fold | None = self._folds() if "worker" in self.roles else None
         self.store: Store = _patiently(config)
         self.stores = StorePool(self.store)

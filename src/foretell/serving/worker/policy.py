@@ -49,6 +49,28 @@ def check_action(action: Mapping[str, Any], longest: int) -> None:
         raise ParameterError("suppress needs a reason")
 
 
+def with_units(policy: AlarmPolicy, units: Mapping[str, Mapping[str, float]]) -> AlarmPolicy:
+    """The policy with thresholds of a site's units.
+
+    Args:
+        policy: whose tiers they are.
+        units: tier -> unit -> threshold.
+
+    Raises:
+        ParameterError: there is no such tier, or thresholds of tiers do not ascend.
+    """
+    if not units:
+        return policy
+    known = [tier.name for tier in policy.tiers]
+    for name in units:
+        if name not in known:
+            raise ParameterError(f"alarms.units names {name!r}; the tiers are {known}")
+    tiers = tuple(
+        Tier(t.name, t.threshold, {**t.units, **units.get(t.name, {})}) for t in policy.tiers
+    )
+    return replace(policy, threshold=None, tiers=tiers)
+
+
 def for_rules(policy: AlarmPolicy, threshold: float) -> AlarmPolicy:
     """The policy where a rule speaks for the model: its scores have a scale of their own.
 

@@ -192,7 +192,9 @@ class Worker:
         self._journal[part] = Availability(self.store.journal(part), lease.applied)
         told = self.store.lineup(part, lease.applied)
         self._folded_lineup[part] = None if told is None else told["lineup"]
-        self._wait(part, again=False)
+        self._pause.pop(part, None)
+        # What failed for another worker may not fail for this one.
+        self._retry[part] = time.monotonic() + (self._recover or 0.0)
         self._head = -1
 
     def _lose(self, part: int) -> None:
@@ -240,18 +242,18 @@ class Worker:
         part, at = self._last[key]
         row = JournalRow(part, at, *key, error.version, OFF, error.reason)
         everybody = self._journal[part].failed(self._first[part], row)
-        self._wait(part, again=True)
+        self._wait(part)
         log.error(
             "%s is left alone %s: %s", error.version,
             "for all of a partition" if everybody else "for a patient", error.reason,
         )  # fmt: skip
 
-    def _wait(self, part: int, *, again: bool) -> None:
+    def _wait(self, part: int) -> None:
         """Says when what failed in a partition is tried again."""
         if self._recover is None:
             return
-        pause = min(self._pause.get(part, 0.0) * 2 if again else 0.0, _LONGEST_PAUSE)
-        self._pause[part] = max(pause, self._recover)
+        before = self._pause.get(part)
+        self._pause[part] = self._recover if before is None else min(before * 2, _LONGEST_PAUSE)
         self._retry[part] = time.monotonic() + self._pause[part]
 
     def _tried_again(self, part: int, event: Event) -> None:
