@@ -86,6 +86,7 @@ def test_a_day_with_two_sites(tmp_path, launch):
                     'source="hl7|REPLAY|A"'))  # fmt: skip
         assert 590 < float(line.split()[-1]) < 610
         assert 'foretell_channel_silence_seconds{channel="Lactate",site="A"}' in page
+        assert 'foretell_site_overdue_seconds{site="A"}' in page
         assert 'foretell_channel_silence_limit_seconds{channel="HR",site="A"} 1800.0' in page
         # Roles.
         assert get("/v1/patients", "auditor").status_code == 403
@@ -98,6 +99,7 @@ def test_a_day_with_two_sites(tmp_path, launch):
         assert client.put("/v1/model", json=body, headers=as_("chief")).status_code == 200
         # Through the glass.
         assert get("/v1/patients/B/P/risk", "nurse").status_code == 404
+        assert get("/fhir/RiskAssessment", "nurse", site="B", patient="P").status_code == 404
         assert get("/v1/patients", "nurse", site="B").json()["total"] == 0
         assert {p["site"] for p in get("/v1/patients", "nurse").json()["patients"]} == {"A"}
 
@@ -112,6 +114,7 @@ def test_a_day_with_two_sites(tmp_path, launch):
         granted = glass("nurse", site="B", reason=why, minutes=500)
         assert granted.status_code == 201 and granted.json()["minutes"] == 30
         assert get("/v1/patients/B/P/risk", "nurse").status_code == 200
+        assert get("/fhir/RiskAssessment", "nurse", site="B", patient="P").status_code == 200
         assert get("/v1/patients", "nurse", site="B").json()["total"] == 1
         act = client.post("/v1/patients/B/P/actions", headers=as_("nurse"),
                           json={"action": "resume", "key": "k" * 10})  # fmt: skip
@@ -119,7 +122,7 @@ def test_a_day_with_two_sites(tmp_path, launch):
         rows = get("/v1/audit", "auditor").json()["rows"]
         broken = [r for r in rows if r["action"] == "break-glass"]
         assert len(broken) == 1 and broken[0]["purpose"] == why and broken[0]["subject"] == "B"
-        assert sum(r["purpose"] == f"broken glass: {why}" for r in rows) == 2
+        assert sum(r["purpose"] == f"broken glass: {why}" for r in rows) == 3
         assert "foretell_break_glass_total 1.0" in client.get("/metrics").text
         assert "the glass was broken" in running.text()
         store = open_store(tmp_path / "s.db", partitions=2)

@@ -102,5 +102,6 @@ def serve(
 
         wanted = [r.strip() for r in roles.split(",") if r.strip()]
         service = Service(
-            settings, roles=wanted, warm_up=warm_up, deployments=deployments, candidate=trial)
+            settings, roles=wanted, warm_up=warm_up, deployments=deployments, candidate=trial
+        )
         asyncio.run(service.run(ready))

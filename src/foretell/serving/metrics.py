@@ -100,6 +100,10 @@ class Metrics:
         self.glass = Counter(
             "foretell_break_glass_total", "Times that somebody broke the glass", **kept
         )
+        self.overdue = Gauge(
+            "foretell_site_overdue_seconds", "Since an hour of a stay should have been scored",
+            ("site",), **kept,
+        )  # fmt: skip
         self.skews = Gauge(
             "foretell_clock_skew_seconds", "By how much a sender's clock is ahead of ours",
             ("source",), **kept,
@@ -141,6 +145,12 @@ class Metrics:
                 both = beside.alarm is not None and beside.raised is not None
                 of = "both" if both else "compared" if beside.alarm is not None else "spoken"
                 self.compared_alarms.labels(beside.version, of).inc()
+
+    def sites(self, open_since: Mapping[str, float], now: float) -> None:
+        """Says of each site with open stays whether its hours are closed in time."""
+        self.overdue.clear()
+        for site, due in open_since.items():
+            self.overdue.labels(site).set(max(now - due, 0.0))
 
     def heard(self, skews: ClockSkews, silences: Silences, now: float) -> None:
         """Says what the doors of this process heard."""

@@ -179,6 +179,8 @@ def _health(app: FastAPI, service: Service) -> None:
         with service.stores.use() as store:
             told = store.lineup(0)
             service.metrics.models(None if told is None else told["lineup"], service.versions)
+            if service.config.service.clock == "wall":
+                service.metrics.sites(store.open_since(), time.time())
             if "ingest" in service.roles:
                 service.metrics.heard(service.intake.skews, service.intake.silences, time.time())
             text = service.metrics.text(store)

@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from foretell import __version__
 from foretell.serving.api.auth import Caller, needs
 from foretell.serving.api.fhir import FHIR_JSON, FhirResponse
+from foretell.serving.api.governance import reading
 from foretell.serving.events import digest
 from foretell.serving.resources import (
     alarm_resources,
@@ -86,9 +87,8 @@ def export_routes(app: FastAPI, service: Service) -> None:
         """What is said of a patient's present stay."""
         if kind not in _KINDS:
             raise HTTPException(404, "the resource is not kept here")
-        if not caller.may("read", site):
-            raise HTTPException(404, "there is no such patient")
         with service.stores.use() as store:
+            why = reading(service, store, caller, site)
             row = store.state(site, patient)
             if row is None or row.view is None:
                 raise HTTPException(404, "there is no such patient")
@@ -98,8 +98,9 @@ def export_routes(app: FastAPI, service: Service) -> None:
             if kind in ("Flag", "CommunicationRequest"):
                 notes = store.notes_of(site, patient)
             service.audit(
-                store, caller, "fhir-read", service.pseudonyms(site, patient), detail=kind
-            )
+                store, caller, "fhir-read", service.pseudonyms(site, patient), purpose=why,
+                detail=kind,
+            )  # fmt: skip
         wanted = view.get("recommended") or ()
         visit = view.get("visit")
         if kind == "RiskAssessment":

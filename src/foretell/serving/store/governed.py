@@ -77,6 +77,10 @@ class GovernedStore(ABC):
         """The body of the last lineup event of a partition, up to an event."""
 
     @abstractmethod
+    def open_since(self) -> dict[str, float]:
+        """Site -> when the earliest hour ends that is open there; sites with open stays only."""
+
+    @abstractmethod
     def take_over(self, events: Sequence[Event], journal: Sequence[JournalRow] = ()) -> None:
         """Copies events of another store under their numbers, and what failed then."""
 

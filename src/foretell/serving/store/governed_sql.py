@@ -71,6 +71,11 @@ class SqlGoverned(GovernedStore):
         found = self._run(sql, (partition, 2**62 if until is None else until))
         return json.loads(found[0][0]) if found else None
 
+    def open_since(self) -> dict[str, float]:
+        """See :class:`GovernedStore`."""
+        sql = "SELECT site, MIN(due) FROM state WHERE due IS NOT NULL GROUP BY site"
+        return {str(site): float(due) for site, due in self._run(sql)}
+
     def take_over(self, events: Sequence[Event], journal: Sequence[JournalRow] = ()) -> None:
         """See :class:`GovernedStore`."""
         with self._transaction(append=True):
