@@ -172,7 +172,8 @@ def load_tables(data: str, features: str, horizon: float, n_knots: int) -> Table
     judged = int(section["judged_hours"])
     encoder = None
     if n_knots:
-        encoder = PiecewiseLinearEncoder(n_knots).fit(train[parts.sites[0]].features)
+        first_site = train[parts.sites[0]].features
+        encoder = PiecewiseLinearEncoder(n_knots).fit(first_site).standardise(first_site)
     return Tables(
         builder, encoder, train, table(parts.split.validation, judged),
         table(parts.split.test, judged),
