@@ -80,7 +80,7 @@ def verify_command(
 def anchor_command(config: ConfigOption = None, store: StoreOption = None) -> None:
     """Prints where each record ends now, as lines of JSON, to be kept elsewhere.
 
-    foretell record anchor --config service.toml >> anchors.jsonl
+    foretell record anchor --config service.toml
     """
     with reporting():
         from foretell.serving.records import anchors_now
