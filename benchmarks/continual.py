@@ -12,8 +12,9 @@ corrected for the subsampling. Strengths of the comparators are common ones and 
 Parts: ``order`` (the sequence that forgets), ``plain`` (the same without standardising),
 ``reverse``, ``audit`` (what the stored vectors of one site give away), ``simulator`` (hospitals
 that agree or contradict each other), ``hospital`` (a fifth of the target hospital's patients
-against the clock), ``check`` (what is required of the other parts' figures). A part that is run
-again replaces its figures.
+against the clock), ``mortality`` (death in hospital in the 2012 challenge by type of unit, one row
+a stay, from its features at 48 hours), ``check`` (what is required of the other parts' figures). A
+part that is run again replaces its figures.
 """
 
 from __future__ import annotations
@@ -34,11 +35,13 @@ from foretell.audits.inversion import PrivacyAudit
 from foretell.data import registry
 from foretell.data.clinical import (
     CausalFeatureBuilder,
+    FeatureSpec,
     Stays,
     concatenate,
     split_by_patient,
     target,
 )
+from foretell.data.clinical.feature_spec import BLOCKS
 from foretell.data.public.clinical import FOUR_SITES
 from foretell.data.simulators import hospitals
 from foretell.estimators.continual import WUPERR, GaussianRelease, PrototypeRelease
@@ -48,7 +51,7 @@ from foretell.training import TensorExamples, fit, use_threads
 from foretell.training import continual as cl
 
 ORDER = ("B-SICU", "B-MICU", "A-SICU", "A-MICU")
-PARTS = ("order", "plain", "reverse", "audit", "simulator", "hospital", "check")
+PARTS = ("order", "plain", "reverse", "audit", "simulator", "hospital", "mortality", "check")
 DECAY = 0.1
 SPLIT = 0
 """Seed of the split of patients."""
@@ -85,18 +88,40 @@ class Site:
         self.builder = builder
 
 
+class Unit(Site):
+    """All stays of a type of unit: features at the last hour, death in hospital."""
+
+    def __init__(self, stays: Stays, builder: CausalFeatureBuilder | None, seed: int,
+                 sizes: tuple[int, int, int] = (0, 0, 0)) -> None:  # fmt: skip
+        parts = split_by_patient(stays, test_size=0.2, validation_size=0.2, seed=SPLIT)
+        self.x, self.y, self.encoded, self.rates = {}, {}, {}, {}
+        for name in ("train", "validation", "test"):
+            part = getattr(parts, name)
+            last = np.cumsum(part.lengths) - 1
+            if builder is None:
+                spec = FeatureSpec(BLOCKS, static=("age", "sex"), extreme_hours=48, count_hours=48)
+                builder = CausalFeatureBuilder(spec, schema=part.schema).fit(part, last)
+            self.x[name] = builder.transform(part, last)
+            self.y[name] = part.number("died").astype(np.int8)
+            if name == "train":
+                self.patients = np.arange(len(part))
+            self.rates[name] = float(self.y[name].mean())
+        self.builder = builder
+
+
 class Study:
     """The sites of a seed, the model after the first one, and all that starts from it."""
 
     def __init__(
         self, stays: dict[str, Stays], order: tuple[str, ...], seed: int, threads: int,
-        sizes: tuple[int, int, int] = (40_000, 10_000, 25_000), **settings: Any,
+        sizes: tuple[int, int, int] = (40_000, 10_000, 25_000), kind: type[Site] = Site,
+        **settings: Any,
     ) -> None:  # fmt: skip
         self.order, self.seed, self.threads = order, seed, threads
         self.sites: dict[str, Site] = {}
         builder = None
         for name in order:
-            self.sites[name] = Site(stays[name], builder, seed, sizes)
+            self.sites[name] = kind(stays[name], builder, seed, sizes)
             builder = self.sites[name].builder
         settings = {"random_state": seed, "release_seed": seed, "threads": threads,
                     "min_patients": 1, **settings}  # fmt: skip
@@ -397,6 +422,27 @@ def hospital(arguments: Any, keep: dict[str, Any]) -> None:
             arguments.write()
 
 
+def mortality(arguments: Any, keep: dict[str, Any]) -> None:
+    """Types of unit as sites, both ways round."""
+    stays = registry.load("physionet2012").by("unit")
+    for order in (("CSRU", "CCU", "SICU", "MICU"), ("MICU", "SICU", "CCU", "CSRU")):
+        told = keep.setdefault(" ".join(order), {})
+        for seed in arguments.seeds:
+            study = Study(stays, order, seed, arguments.threads, kind=Unit, negatives=128,
+                          positives=32, epochs=10, memory_per_site=1000)  # fmt: skip
+            for name in ("joint", "naive", "ewc", "wuperr"):
+                if name == "joint":
+                    found = study.joint()
+                elif name == "wuperr":
+                    found, _ = study.wuperr(**VARIANTS[name])
+                else:
+                    found = study.generic(methods(seed)[name])
+                told.setdefault(name, {})[str(seed)] = found
+                print(f"  {name:8s} {np.round(found['final'], 3)} mean {found['final_mean']:.4f} "
+                      f"forgetting {found.get('forgetting', 0):.4f}", flush=True)  # fmt: skip
+            arguments.write()
+
+
 def check(results: dict[str, Any]) -> dict[str, Any]:
     """What is required, on means over the seeds that all methods have."""
     runs = results["order"]
@@ -467,9 +513,9 @@ def main() -> None:
         order = ORDER[::-1] if arguments.part == "reverse" else ORDER
         sequence(stays, order, arguments, part)
     else:
-        {"simulator": simulator, "audit": audit, "hospital": hospital}[arguments.part](
-            arguments, part
-        )
+        {"simulator": simulator, "audit": audit, "hospital": hospital, "mortality": mortality}[
+            arguments.part
+        ](arguments, part)
     arguments.write()
 
 

@@ -34,6 +34,7 @@ from foretell.training.continual import (
     soft_labels,
     train_sequence,
 )
+from foretell.training.per_sample import example_by_example
 from foretell.training.private import PrivateTraining
 
 Output = namedtuple("Output", "logit")
@@ -155,6 +156,26 @@ def test_fisher_does_not_depend_on_batches_and_empirical_one_uses_labels():
     assert list(only.values) == ["upper.bias"]
     with pytest.raises(ParameterError, match="no parameter 'lower'"):
         diagonal_fisher(learner, twice, names=["lower"])
+
+
+class Tied(Net):
+    """Uses its first weight a second time, outside of its layer."""
+
+    def decode(self, encoding, batch):
+        again = 0.3 * (batch["x"] @ self.first.weight.T).sum(1)
+        return Output(super().decode(encoding, batch).logit + again)
+
+
+@pytest.mark.parametrize("kind", [Net, Tied])
+def test_linear_layers_have_the_fisher_of_single_examples(kind):
+    learner = kind(hidden=5, dtype=torch.float64)
+    x = torch.randn(40, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    y = (x[:, 1] > 0).double()
+    found = diagonal_fisher(learner, TensorExamples({"x": x, "label": y})).values
+    parameters = dict(learner.named_parameters())
+    formed = example_by_example(learner, {"x": x, "label": y}, parameters.values())
+    for name, parameter in parameters.items():
+        torch.testing.assert_close(found[name], formed[parameter].square().mean(0))
 
 
 def test_what_is_not_finite_is_counted():

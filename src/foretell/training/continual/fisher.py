@@ -108,10 +108,76 @@ def _add(
         with torch.no_grad():
             cases = outcomes(learner(batch), batch)
     for chance, case in cases:
-        found = per_sample_gradients(learner, case, known.values())
-        for name, parameter in known.items():
+        weight = None if chance is None else chance.double()
+        rest = dict(known)
+        for name, squares in _linear_squares(learner, case, known, weight).items():
+            sums[name] += squares
+            del rest[name]
+        if not rest:
+            continue
+        found = per_sample_gradients(learner, case, rest.values())
+        for name, parameter in rest.items():
             squared = found[parameter].double().square()
-            if chance is None:
+            if weight is None:
                 sums[name] += squared.sum(0)
             else:
-                sums[name] += torch.tensordot(chance.double(), squared, dims=1)
+                sums[name] += torch.tensordot(weight, squared, dims=1)
+
+
+def _linear_squares(
+    learner: Learner, batch: Batch, known: dict[str, torch.nn.Parameter], weight: Tensor | None
+) -> dict[str, Tensor]:
+    """Sums of squared gradients of linear layers, without forming those of single examples.
+
+    The gradient of one row of a linear layer is the outer product of what flows back and what came
+    in, and the sum of its squares over rows is a product of two matrices of squares. Only for
+    layers that are applied once to (B, features); whether nothing else uses their parameters is
+    seen from the gradient of the whole batch.
+    """
+    places = {id(p): n for n, p in known.items()}
+    layers = [m for m in learner.modules() if type(m) is torch.nn.Linear and id(m.weight) in places]
+    seen: dict[torch.nn.Linear, list[tuple[Tensor, Tensor]]] = {m: [] for m in layers}
+
+    def note(module: torch.nn.Module, given: tuple[Tensor, ...], out: Tensor) -> None:
+        seen[module].append((given[0], out))  # type: ignore[index]
+
+    hooks = [m.register_forward_hook(note) for m in layers]
+    size = len(next(iter(batch.values())))
+    try:
+        with torch.enable_grad():
+            loss = learner.loss(batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    usable = {
+        m: calls[0]
+        for m, calls in seen.items()
+        if len(calls) == 1 and calls[0][0].ndim == 2 and len(calls[0][0]) == size
+        and calls[0][1].requires_grad
+    }  # fmt: skip
+    if not usable or loss.shape != (size,):
+        return {}
+    parameters = {
+        places[id(p)]: p
+        for m in usable
+        for p in (m.weight, m.bias)
+        if p is not None and id(p) in places
+    }
+    wanted = [out for _, out in usable.values()] + list(parameters.values())
+    grads = torch.autograd.grad(loss.sum(), wanted, allow_unused=True, materialize_grads=True)
+    whole = dict(zip(parameters, grads[len(usable) :], strict=True))
+    found: dict[str, Tensor] = {}
+    for (module, (given, _)), back in zip(usable.items(), grads[: len(usable)], strict=True):
+        given, back = given.detach().double(), back.double()
+        scaled = back.square() if weight is None else back.square() * weight[:, None]
+        parts = [(module.weight, back.T @ given, scaled.T @ given.square())]
+        if module.bias is not None:
+            parts.append((module.bias, back.sum(0), scaled.sum(0)))
+        for parameter, total, squares in parts:
+            name = places.get(id(parameter))
+            if name is None:
+                continue
+            least = 1e-4 * float(total.abs().max())
+            if torch.allclose(total, whole[name].double(), rtol=1e-3, atol=max(least, 1e-12)):
+                found[name] = squares
+    return found
