@@ -176,7 +176,7 @@ class Sender:
         self.refused: Counter[str] = Counter()
         self.wrong: list[tuple[str, str]] = []
         self.reconnected = 0
-        self.segments: Counter[str] = Counter()
+        self.segments: Counter[str] = Counter()  # of all connections so far
 
     def play(
         self, feed: Sequence[Sending], *, every: float = 1800.0,
@@ -226,6 +226,7 @@ class Sender:
             try:
                 if self._client is None:
                     self._client = RoughClient(self._ports["mllp"], self._draw)
+                    self._client.segments = self.segments
                     again = True
                 if again:
                     # After a lost connection nobody knows what was taken: all of it again.
@@ -245,7 +246,6 @@ class Sender:
 
     def _drop(self) -> None:
         if self._client is not None:
-            self.segments += self._client.segments
             self._client.close()
         self._client = None
 
@@ -340,6 +340,8 @@ def compared(store: Store, deployment: Deployment, stays: Stays, site: str) -> d
             elif want == want:
                 issued += 1
                 most = max(most, abs(got - want))
+                if abs(got - want) > 1e-6:
+                    differ.append(f"{patient} hour {hour} of {length}: {got} for {want}")
         extra = [h for h in course if h > length]
         if extra:
             differ.append(f"{patient}: hours {extra[:3]} of {length}")

@@ -452,3 +452,39 @@ def test_a_batch_longer_than_a_lease_does_not_lose_it(store):
         thread.join()
     assert not taken and tokens == {p: lease.token for p, lease in worker.leases.items()}
     assert all(store.state("H", f"P{p}").view["hour"] == 4 for p in range(8))
+
+
+def test_what_was_known_before_a_discharge_counts_after_it(store):
+    worker = Worker(store, make_fold(), name="w", ttl=3600)
+    worker.keep_leases()
+
+    def told(*messages: bytes) -> None:
+        store.append([delivery(m) for m in messages])
+        while worker.work():
+            pass
+
+    def pulse(value: float, hours: float, control: str, order: str, status: str = "F") -> bytes:
+        result = [Result("8867-4", value, "/min", T0 + 3600 * min(hours, 3.5), status)]
+        return result_message("H", "P", result, time=T0, control=control, order=order,
+                              visit="V", sent=T0 + 3600 * hours)  # fmt: skip
+
+    visit = {"visit": "V", "unit": "MICU", "admitted": T0, "born": "19500101", "sex": "male"}
+    told(visit_message("H", "P", "A01", time=T0, control="a", **visit), pulse(80, 0.5, "1", "1"))
+    send_ticks(store, T0 + 5 * 3600, everywhere=True)
+    told(visit_message("H", "P", "A03", time=T0 + 5 * 3600, control="b", visit="V"))
+    before = [s.risk for s in store.scores("H", "P")]
+    assert len(before) == 5 and len(set(before)) == 1
+    # A late result of the fourth hour, and a correction of one that was told hours ago.
+    told(pulse(135, 3.5, "2", "2"))
+    after = [s.risk for s in store.scores("H", "P")]
+    assert after[:3] == before[:3] and after[3] > before[3] and after[4] == after[3]
+    late = [Result("8867-4", 120.0, "/min", T0 + 1800, "C")]
+    told(result_message("H", "P", late, time=T0, control="3", order="1", visit="V",
+                        sent=T0 + 9 * 3600))  # fmt: skip
+    mended = [s.risk for s in store.scores("H", "P")]
+    assert mended[0] > before[0] and mended[3:] == after[3:]
+    # What became known after the discharge is no part of the stay.
+    told(pulse(80, 6.0, "4", "4"))
+    assert [s.risk for s in store.scores("H", "P")] == mended
+    view = store.state("H", "P").view
+    assert (view["end"], view["left_out"]) == ("discharged", 1)

@@ -273,8 +273,10 @@ class Fold(Keeping):
         if state.end == "idle" and not other and first > state.last:
             # Somebody is heard of again whom the service had given up.
             self._reopen(state)
-        # The history that a merge brings belongs to the stay it fell into, though that has ended.
-        covered = placed and not other and first <= (state.ended or -math.inf)
+        # The history that a merge brings belongs to the stay it fell into, though that has ended;
+        # and what was known before a discharge, or corrects it, counts after it.
+        ended = -math.inf if state.ended is None else state.ended
+        covered = not other and first <= ended and (placed or state.end == "discharged")
         if (not state.open or other) and not covered:
             gone = state.stay and first <= (state.ended if state.ended is not None else math.inf)
             if state.stay and (visit is None or not other or gone):
@@ -297,6 +299,9 @@ class Fold(Keeping):
         for group, channel, value, time, issued, rank in items:
             index = self._channels.get(channel)
             if index is None:
+                continue
+            if not state.open and not placed and issued > ended and rank < _CORRECTED:
+                state.left_out += 1
                 continue
             state.heard += 1
             record = Measured(
