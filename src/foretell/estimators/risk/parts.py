@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 
 from foretell.data.clinical.splits import held_out_patients
 from foretell.data.clinical.stays import Stays
+from foretell.errors import ArtefactError, ForetellError
 from foretell.training.private import PrivacyStatement
 
 _STATISTICS = (
@@ -57,3 +60,19 @@ def restored(kind: Callable[[Any], Any], shape: Any, arrays: Mapping[str, NDArra
         learner = kind(shape)
     learner.load_state_dict({n: torch.from_numpy(arrays[n].copy()) for n in expected})
     return learner.eval()
+
+
+@contextmanager
+def readable(folder: str | Path, name: str) -> Iterator[None]:
+    """Whatever is wrong with saved values is an :class:`ArtefactError` that names the folder."""
+    try:
+        yield
+    except (
+        LookupError,
+        RuntimeError,
+        TypeError,
+        AttributeError,
+        ValueError,
+        ForetellError,
+    ) as error:
+        raise ArtefactError(f"{folder} is not a readable {name}: {error}") from error

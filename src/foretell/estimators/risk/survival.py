@@ -18,9 +18,9 @@ from foretell.data.clinical.encoding import PiecewiseLinearEncoder
 from foretell.data.clinical.features import CausalFeatureBuilder
 from foretell.data.clinical.labels import target
 from foretell.data.clinical.stays import Stays
-from foretell.errors import ArtefactError, DataError, ForetellError, NotFittedError, ParameterError
+from foretell.errors import DataError, NotFittedError, ParameterError
 from foretell.estimators.risk.explained import ExplainsHours
-from foretell.estimators.risk.parts import held_out, restored, stated
+from foretell.estimators.risk.parts import held_out, readable, restored, stated
 from foretell.learners.artefact import load_artefact, save_artefact
 from foretell.learners.risk.attributions import (
     Method,
@@ -268,7 +268,7 @@ class SurvivalRisk(ExplainsHours, BaseEstimator):
             ArtefactError: the folder is damaged, newer, or holds something else.
         """
         config, arrays = load_artefact(folder, cls.__name__)
-        try:
+        with readable(folder, cls.__name__):
             model = cls(**config["parameters"])
             model._check()
             model.features_ = CausalFeatureBuilder.from_dict(config["features"])
@@ -287,15 +287,6 @@ class SurvivalRisk(ExplainsHours, BaseEstimator):
             model.learner_ = restored(lambda w: model._learner(w, model.rate_), width, arrays)
             saved = config["privacy"]
             model.privacy_ = None if saved is None else PrivacyStatement.from_dict(saved)
-        except (
-            LookupError,
-            RuntimeError,
-            TypeError,
-            AttributeError,
-            ValueError,
-            ForetellError,
-        ) as error:
-            raise ArtefactError(f"{folder} is not a readable {cls.__name__}: {error}") from error
         model.is_fitted_ = True
         return model
 
