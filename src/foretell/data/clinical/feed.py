@@ -248,6 +248,7 @@ def stays_from_feed(
 
     A stay begins at its admission, or with its first measurement where none is recorded, and ends
     with its discharge, ``until``, or its last measurement. Hours go by when values became known.
+    Its unit is the first one: a table holds one a stay, and a later one was no news before.
 
     Args:
         records: of the readers.
@@ -310,7 +311,8 @@ def stays_from_feed(
         stays["site"].append(owner[0])
         for name in ("age", "sex", "unit"):
             told = [getattr(v, name) for v in changes if getattr(v, name) is not None]
-            stays[name].append(told[-1] if told else None)
+            # A correction of age or sex holds for all hours; a later unit was not known before.
+            stays[name].append(None if not told else told[0] if name == "unit" else told[-1])
         for channel, value, time, issued, group in values:
             row = (identity, channel, value, (time - begin) / 3600, (issued - begin) / 3600, group)
             for column, cell in zip(rows.values(), row, strict=True):

@@ -11,7 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foretell.data.clinical.feed import Measurement, OrderChange, Refusal, VisitChange, normalise
+from foretell.data.clinical.feed import (
+    Measurement,
+    OrderChange,
+    Refusal,
+    VisitChange,
+    normalise,
+    stays_from_feed,
+)
 from foretell.data.clinical.hl7 import (
     Hl7Error,
     Hl7Reader,
@@ -127,6 +134,20 @@ def test_times_survive_writing(milliseconds):
     assert read_time(write_time(milliseconds / 1000), BERLIN) == pytest.approx(
         milliseconds / 1000, abs=0.0011
     )
+
+
+def test_a_later_unit_is_no_news_of_earlier_hours():
+    stay = ("W", "p1", "v1")
+    told = [
+        VisitChange(*stay, "admit", 0.0, admitted=0.0, unit="MICU", age=60.0, sex="female"),
+        Measurement("W", "p1", "v1", (("LN", "8867-4"),), 80.0, "/min", 3600.0, 3600.0, "final",
+                    "g1"),
+        VisitChange(*stay, "transfer", 7200.0, unit="SICU", age=61.0),
+        VisitChange(*stay, "discharge", 10800.0),
+    ]  # fmt: skip
+    stays = stays_from_feed(told)
+    assert stays.names("unit").tolist() == ["MICU"]
+    assert stays.number("age").tolist() == [61.0]
 
 
 def test_visits():
