@@ -135,7 +135,7 @@ def test_who_may_do_what(client):
 def test_every_refusal_is_an_operation_outcome(client):
     head = {**as_("engine"), "Content-Type": "application/fhir+json"}
     bodies = {
-        b"": 400, b"{": 400, b"[]": 400, b"5": 400, b'{"resourceType": 5}': 400,
+        b"{": 400, b"[]": 400, b"5": 400, b'{"resourceType": 5}': 400,
         b'{"resourceType": "Bundle", "type": "x"}': 400,
         b'{"resourceType": "Observation", "value": NaN}': 400,
         b"[" * 4000: 400, b'"' + b"x" * 5000 + b'"': 413, b"\xff\xfe": 400,
