@@ -11,7 +11,7 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Body, Depends, FastAPI, Header, HTTPException, Query, Request
@@ -27,7 +27,7 @@ from foretell.serving.api.auth import Caller, needs
 from foretell.serving.api.board import board_routes
 from foretell.serving.api.cds import cds_routes
 from foretell.serving.api.export import export_routes
-from foretell.serving.api.fhir import fhir_routes
+from foretell.serving.api.fhir import FHIR_JSON, fhir_routes
 from foretell.serving.api.governance import governance_routes, reading
 from foretell.serving.api.subscriptions import subscription_routes
 from foretell.serving.audit import first_break
@@ -59,7 +59,7 @@ class ClockBody(BaseModel):
     """What time it is, where time comes from outside."""
 
     model_config = ConfigDict(extra="forbid")
-    time: Annotated[float, Field(ge=0, le=4e9, allow_inf_nan=False)]
+    time: Annotated[float, Field(ge=0, le=4e9, allow_inf_nan=False, strict=True)]
 
 
 class CodeBody(BaseModel):
@@ -103,7 +103,13 @@ def build_app(service: Service) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         version=__version__,
-        responses={422: {"model": Refused}},
+        responses={
+            401: {"model": Refused, "description": "a bearer token is needed"},
+            403: {"model": Refused, "description": "the token has not the scope"},
+            422: {"model": Refused},
+            429: {"model": Refused, "description": "too many requests"},
+            503: {"model": Refused, "description": "the store is not available"},
+        },
         description="Early warning: scores, alarms and their handling. Decision support, "
         "not a diagnostic device.",
     )
@@ -121,10 +127,19 @@ def build_app(service: Service) -> FastAPI:
     return app
 
 
+def _told_no(
+    request: Request, detail: Any, status: int, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    """A refusal, in the media type of the door it came to."""
+    fhir = request.url.path.startswith("/fhir")
+    body = {"detail": detail}
+    return JSONResponse(body, status, headers, media_type=FHIR_JSON if fhir else None)
+
+
 def _errors(app: FastAPI) -> None:
     @app.exception_handler(StarletteHTTPException)
     async def refused(request: Request, error: StarletteHTTPException) -> JSONResponse:
-        return JSONResponse({"detail": error.detail}, error.status_code, error.headers)
+        return _told_no(request, error.detail, error.status_code, error.headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -133,15 +148,15 @@ def _errors(app: FastAPI) -> None:
             {"where": ".".join(str(p) for p in e["loc"]), "problem": e["type"]}
             for e in error.errors()[:10]
         ]
-        return JSONResponse({"detail": told}, 422)
+        return _told_no(request, told, 422)
 
     @app.exception_handler(StoreUnavailableError)
     async def unavailable(request: Request, error: StoreUnavailableError) -> JSONResponse:
-        return JSONResponse({"detail": "the store is not available"}, 503, {"Retry-After": "2"})
+        return _told_no(request, "the store is not available", 503, {"Retry-After": "2"})
 
     @app.exception_handler(ParameterError)
     async def wrong(request: Request, error: ParameterError) -> JSONResponse:
-        return JSONResponse({"detail": str(error)}, 422)
+        return _told_no(request, str(error), 422)
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> JSONResponse:

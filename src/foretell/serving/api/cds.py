@@ -119,6 +119,7 @@ Trusted = Annotated[Caller, Depends(_trusted)]
 def cds_routes(app: FastAPI, service: Service) -> None:
     """Adds discovery, the services and their feedback."""
     refused: dict[int | str, dict[str, Any]] = {
+        400: {"description": "no JSON, or another hook's call"},
         401: {"description": "the token proves nothing"},
         404: {"description": "there is no such service"},
         412: {"description": "the data that are needed are missing"},

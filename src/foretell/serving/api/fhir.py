@@ -63,7 +63,15 @@ def fhir_routes(app: FastAPI, service: Service) -> None:
     body = {
         "requestBody": {
             "required": True,
-            "content": {FHIR_JSON: {"schema": {"type": "object"}}},
+            "content": {
+                FHIR_JSON: {
+                    "schema": {
+                        "type": "object",
+                        "required": ["resourceType"],
+                        "properties": {"resourceType": {"type": "string"}},
+                    }
+                }
+            },
         }
     }
 
