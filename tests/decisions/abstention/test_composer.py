@@ -18,8 +18,9 @@ from foretell.decisions.abstention import (
     Status,
     conformal_p_values,
 )
-from foretell.errors import DataError, ParameterError
+from foretell.errors import ArtefactError, DataError, ParameterError
 from foretell.estimators import DeepAISE, FeedForwardRisk
+from foretell.learners.artefact import load_artefact, save_artefact
 
 SETTINGS = {"hidden": (16, 8), "max_steps": 60, "validate_every": 30, "threads": 1}
 
@@ -203,3 +204,47 @@ def test_a_model_without_a_layer_to_show_is_refused():
     gate = Gate(hidden=MondrianConformal("knn"))
     with pytest.raises(ParameterError, match="DeepAISE does not show"):
         Composer(DeepAISE(), gate)
+
+
+def test_a_damaged_gate_is_refused(composer, tmp_path):
+    """Whatever a stranger's folder says, it is a gate of right sizes or an error with its name."""
+
+    def broken(place, change):
+        folder = tmp_path / f"{place or 'gate'}-{change.__name__}"
+        composer.gate.save(folder)
+        part = folder / place
+        kind = "MondrianConformal" if place else "Gate"
+        config, arrays = load_artefact(part, kind)
+        config, arrays = dict(config), {k: np.array(v) for k, v in arrays.items()}
+        change(config, arrays)
+        save_artefact(part, kind, config, arrays)
+        with pytest.raises(ArtefactError, match="not a readable"):
+            Gate.load(folder)
+
+    def no_score(config, arrays):
+        del config["score"]
+
+    def unknown_score(config, arrays):
+        config["score"] = "os.system"
+
+    def empty(config, arrays):
+        arrays["class0"] = np.zeros(0)
+
+    def too_wide(config, arrays):
+        config["features"] = 99
+
+    def no_rules(config, arrays):
+        config["quality"] = {"blocking": ["nothing"]}
+
+    def no_features(config, arrays):
+        config["features"] = None
+
+    def not_finite(config, arrays):
+        arrays["zero"] = np.array([np.nan])
+
+    for change in (no_score, unknown_score, empty, too_wide):
+        broken("conformal", change)
+    for change in (no_rules, no_features, not_finite):
+        broken("", change)
+    composer.gate.save(tmp_path / "whole")
+    assert Gate.load(tmp_path / "whole").conformal.alpha == 0.1

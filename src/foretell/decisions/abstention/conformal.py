@@ -15,7 +15,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from foretell.decisions.abstention.nonconformity import Nonconformity, nonconformity
-from foretell.errors import DataError, NotFittedError, ParameterError
+from foretell.errors import (
+    ArtefactError,
+    DataError,
+    ForetellError,
+    NotFittedError,
+    ParameterError,
+)
 from foretell.learners.artefact import load_artefact, save_artefact
 
 MIN_POSITIVES = 200
@@ -159,11 +165,15 @@ class MondrianConformal:
             ArtefactError: it is damaged or something else.
         """
         config, arrays = load_artefact(folder, cls.__name__)
-        loaded = cls(config["score"], alpha=config["alpha"])
-        loaded.pooled, loaded._n_features = config["pooled"], config["features"]
-        measure = {k.removeprefix("measure."): v for k, v in arrays.items() if k.startswith("m")}
-        loaded._measure.restore(measure)
-        loaded.calibration_ = (np.sort(arrays["class0"]), np.sort(arrays["class1"]))
+        try:
+            loaded = cls(config["score"], alpha=config["alpha"])
+            loaded.pooled, loaded._n_features = bool(config["pooled"]), int(config["features"])
+            found = {k.removeprefix("measure."): v for k, v in arrays.items() if k.startswith("m")}
+            loaded._measure.restore(found)
+            loaded._measure(np.zeros((1, loaded._n_features)))
+            loaded.calibration_ = (sorted_scores(arrays["class0"]), sorted_scores(arrays["class1"]))
+        except (LookupError, TypeError, ValueError, ForetellError) as error:
+            raise ArtefactError(f"{folder} is not a readable {cls.__name__}: {error}") from error
         return loaded
 
     def _require(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -219,6 +229,18 @@ class PredictionSets:
     def ambiguous(self, probabilities: ArrayLike) -> NDArray[np.bool_]:
         """(m,) whether both labels remain possible: a reason to measure more."""
         return np.asarray(self.sets(probabilities).all(1))
+
+
+def sorted_scores(scores: NDArray) -> NDArray[np.float64]:
+    """Saved calibration scores in order.
+
+    Raises:
+        ValueError: there is none, they are not of one dimension, or not finite.
+    """
+    found = np.asarray(scores, np.float64)
+    if found.ndim != 1 or len(found) == 0 or not np.isfinite(found).all():
+        raise ValueError("calibration scores must be finite numbers in one row")
+    return np.sort(found)
 
 
 def _rows(name: str, values: ArrayLike, features: int | None = None) -> NDArray[np.float64]:

@@ -28,6 +28,7 @@ from foretell.decisions.abstention.conformal import (
     MIN_POSITIVES,
     MondrianConformal,
     PredictionSets,
+    sorted_scores,
 )
 from foretell.decisions.abstention.quality import (
     RULES,
@@ -35,7 +36,13 @@ from foretell.decisions.abstention.quality import (
     QualityMonitor,
     QualityStream,
 )
-from foretell.errors import DataError, NotFittedError, ParameterError
+from foretell.errors import (
+    ArtefactError,
+    DataError,
+    ForetellError,
+    NotFittedError,
+    ParameterError,
+)
 from foretell.learners.artefact import load_artefact, save_artefact
 
 _INPUTS = FeatureSpec(blocks=("last",), static=())
@@ -361,22 +368,30 @@ class Gate:
             ArtefactError: it is damaged or something else.
         """
         config, arrays = load_artefact(folder, cls.__name__)
-        builder = CausalFeatureBuilder.from_dict(config["features"])
-        gate = cls(
-            QualityMonitor(builder.schema, **config["quality"]),
-            MondrianConformal.load(Path(folder) / "conformal"),
-            hidden=MondrianConformal.load(Path(folder) / "hidden")
-            if config.get("hidden", False)
-            else None,
-            ambiguity=config["ambiguity"],
-            horizon=config["horizon"],
-            max_rows=config["max_rows"],
-            random_state=config["random_state"],
-        )
-        gate.features_ = builder
-        if "zero" in arrays:
-            gate.sets_ = PredictionSets(alpha=config["ambiguity"])
-            gate.sets_.calibration_ = (np.sort(arrays["zero"]), np.sort(arrays["one"]))
+        try:
+            builder = CausalFeatureBuilder.from_dict(config["features"])
+            gate = cls(
+                QualityMonitor(builder.schema, **config["quality"]),
+                MondrianConformal.load(Path(folder) / "conformal"),
+                hidden=MondrianConformal.load(Path(folder) / "hidden")
+                if config.get("hidden", False)
+                else None,
+                ambiguity=config["ambiguity"],
+                horizon=config["horizon"],
+                max_rows=config["max_rows"],
+                random_state=config["random_state"],
+            )
+            gate.features_ = builder
+            if "zero" in arrays:
+                gate.sets_ = PredictionSets(alpha=config["ambiguity"])
+                gate.sets_.calibration_ = (
+                    sorted_scores(arrays["zero"]),
+                    sorted_scores(arrays["one"]),
+                )
+        except ArtefactError:
+            raise
+        except (LookupError, TypeError, ValueError, ForetellError) as error:
+            raise ArtefactError(f"{folder} is not a readable {cls.__name__}: {error}") from error
         return gate
 
     @property
