@@ -102,8 +102,14 @@ format: $(VENV)/.installed-dev  ## write the code in the project's form
 bench: $(VENV)/.installed-bench  ## ours against the peers, every file of benchmarks/
 	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python "$$file"; done
 
-soak: $(VENV)/.installed-dev  ## kill the service for half an hour; SOAK_ARGS for less or more
+soak: $(VENV)/.installed-dev  ## kill the service under load, replay real stays; SOAK_ARGS, REPLAY_ARGS
 	@$(ONE_THREAD) $(BIN)/python benchmarks/soak_serving.py $(SOAK_ARGS)
+	@data="$${FORETELL_DATA:-../shared/data}"; \
+	if [ -d "$$data/physionet2019_sepsis" ]; then \
+	  FORETELL_DATA="$$data" $(ONE_THREAD) $(BIN)/python benchmarks/replay_p19.py $(REPLAY_ARGS); \
+	else \
+	  echo "The replay of real stays is left out: there is no physionet2019_sepsis in $$data"; \
+	fi
 
 docs: $(VENV)/.installed-docs  ## the user's pages, into site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
