@@ -18,6 +18,7 @@ from foretell.data.clinical.stays import Stays
 from foretell.serving.deployment import Deployment
 from foretell.serving.errors import ServingError
 from foretell.serving.replay import MllpClient
+from foretell.serving.resources import score_key
 from foretell.serving.rough_feed import Sending
 from foretell.serving.store import Store
 
@@ -98,7 +99,7 @@ class FakeEhr:
         if kind == "RiskAssessment":
             subject = resource["subject"]
             patient = subject.get("reference") or subject["identifier"]["value"]
-            self.order[patient].append(resource["occurrenceDateTime"])
+            self.order[patient].append(name)
 
     def close(self) -> None:
         self._server.shutdown()
@@ -358,6 +359,21 @@ def compared(store: Store, deployment: Deployment, stays: Stays, site: str) -> d
         "corrections_of_alarms": corrections,
         "alarm_keys": keys,
     }  # fmt: skip
+
+
+def told_in_order(store: Store) -> dict[str, list[str]]:
+    """patient -> identifiers of the assessments of alarms, as the outbox has them."""
+    out: dict[str, list[str]] = defaultdict(list)
+    after = 0
+    while notes := store.notes(after, 1000):
+        after = notes[-1].id
+        for note in notes:
+            if note.kind == "alarm":
+                key = score_key(note.site, note.patient, note.body["stay"], note.body["hour"])
+                # Alarms of several tiers of one hour share its assessment.
+                if key not in out[f"Patient/{note.patient}"]:
+                    out[f"Patient/{note.patient}"].append(key)
+    return out
 
 
 def logged(store: Store) -> set[tuple[str, str, str]]:

@@ -99,7 +99,7 @@ def test_the_service_says_of_a_rough_feed_what_the_tables_say(
     if not (place / "_acceptance.py").is_file():
         pytest.skip("the benchmarks are not here")
     monkeypatch.setattr(sys, "path", [*sys.path, str(place)])
-    from _acceptance import FakeEhr, Sender, compared, logged, settled
+    from _acceptance import FakeEhr, Sender, compared, logged, settled, told_in_order
 
     folder, deployment, stays = deployed
     stays = described(stays, 10)
@@ -145,5 +145,5 @@ def test_the_service_says_of_a_rough_feed_what_the_tables_say(
     # The receiver failed, answered too late, and has each alarm once all the same.
     assert ehr.failures and max(ehr.created.values()) == 1
     assert {n for kind, n in ehr.created if kind == "Flag"} == set(told["alarm_keys"])
-    assert all(order == sorted(order) for order in ehr.order.values())
+    assert dict(ehr.order) == told_in_order(store)
     store.close()
