@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from foretell.audits.membership import RMIA, LiRA, ShadowTrainer, audit_membership
     from foretell.data import Panel, read_panel
     from foretell.data.clinical import Stays, UnitRepair
+    from foretell.data.clinical.deidentify import Deidentifier
     from foretell.data.events import EventLog, read_events
     from foretell.data.text import TextSet
     from foretell.decisions import Orders, Replenishment
-    from foretell.decisions.abstention import Gate
+    from foretell.decisions.abstention import Composer, Gate
     from foretell.decisions.alarms import AlarmPolicy
     from foretell.decisions.sensing import EIGSensing
     from foretell.decisions.thresholds import (
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     )
     from foretell.errors import ForetellError, PrivacyViolation
     from foretell.estimators import MQCNN, MQDNN, MQRNN, QuantileEnsemble
+    from foretell.estimators.continual import WUPERR
     from foretell.estimators.feedback import (
         DelayedFeedbackClassifier,
         SnapshotClassifier,
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
         SpanQA,
         TextClassifier,
     )
-    from foretell.estimators.risk import DeepAISE, FeedForwardRisk, WeibullCox
+    from foretell.estimators.risk import DeepAISE, FeedForwardRisk, SubsetRisk, WeibullCox
     from foretell.evaluation import backtest, evaluate, leaderboard, leakage_check
     from foretell.evaluation.feedback import feedback_audit, prequential, snapshot_study
     from foretell.learners.demand import Forecast, Forecaster, LegacyForecaster, QRFForecaster, Span
@@ -64,10 +66,11 @@ _HOMES = {
     "foretell.audits.membership": ("LiRA", "RMIA", "ShadowTrainer", "audit_membership"),
     "foretell.data": ("Panel", "read_panel"),
     "foretell.data.clinical": ("Stays", "UnitRepair"),
+    "foretell.data.clinical.deidentify": ("Deidentifier",),
     "foretell.data.events": ("EventLog", "read_events"),
     "foretell.data.text": ("TextSet",),
     "foretell.decisions": ("Orders", "Replenishment"),
-    "foretell.decisions.abstention": ("Gate",),
+    "foretell.decisions.abstention": ("Composer", "Gate"),
     "foretell.decisions.alarms": ("AlarmPolicy",),
     "foretell.decisions.sensing": ("EIGSensing",),
     "foretell.decisions.thresholds": (
@@ -78,6 +81,7 @@ _HOMES = {
     ),
     "foretell.errors": ("ForetellError", "PrivacyViolation"),
     "foretell.estimators": ("MQCNN", "MQDNN", "MQRNN", "QuantileEnsemble"),
+    "foretell.estimators.continual": ("WUPERR",),
     "foretell.estimators.feedback": (
         "DelayedFeedbackClassifier",
         "SnapshotClassifier",
@@ -91,7 +95,7 @@ _HOMES = {
         "SpanQA",
         "TextClassifier",
     ),
-    "foretell.estimators.risk": ("DeepAISE", "FeedForwardRisk", "WeibullCox"),
+    "foretell.estimators.risk": ("DeepAISE", "FeedForwardRisk", "SubsetRisk", "WeibullCox"),
     "foretell.evaluation": ("backtest", "evaluate", "leaderboard", "leakage_check"),
     "foretell.evaluation.feedback": ("feedback_audit", "prequential", "snapshot_study"),
     "foretell.learners.demand": (
@@ -118,12 +122,15 @@ __all__ = [
     "MQRNN",
     "NLU",
     "RMIA",
+    "WUPERR",
     "ActivitySelection",
     "AlarmPolicy",
     "BoostedRisk",
     "CanarySuite",
+    "Composer",
     "DecisionSurface",
     "DeepAISE",
+    "Deidentifier",
     "DelayedFeedbackClassifier",
     "EIGSensing",
     "EventLog",
@@ -155,6 +162,7 @@ __all__ = [
     "Span",
     "SpanQA",
     "Stays",
+    "SubsetRisk",
     "TextClassifier",
     "TextSet",
     "UncertaintyThresholdClassifier",
