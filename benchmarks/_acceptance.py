@@ -162,7 +162,7 @@ class Sender:
     """
 
     def __init__(
-        self, ports: dict[str, int], token: str, *, seed: int = 0, patience: float = 60.0
+        self, ports: dict[str, int], token: str, *, seed: int = 0, patience: float = 180.0
     ) -> None:
         self._ports, self._patience = ports, patience
         self._draw = random.Random(seed)
