@@ -114,3 +114,12 @@ def test_tokens(changed, tmp_path):
     assert trust.caller(signed(claims)).name == "cds https://e"
     with pytest.raises(UntrustedError):
         trust.caller(signed({**claims, "jti": "y", **changed}))
+
+
+def test_metrics_tell_no_text_of_a_message():
+    from foretell.serving.ingest.mllp import _counted
+
+    head = "MSH|^~\\&|A|H|||20260101||{}|1|P|2.5\rPID|||P1\r"
+    told = ("ADT^A01", "ADT^Miller", "ORU", "Miller^R01", "OML^O21^OML_O21")
+    kinds = [_counted(Message(head.format(kind))) for kind in told]
+    assert kinds == ["ADT^A01", "ADT^other", "ORU^other", "other", "OML^O21"]

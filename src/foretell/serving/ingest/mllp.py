@@ -218,7 +218,7 @@ class MllpServer:
         message: Message | None = None
         try:
             message = Message.from_bytes(content)
-            kind = "^".join(message.kind) if message.kind[0] in _COUNTED else "other"
+            kind = _counted(message)
             delivery = self._intake.hl7(message, content, received)
             future = asyncio.wrap_future(self._committer.submit(delivery))
         except Hl7Error as error:
@@ -281,7 +281,16 @@ class MllpServer:
                 gone = True
 
 
-_COUNTED = frozenset({"ORU", "ADT", "ORM", "OML"})
+_COUNTED = {"ORU": ("R01", "R30", "R31", "R32"), "ORM": ("O01",), "OML": ("O21", "O33", "O35"),
+            "ADT": ("A01", "A02", "A03", "A04", "A08", "A11", "A12", "A13", "A40")}  # fmt: skip
+
+
+def _counted(message: Message) -> str:
+    """Type and event for metrics: of those that are known, as any text may stand in MSH-9."""
+    kind, event = message.kind
+    if kind not in _COUNTED:
+        return "other"
+    return f"{kind}^{event}" if event in _COUNTED[kind] else f"{kind}^other"
 
 
 async def _done(answers: list[bytes]) -> list[bytes]:
