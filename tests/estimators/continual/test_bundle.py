@@ -176,7 +176,7 @@ def test_episodes_of_the_same_first_layer_are_received(exported, tmp_path):
     found = copy.deepcopy(model).receive(bundle)
     assert list(found.episodes_) == ["one", "beside"]
     # The intercept is set for the weights here.
-    z = found._episode_logits("beside") + found.sites_["beside"].intercept
+    z = found._carried().episode_logits("beside") + found.sites_["beside"].intercept
     label, record = bundle.episodes["beside"].label, found.sites_["beside"]
     risk = 1 / (1 + np.exp(-(z - record.episodes_gap)))
     mean = record.rate * risk[label == 1].mean() + (1 - record.rate) * risk[label == 0].mean()

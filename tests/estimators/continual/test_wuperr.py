@@ -12,7 +12,7 @@ from sklearn.base import clone
 from foretell.data.clinical import target
 from foretell.errors import DataError, NotFittedError, ParameterError
 from foretell.estimators import FeedForwardRisk
-from foretell.estimators.continual import WUPERR, GaussianRelease, PrototypeRelease, wuperr
+from foretell.estimators.continual import WUPERR, GaussianRelease, PrototypeRelease, memory
 from foretell.estimators.continual.site import Standards
 from foretell.learners.risk.ranking import auroc
 
@@ -248,7 +248,7 @@ def test_prevalence_that_differs_is_met_by_each_site_s_intercept():
 
 
 def test_importance_that_is_not_finite_is_left_out_and_counted(monkeypatch):
-    real = wuperr.diagonal_fisher
+    real = memory.diagonal_fisher
 
     def broken(*arguments, **options):
         found = real(*arguments, **options)
@@ -257,7 +257,7 @@ def test_importance_that_is_not_finite_is_left_out_and_counted(monkeypatch):
         values[name].view(-1)[:3] = 0.0
         return found._replace(values=values, not_finite=3)
 
-    monkeypatch.setattr(wuperr, "diagonal_fisher", broken)
+    monkeypatch.setattr(memory, "diagonal_fisher", broken)
     model = fitted()
     x, y, patients = table(seed=2)
     model.fit_site(x, y, site="two", patients=patients)

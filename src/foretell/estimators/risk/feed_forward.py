@@ -183,7 +183,7 @@ class FeedForwardRisk(ExplainsHours, BaseEstimator):
         else:
             if y is None:
                 raise ParameterError("a matrix of features needs labels: fit(X, y)")
-            if getattr(self, "time_since", "feature") != "feature":
+            if self.time_since != "feature":
                 raise ParameterError(f"time_since={self.time_since!r} needs stays, not a matrix")
             features, label = checked_rows(X, y)
             if rows is not None:
@@ -449,7 +449,7 @@ class FeedForwardRisk(ExplainsHours, BaseEstimator):
 
     def _aging(self) -> AgingColumns | None:
         """Which inputs are weighed by their age, or not seen."""
-        how = getattr(self, "time_since", "feature")
+        how = self.time_since
         if how == "feature" or getattr(self, "features_", None) is None:
             return None
         builder = self._builder()
@@ -471,7 +471,7 @@ class FeedForwardRisk(ExplainsHours, BaseEstimator):
                 raise ParameterError(f"{name} must be a whole number from 1, not {value!r}")
         if self.n_knots != 0 and self.n_knots < 2:
             raise ParameterError(f"n_knots must be 0 or at least 2, not {self.n_knots}")
-        how = getattr(self, "time_since", "feature")
+        how = self.time_since
         if how not in ("feature", "weight", "drop"):
             raise ParameterError(f"time_since is 'feature', 'weight' or 'drop', not {how!r}")
         if how != "feature" and self.n_knots:

@@ -1,0 +1,116 @@
+"""What is carried from site to site, and what its net makes of rows and of stored episodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from foretell.data.clinical.encoding import PiecewiseLinearEncoder
+from foretell.errors import ParameterError
+from foretell.estimators.continual.site import Episodes, SiteNet, SiteRecord, Standards
+from foretell.learners.risk.examples import encoded
+from foretell.learners.risk.feed_forward import FeedForwardRiskLearner
+
+AT_ONCE = 8192
+"""Rows that the net sees at once."""
+
+Adapter = tuple[Tensor, Tensor]
+"""What 1 plus it the encoded inputs of a site are multiplied by, and what is added to them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Carried:
+    """The net and what is remembered of the sites it was trained on.
+
+    Attributes:
+        learner: the net.
+        encoder: of the features, or None.
+        constants: (F,) values of features that did not vary at the first site, else NaN.
+        standards: of the units of the first layer.
+        precision: Omega by parameter.
+        anchor: theta* by parameter, of the standardised net as ``precision``.
+        sites: records in the order of training.
+        episodes: released representations by site.
+        adapters: by site.
+    """
+
+    learner: FeedForwardRiskLearner
+    encoder: PiecewiseLinearEncoder | None
+    constants: NDArray[np.float32]
+    standards: Standards
+    precision: dict[str, Tensor]
+    anchor: dict[str, Tensor]
+    sites: dict[str, SiteRecord]
+    episodes: dict[str, Episodes]
+    adapters: dict[str, Adapter]
+
+    def net(self, *, frozen: bool, adapted: bool = False) -> SiteNet:
+        """The net as a later site trains it."""
+        return SiteNet(self.learner, self.standards, frozen=frozen, adapted=adapted)
+
+    def as_first(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(R, F) features, those that did not vary at the first site as they were there."""
+        return np.where(np.isnan(self.constants), features, self.constants)
+
+    def hidden(
+        self, features: NDArray[np.float32], adapter: Adapter | None = None
+    ) -> NDArray[np.float32]:
+        """(R, D) representations."""
+        out = np.empty((len(features), self.learner.shape.hidden[0]), np.float32)
+        with torch.inference_mode():
+            for at in range(0, len(features), AT_ONCE):
+                x = encoded(features[at : at + AT_ONCE], self.encoder)
+                if adapter is not None:
+                    x = x * (1 + adapter[0]) + adapter[1]
+                out[at : at + AT_ONCE] = self.learner.encode({"x": x}).numpy()
+        return out
+
+    def logits(self, features: NDArray[np.float32], site: str) -> NDArray[np.float64]:
+        """(R,) log-odds at a site, without its intercept.
+
+        Raises:
+            ParameterError: the features have another shape than those trained on.
+        """
+        if features.ndim != 2 or features.shape[1] != len(self.constants):
+            raise ParameterError(
+                f"features must be (R, {len(self.constants)}), not {features.shape}"
+            )
+        adapter = self.adapters.get(site)
+        with torch.inference_mode():
+            if adapter is None:
+                return row_logits(self.learner, features, "x", self.encoder)
+            hidden = torch.from_numpy(self.hidden(features, adapter))
+            return self.learner.decode(hidden, {}).logit.double().numpy()
+
+    def episode_logits(self, site: str) -> NDArray[np.float64]:
+        """(M,) log-odds of a site's stored representations."""
+        with torch.inference_mode():
+            hidden = self.episodes[site].hidden()
+            return self.learner.decode(hidden, {}).logit.double().numpy()
+
+
+def anchor_of(net: SiteNet, names: dict[str, Any]) -> dict[str, Tensor]:
+    """Copies of the parameters of these names."""
+    parameters = dict(net.named_parameters())
+    return {n: parameters[n].detach().clone() for n in names}
+
+
+def row_logits(
+    learner: Any,
+    values: NDArray[np.float32],
+    key: str,
+    encoder: PiecewiseLinearEncoder | None,
+) -> NDArray[np.float64]:
+    """(R,) log-odds of features (``key="x"``) or of representations (``"h"``)."""
+    device = next(learner.parameters()).device
+    parts = [np.zeros(0)]
+    for at in range(0, len(values), AT_ONCE):
+        part = values[at : at + AT_ONCE]
+        batch = torch.from_numpy(part) if key == "h" else encoded(part, encoder)
+        parts.append(learner({key: batch.to(device)}).logit.double().cpu().numpy())
+    return np.concatenate(parts)

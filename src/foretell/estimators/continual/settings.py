@@ -1,0 +1,85 @@
+"""WUPERR's hyper-parameters: which are refused, which travel, and those of one site's training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from foretell.errors import ParameterError
+from foretell.estimators.continual.release import Release
+
+NewChannels = Literal["statistics", "adapter", "ignore"]
+
+FIXED = frozenset(
+    {"features", "horizon", "hidden", "n_knots", "freeze_first_layer", "standardised"}
+)
+"""What the first site settles for all."""
+
+_LOCAL = ("release", "release_seed", "threads", "device")
+"""What each site decides for itself: no part of a bundle."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """How one site is trained; fields are named as in :class:`WUPERR`."""
+
+    ewc_lambda: float
+    replay_weight: float
+    replay_batch: int
+    freeze_first_layer: bool
+    standardised: bool
+    new_channels: NewChannels
+    negatives: int
+    positives: int
+    epochs: float
+    learning_rate: float
+    upper_learning_rate: float | None
+    weight_decay: float
+    schedule: str
+    validate_every: int | None
+    patience: int | None
+    random_state: int
+    threads: int | None
+    device: str
+
+    def rate(self, first: bool) -> float:
+        """Of learning at a site."""
+        if first or not self.freeze_first_layer or self.upper_learning_rate is None:
+            return self.learning_rate
+        return self.upper_learning_rate
+
+
+def travelling(told: Mapping[str, Any]) -> dict[str, Any]:
+    """The hyper-parameters of a bundle, JSON values."""
+    kept = {k: v for k, v in told.items() if k not in _LOCAL}
+    return {**kept, "hidden": list(told["hidden"])}
+
+
+def check_settings(told: Mapping[str, Any]) -> None:
+    """Refuses values of WUPERR's own hyper-parameters.
+
+    Raises:
+        ParameterError: one is out of its range.
+    """
+    for name in ("ewc_lambda", "replay_weight"):
+        value = told[name]
+        if not (value >= 0 and math.isfinite(value)):
+            raise ParameterError(f"{name} must be a number from 0, not {value}")
+    rate = told["upper_learning_rate"]
+    if rate is not None and not (rate > 0 and math.isfinite(rate)):
+        raise ParameterError(f"upper_learning_rate must be positive, not {rate}")
+    if not 0 <= told["gamma"] <= 1:
+        raise ParameterError(f"gamma must lie in [0, 1], not {told['gamma']}")
+    if told["fisher_scale"] not in ("mean", "count"):
+        raise ParameterError(f"fisher_scale is 'mean' or 'count', not {told['fisher_scale']!r}")
+    if told["new_channels"] not in ("statistics", "adapter", "ignore"):
+        raise ParameterError(f"new_channels cannot be {told['new_channels']!r}")
+    if told["release"] is not None and not isinstance(told["release"], Release):
+        raise ParameterError("release needs a method release(h, label, patients, rng)")
+    for name in ("fisher_examples", "memory_per_site", "min_patients", "replay_batch"):
+        if told[name] < 1:
+            raise ParameterError(f"{name} must be at least 1, not {told[name]}")
+    if len(told["hidden"]) < 2:
+        raise ParameterError("WUPERR needs two layers or more: the first is frozen")
