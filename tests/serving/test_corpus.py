@@ -25,6 +25,9 @@ MESSAGES = {
     "an end of a frame in the control id": HEAD + b"ADT^A02|A02\x1c|P|2.5.1\rPID|||P1\r",
     "a begin of a frame in the control id": HEAD + b"ADT^A99|A\x0b02|P|2.5.1\rPID|||P1\r",
     "a control id of half a character": HEAD + b"ORU^R01|\xed\xa0\x80|P|2.5\rPID|||P1\r",
+    "delimiters overwritten, so that the version asks for silence": (
+        b"MSH||||||A|H|||20260329141735||ORU^R01^ORU_R01|5-15|P|2.5.1\rPID|||P1\r"
+    ),
     "nothing": b"",
     "a mark of byte order alone": b"\xff\xfe",
 }

@@ -21,6 +21,8 @@ def acknowledgements(message: Message, now: float, error: Hl7Error | None = None
 
     In original mode that is one: AA, AE or AR. Where MSH-15 or MSH-16 are given, the mode is
     enhanced: CA, CE or CR as MSH-15 wants it, then the application's answer as MSH-16 wants it.
+    What is not of HL7 table 0155 there asks for no silence: the mode is original, so that a sender
+    whose fields have slipped hears of it.
 
     Args:
         message: that is answered.
@@ -30,13 +32,14 @@ def acknowledgements(message: Message, now: float, error: Hl7Error | None = None
     head = message.get("MSH")
     accept, application = message.part(head, 15).upper(), message.part(head, 16).upper()
     letter = "A" if error is None else ("R" if error.reject else "E")
-    if not accept and not application:
+    wanted = {"": False, "AL": True, "NE": False, "ER": error is not None, "SU": error is None}
+    known = accept in wanted and application in wanted
+    if not known or not (accept or application):
         return [_answer(message, "A" + letter, now, error)]
     out = []
-    wanted = {"AL": True, "NE": False, "ER": error is not None, "SU": error is None}
-    if wanted.get(accept, False):
+    if wanted[accept]:
         out.append(_answer(message, "C" + letter, now, error))
-    if wanted.get(application, False):
+    if wanted[application]:
         out.append(_answer(message, "A" + letter, now, error))
     return out
 
