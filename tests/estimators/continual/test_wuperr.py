@@ -189,7 +189,7 @@ def test_representations_are_standardised_without_changing_the_net():
     x = table(seed=4)[0]
     model = fitted()
     h = model.represent(x)
-    net = model._net()
+    net = model._carried().net(frozen=True)
     with torch.no_grad():
         plain = model.learner_.decode(torch.from_numpy(h), {}).logit
         torch.testing.assert_close(net.decode(torch.from_numpy(h), {}).logit, plain)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from foretell.data.clinical.encoding import PiecewiseLinearEncoder
 from foretell.errors import ParameterError
+from foretell.estimators.continual.settings import NewChannels
 from foretell.estimators.continual.site import Episodes, SiteNet, SiteRecord, Standards
 from foretell.learners.risk.examples import encoded
 from foretell.learners.risk.feed_forward import FeedForwardRiskLearner
@@ -56,6 +57,14 @@ class Carried:
     def as_first(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """(R, F) features, those that did not vary at the first site as they were there."""
         return np.where(np.isnan(self.constants), features, self.constants)
+
+    def seen(
+        self, features: NDArray[np.float32], record: SiteRecord, new_channels: NewChannels
+    ) -> NDArray[np.float32]:
+        """(R, F) features of a site as the net sees them: new channels may be ignored."""
+        if new_channels != "ignore" or not record.new_channels:
+            return features
+        return self.as_first(features)
 
     def hidden(
         self, features: NDArray[np.float32], adapter: Adapter | None = None

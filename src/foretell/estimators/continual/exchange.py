@@ -15,8 +15,10 @@ from foretell.data.clinical.features import CausalFeatureBuilder
 from foretell.errors import DataError, NotFittedError, ParameterError
 from foretell.estimators.continual.bundle import SiteBundle
 from foretell.estimators.continual.carried import Adapter, Carried, anchor_of
-from foretell.estimators.continual.site import Episodes, SiteRecord, Standards
+from foretell.estimators.continual.memory import reset_intercept
+from foretell.estimators.continual.site import SiteRecord, Standards, frozen_hash
 from foretell.estimators.continual.witness import ReleaseAudit, ReleaseWitness
+from foretell.estimators.risk import FeedForwardRisk
 
 
 def audited(
@@ -107,36 +109,65 @@ def unpacked(bundle: SiteBundle) -> Carried:
     return carried
 
 
-def newcomers(
-    bundle: SiteBundle, sites: Mapping[str, SiteRecord], episodes: Mapping[str, Episodes]
-) -> list[SiteRecord]:
-    """Copies of the records of a bundle's sites with episodes that are not known yet.
+def admit(carried: Carried, bundle: SiteBundle, builder: CausalFeatureBuilder | None) -> list[str]:
+    """Adds a bundle's sites with episodes that are not known yet, and tells their names.
+
+    Intercepts are set for the net of ``carried``; ``builder`` learns the sites' scales.
 
     Raises:
-        ParameterError: a site of this name is known already with other episodes.
+        IncompatibleRepresentationError: they are of another first layer.
+        ParameterError: a site of this name is known already with other episodes; nothing is added.
     """
-    found = []
-    for record in bundle.sites:
-        theirs, ours = bundle.episodes.get(record.name), episodes.get(record.name)
-        if theirs is None:
-            continue
-        if record.name not in sites:
-            found.append(copy.deepcopy(record))
-            continue
+    bundle.check_episodes(frozen_hash(carried.learner))
+    mine = [r for r in bundle.sites if r.name in bundle.episodes]
+    for record in mine:
+        theirs, ours = bundle.episodes[record.name], carried.episodes.get(record.name)
         same = ours is not None and (
             np.array_equal(ours.h, theirs.h) and np.array_equal(ours.label, theirs.label)
         )
-        if not same:
+        if record.name in carried.sites and not same:
             raise ParameterError(f"the site {record.name!r} is known already, with other episodes")
-    return found
+    tables = {}
+    if builder is not None and bundle.features is not None:
+        tables = CausalFeatureBuilder.from_dict(bundle.features).sites
+    added = []
+    for record in mine:
+        name = record.name
+        if name in carried.sites:
+            continue
+        fresh = copy.deepcopy(record)
+        carried.sites[name], carried.episodes[name] = fresh, bundle.episodes[name]
+        if name in bundle.adapters:
+            carried.adapters[name] = _tensors(bundle.adapters[name])
+        if builder is not None and name in tables:
+            builder.sites[name] = tables[name]
+        reset_intercept(carried, fresh)
+        added.append(name)
+    return added
 
 
-def received(
-    bundle: SiteBundle, name: str
-) -> tuple[Episodes, Adapter | None, dict[str, Any] | None]:
-    """Episodes, adapter and audit of one of a bundle's sites."""
-    pair = bundle.adapters.get(name)
-    return bundle.episodes[name], None if pair is None else _tensors(pair), bundle.audits.get(name)
+def deployed(
+    carried: Carried,
+    record: SiteRecord,
+    parameters: Mapping[str, Any],
+    builder: CausalFeatureBuilder | None,
+) -> FeedForwardRisk:
+    """A plain risk net as one site runs it.
+
+    Raises:
+        ParameterError: the site has an adapter, which a plain net has no place for.
+    """
+    if record.name in carried.adapters:
+        raise ParameterError(f"{record.name!r} has an adapter: predict with this model")
+    known = FeedForwardRisk().get_params(deep=False)
+    plain = FeedForwardRisk(**{k: v for k, v in parameters.items() if k in known})
+    plain.features_, plain.encoder_ = copy.deepcopy(builder), carried.encoder
+    if plain.features_ is not None and record.name in plain.features_.sites:
+        plain.features_.statistics = plain.features_.sites[record.name]
+    plain.learner_ = copy.deepcopy(carried.learner).requires_grad_(True)
+    plain.n_features_in_, plain.offset_ = len(carried.constants), record.intercept
+    plain.privacy_, plain.is_fitted_ = None, True
+    return plain
 
 
 def _tensors(pair: tuple[NDArray[np.float32], NDArray[np.float32]]) -> Adapter:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foretell.data.clinical.features import CausalFeatureBuilder
-from foretell.estimators.continual.carried import Adapter, Carried
+from foretell.estimators.continual.carried import Adapter, Carried, anchor_of
 from foretell.estimators.continual.release import NoRelease, Release, Released
 from foretell.estimators.continual.rows import Held
+from foretell.estimators.continual.settings import Keeping
 from foretell.estimators.continual.site import (
     Episodes,
     SiteRecord,
@@ -30,89 +31,132 @@ from foretell.training.continual import binary_outcomes, diagonal_fisher, exempl
 _WITNESSES = 20_000
 
 
-class Stored(NamedTuple):
-    """Of one site.
+class Remembered(NamedTuple):
+    """Of the net after a site.
 
     Attributes:
-        episodes: released representations.
-        told: what was done to them, JSON values.
-        patients: behind them without and with an onset; None where patients are not known.
-        witness: for the audit, at the site only; None where patients are not known.
+        precision: Omega by parameter.
+        anchor: theta* by parameter.
+        not_finite: entries of the Fisher information that were not finite.
+        witness: of what was stored, for the audit; None where patients are not known.
     """
 
-    episodes: Episodes
-    told: dict[str, Any]
-    patients: tuple[int, int] | None
+    precision: dict[str, Tensor]
+    anchor: dict[str, Tensor]
+    not_finite: int
     witness: ReleaseWitness | None
 
 
-def site_precision(
+def remember(
     carried: Carried,
+    keeping: Keeping,
     given: SiteRows,
-    rng: np.random.Generator,
+    held: Held | None,
+    record: SiteRecord,
     *,
-    frozen: bool,
+    builder: CausalFeatureBuilder | None,
+) -> Remembered:
+    """Keeps what is kept of the site that was just trained on.
+
+    Fills in ``record``, adds to ``carried.episodes``, freezes the first layer where it is to be,
+    and sets the intercepts of all sites for the new weights.
+
+    Args:
+        carried: the trained net, and the site among its sites.
+        keeping: how much, and how it is released.
+        given: rows of the site.
+        held: hours that its weights were chosen by.
+        record: of the site.
+        builder: of the features, which names them for the witness.
+    """
+    number = list(carried.sites).index(record.name)
+    rng = np.random.default_rng((keeping.random_state, number, 11))
+    seen = carried.seen(given.features, record, keeping.new_channels)
+    given = replace(given, features=seen)
+    adapter = carried.adapters.get(record.name)
+    precision, not_finite = _propagated(carried, keeping, given, adapter, rng)
+    anchor = anchor_of(carried.net(frozen=keeping.freeze_first_layer), precision)
+    if keeping.freeze_first_layer:
+        carried.learner.first.requires_grad_(False)
+    # All of `rng` follows from numbers that a bundle tells: its noise would be no secret.
+    seed = keeping.release_seed
+    hiding = np.random.default_rng(None if seed is None else (seed, number))
+    names = None if builder is None else builder.names
+    witness = _store(carried, keeping, given, record, adapter, rng, hiding, names)
+    judged: Held = (given.features, given.label)
+    if held is not None and 0 < held[1].sum() < len(held[1]):
+        judged = (carried.seen(held[0], record, keeping.new_channels), held[1])
+    _set_intercept(carried, record, judged)
+    # What was learned here has moved the scale of earlier sites' log-odds, too.
+    for name, episode in carried.episodes.items():
+        other = carried.sites[name]
+        z = None if other is record else reset_intercept(carried, other)
+        if z is not None:
+            other.metrics["episodes_auroc_now"] = auroc(z, episode.label)
+    return Remembered(precision, anchor, not_finite, witness)
+
+
+def _propagated(
+    carried: Carried,
+    keeping: Keeping,
+    given: SiteRows,
     adapter: Adapter | None,
-    hours: int,
-) -> tuple[Mapping[str, Tensor], int]:
-    """Mean Fisher information of an hour by parameter, and how many entries were not finite."""
-    some = exemplars(hours, rng, of=len(given.label))
+    rng: np.random.Generator,
+) -> tuple[dict[str, Tensor], int]:
+    """Omega after the site, and how many entries of its information were not finite."""
+    some = exemplars(keeping.fisher_examples, rng, of=len(given.label))
     columns = {"label": torch.from_numpy(given.label[some].astype(np.float32))}
-    if frozen:
+    if keeping.freeze_first_layer:
         columns["h"] = torch.from_numpy(carried.hidden(given.features[some], adapter))
     else:
         columns["x"] = encoded(given.features[some], carried.encoder)
-    net = carried.net(frozen=frozen)
+    net = carried.net(frozen=keeping.freeze_first_layer)
     found = diagonal_fisher(net, TensorExamples(columns), outcomes=binary_outcomes)
-    return found.values, found.not_finite
+    factor = float(len(given.label)) if keeping.fisher_scale == "count" else 1.0
+    precision = {
+        n: factor * v + keeping.gamma * carried.precision.get(n, torch.zeros_like(v))
+        for n, v in found.values.items()
+    }
+    return precision, found.not_finite
 
 
-def store(
+def _store(
     carried: Carried,
+    keeping: Keeping,
     given: SiteRows,
+    record: SiteRecord,
+    adapter: Adapter | None,
     rng: np.random.Generator,
     hiding: np.random.Generator,
-    *,
-    adapter: Adapter | None,
-    release: Release | None,
-    size: int,
-    positives: int,
-    builder: CausalFeatureBuilder | None,
-) -> Stored:
-    """Chooses exemplars and releases their representations.
-
-    Args:
-        carried: whose net represents them.
-        given: rows of the site.
-        rng: of the choice.
-        hiding: of the noise, and a secret.
-        adapter: of the site.
-        release: what is done to them.
-        size: how many.
-        positives: of them at most.
-        builder: of the features, which names them for the witness.
-    """
-    chosen = exemplars(size, rng, labels=given.label, positives=min(positives, max(1, size // 2)))
+    names: tuple[str, ...] | None,
+) -> ReleaseWitness | None:
+    """Chooses exemplars and stores what is released of their representations."""
+    most = min(keeping.positives_per_site, max(1, keeping.memory_per_site // 2))
+    chosen = exemplars(keeping.memory_per_site, rng, labels=given.label, positives=most)
     rng.shuffle(chosen)
     hidden, label = carried.hidden(given.features[chosen], adapter), given.label[chosen]
     who = None if given.patients is None else given.patients[chosen]
-    release = NoRelease() if release is None else release
+    release = NoRelease() if keeping.release is None else keeping.release
     out = release.release(hidden, label, who, hiding)
     stored = np.clip(out.h, -65504, 65504).astype(np.float16)
-    episodes = Episodes(stored, out.label.astype(np.int8), frozen_hash(carried.learner))
+    carried.episodes[record.name] = Episodes(
+        stored, out.label.astype(np.int8), frozen_hash(carried.learner)
+    )
+    record.release = {**out.told, "seeded": keeping.release_seed is not None}
     if given.patients is None:
-        return Stored(episodes, out.told, None, None)
+        return None
     behind = chosen if (out.exemplar < 0).any() else chosen[out.exemplar]
     people, outcome = given.patients[behind], given.label[behind]
-    counts = (len(np.unique(people[outcome == 0])), len(np.unique(people[outcome == 1])))
-    names = None if builder is None else builder.names
-    witness = _witness(
+    record.exemplar_patients = (
+        len(np.unique(people[outcome == 0])),
+        len(np.unique(people[outcome == 1])),
+    )
+    return _witness(
         carried, given, given.patients, chosen, out, stored, adapter, release, hiding, names
     )
-    return Stored(episodes, out.told, counts, witness)
 
 
-def set_intercept(carried: Carried, record: SiteRecord, seen: Held) -> None:
+def _set_intercept(carried: Carried, record: SiteRecord, seen: Held) -> None:
     """Sets a site's intercept, by hours of its own, and writes down what its episodes ask for."""
     features, label = seen
     logits = carried.logits(features, record.name)
@@ -136,14 +180,6 @@ def reset_intercept(carried: Carried, record: SiteRecord) -> NDArray[np.float64]
     z = carried.episode_logits(record.name)
     record.intercept = intercept_for(z, label, record.rate) + record.episodes_gap
     return z
-
-
-def follow(carried: Carried, record: SiteRecord) -> None:
-    """Sets an earlier site's intercept for the new weights, and how well they rank its episodes."""
-    z = reset_intercept(carried, record)
-    if z is not None:
-        label = carried.episodes[record.name].label
-        record.metrics["episodes_auroc_now"] = auroc(z, label)
 
 
 def _witness(

@@ -11,7 +11,7 @@ from foretell.data.clinical.labels import target
 from foretell.data.clinical.splits import held_out_patients
 from foretell.data.clinical.stays import Stays
 from foretell.errors import DataError, ParameterError
-from foretell.estimators.continual.site import SiteRows
+from foretell.estimators.continual.site import SiteRecord, SiteRows
 from foretell.learners.risk.examples import checked_rows
 
 Held = tuple[NDArray[np.float32], NDArray[np.int8]]
@@ -25,7 +25,7 @@ def matrix_rows(
     validation: Stays | tuple[ArrayLike, ArrayLike] | None = None,
     rows: ArrayLike | None = None,
     patients: ArrayLike | None = None,
-    weight: NDArray[np.float32] | None = None,
+    sample_weight: ArrayLike | None = None,
     rate: float | None = None,
 ) -> tuple[SiteRows, Held | None]:
     """Rows of features that were made elsewhere; see :meth:`WUPERR.fit_site`.
@@ -34,6 +34,7 @@ def matrix_rows(
         DataError: what belongs to the rows has another length.
         ParameterError: labels are missing, or the validation part is one of stays.
     """
+    weight = None if sample_weight is None else np.asarray(sample_weight, np.float32)
     if y is None:
         raise ParameterError("a matrix of features needs labels: fit_site(X, y, site=...)")
     features, label = checked_rows(X, y)
@@ -62,7 +63,7 @@ def stay_rows(
     validation: Stays | tuple[ArrayLike, ArrayLike] | None = None,
     validation_size: float = 0.0,
     rows: ArrayLike | None = None,
-    weight: NDArray[np.float32] | None = None,
+    sample_weight: ArrayLike | None = None,
 ) -> tuple[SiteRows, Held | None, CausalFeatureBuilder]:
     """Hours at risk of stays, and the builder of their features.
 
@@ -75,11 +76,12 @@ def stay_rows(
         validation: stays, or features and labels.
         validation_size: share of patients held out where ``validation`` is None.
         rows: (R,) mask of further restrictions.
-        weight: (R,) of each hour in the loss.
+        sample_weight: (R,) of each hour in the loss.
 
     Raises:
         DataError: no hour is at risk.
     """
+    weight = None if sample_weight is None else np.asarray(sample_weight, np.float32)
     if validation is None and validation_size > 0 and rows is None and weight is None:
         train, aside = held_out_patients(stays, validation_size)
         # A validation part of one class cannot rank; all is trained on then.
@@ -108,6 +110,16 @@ def stay_rows(
     elif validation is not None:
         held = checked_rows(*validation)
     return SiteRows(features, wanted.label[kept], who, weight, natural), held, builder
+
+
+def described(site: str, given: SiteRows, fresh: tuple[str, ...]) -> SiteRecord:
+    """The record of a site before its training; ``fresh`` are its new channels."""
+    hours, positive = len(given.label), int(given.label.sum())
+    people = None if given.patients is None else len(np.unique(given.patients))
+    return SiteRecord(
+        site, hours, positive, people, given.rate,
+        new_channels=fresh, trained=0 < positive < hours,
+    )  # fmt: skip
 
 
 def first_encoder(

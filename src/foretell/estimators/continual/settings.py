@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, Self
 
 from foretell.errors import ParameterError
 from foretell.estimators.continual.release import Release
 
 NewChannels = Literal["statistics", "adapter", "ignore"]
 
-FIXED = frozenset(
+_FIXED = frozenset(
     {"features", "horizon", "hidden", "n_knots", "freeze_first_layer", "standardised"}
 )
 """What the first site settles for all."""
@@ -22,7 +22,17 @@ _LOCAL = ("release", "release_seed", "threads", "device")
 
 
 @dataclass(frozen=True)
-class Course:
+class _Part:
+    """Some of the hyper-parameters, by their names."""
+
+    @classmethod
+    def of(cls, model: Any) -> Self:
+        """Those of a model."""
+        return cls(**{f.name: getattr(model, f.name) for f in fields(cls)})
+
+
+@dataclass(frozen=True)
+class Course(_Part):
     """How one site is trained; fields are named as in :class:`WUPERR`."""
 
     ewc_lambda: float
@@ -51,10 +61,37 @@ class Course:
         return self.upper_learning_rate
 
 
+@dataclass(frozen=True)
+class Keeping(_Part):
+    """What is kept of a site; fields are named as in :class:`WUPERR`."""
+
+    gamma: float
+    fisher_scale: Literal["mean", "count"]
+    fisher_examples: int
+    memory_per_site: int
+    positives_per_site: int
+    freeze_first_layer: bool
+    new_channels: NewChannels
+    release: Release | None
+    release_seed: int | None
+    random_state: int
+
+
 def travelling(told: Mapping[str, Any]) -> dict[str, Any]:
     """The hyper-parameters of a bundle, JSON values."""
     kept = {k: v for k, v in told.items() if k not in _LOCAL}
     return {**kept, "hidden": list(told["hidden"])}
+
+
+def check_overrides(changed: Collection[str]) -> None:
+    """Refuses other values than those of a bundle where the first site has settled them.
+
+    Raises:
+        ParameterError: naming one of them.
+    """
+    fixed = sorted(_FIXED.intersection(changed))
+    if fixed:
+        raise ParameterError(f"{fixed[0]} is fixed by the first site")
 
 
 def check_settings(told: Mapping[str, Any]) -> None:

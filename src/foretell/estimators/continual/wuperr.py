@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Sequence
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -17,34 +15,23 @@ from torch import Tensor
 from foretell.data.clinical.features import CausalFeatureBuilder
 from foretell.data.clinical.stays import Stays
 from foretell.errors import ArtefactError, DataError, ParameterError
-from foretell.estimators.continual import exchange, memory
+from foretell.estimators.continual import exchange, settings
 from foretell.estimators.continual.bundle import SiteBundle, read_bundle, write_bundle
-from foretell.estimators.continual.carried import AT_ONCE, Adapter, Carried, anchor_of
+from foretell.estimators.continual.carried import AT_ONCE, Adapter, Carried
 from foretell.estimators.continual.course import train_site
+from foretell.estimators.continual.memory import remember
 from foretell.estimators.continual.release import GaussianRelease, Release
 from foretell.estimators.continual.rows import (
     Held,
     constants_of,
+    described,
     first_encoder,
     fresh_channels,
     matrix_rows,
     stay_rows,
 )
-from foretell.estimators.continual.settings import (
-    FIXED,
-    Course,
-    NewChannels,
-    check_settings,
-    travelling,
-)
-from foretell.estimators.continual.site import (
-    Episodes,
-    SiteNet,
-    SiteRecord,
-    SiteRows,
-    Standards,
-    frozen_hash,
-)
+from foretell.estimators.continual.settings import Course, Keeping, NewChannels
+from foretell.estimators.continual.site import Episodes, SiteRecord, SiteRows, Standards
 from foretell.estimators.continual.witness import ReleaseAudit, ReleaseWitness
 from foretell.estimators.risk import FeedForwardRisk
 from foretell.learners.risk.feed_forward import FeedForwardRiskLearner
@@ -240,37 +227,27 @@ class WUPERR(FeedForwardRisk):
             TrainingError: training failed.
         """
         self._check()
-        check_settings(self.get_params(deep=False))
+        settings.check_settings(self.get_params(deep=False))
         first = not getattr(self, "is_fitted_", False)
         if not site or (not first and site in self.sites_):
             raise ParameterError(f"a site needs a name of its own, not {site!r}")
         if first:
             self._forget(site)
-        weight = None if sample_weight is None else np.asarray(sample_weight, np.float32)
         if isinstance(X, Stays):
             given, held, self.features_ = stay_rows(
                 X, site=site, builder=self.features if first else self._builder(),
-                horizon=self.horizon, validation=validation, rows=rows, weight=weight,
+                horizon=self.horizon, validation=validation, rows=rows, sample_weight=sample_weight,
                 validation_size=self.validation_size,
             )  # fmt: skip
         else:
             given, held = matrix_rows(
-                X, y, validation=validation, rows=rows, patients=patients, weight=weight, rate=rate
-            )
-        positive = int(given.label.sum())
-        both = 0 < positive < len(given.label)
+                X, y, validation=validation, rows=rows, patients=patients,
+                sample_weight=sample_weight, rate=rate,
+            )  # fmt: skip
         if first:
-            if not both:
-                raise DataError(
-                    f"{positive} of {len(given.label)} hours of {site!r} are positive",
-                    hint="The first site needs both classes",
-                )
-            self._begin(given)
+            self._begin(given, site)
         fresh = fresh_channels(given.features, self._constants, self.features_)
-        people = None if given.patients is None else len(np.unique(given.patients))
-        record = SiteRecord(
-            site, len(given.label), positive, people, given.rate, new_channels=fresh, trained=both
-        )
+        record = described(site, given, fresh)
         if fresh:
             warnings.warn(
                 f"the first site never had {', '.join(fresh)}: their weights in the frozen layer "
@@ -278,16 +255,16 @@ class WUPERR(FeedForwardRisk):
                 stacklevel=2,
             )
         self._witness: ReleaseWitness | None = None
-        if not both:
+        if not record.trained:
             warnings.warn(
-                f"{site!r} has {positive} positive hours of {len(given.label)}: nothing is learned "
-                "there, and precision and episodes stay as they are",
+                f"{site!r} has {record.positives} positive hours of {record.hours}: nothing is "
+                "learned there, and precision and episodes stay as they are",
                 stacklevel=2,
             )
             record.intercept = self.offset_
             self.sites_[site] = record
             return self
-        course = Course(**{f.name: getattr(self, f.name) for f in fields(Course)})
+        course = Course.of(self)
         adapt = bool(fresh) and self.new_channels == "adapter" and not first
         trained = train_site(
             self._carried(), course, given, held, first=first, adapt=adapt, strategies=strategies
@@ -320,12 +297,13 @@ class WUPERR(FeedForwardRisk):
         with use_threads(self.threads):
             carried = self._carried()
             if not isinstance(X, Stays):
-                features = self._masked(np.asarray(X, np.float32), record)
-                return carried.logits(features, site) + record.intercept
+                rows = carried.seen(np.asarray(X, np.float32), record, self.new_channels)
+                return carried.logits(rows, site) + record.intercept
             parts = [np.zeros(0)]
             for chunk in X.chunks(8 * AT_ONCE):
-                features = self._builder().transform(chunk, site=site)
-                parts.append(carried.logits(self._masked(features, record), site))
+                rows = self._builder().transform(chunk, site=site)
+                rows = carried.seen(rows, record, self.new_channels)
+                parts.append(carried.logits(rows, site))
         return np.concatenate(parts) + record.intercept
 
     def predict_proba(
@@ -348,19 +326,9 @@ class WUPERR(FeedForwardRisk):
         """
         self._require_fit()
         record = self._record(self.current_site_ if site is None else site)
-        if record.name in self.adapters_:
-            raise ParameterError(f"{record.name!r} has an adapter: predict with this model")
-        mine = self.get_params(deep=False)
-        plain = FeedForwardRisk(
-            **{k: v for k, v in mine.items() if k in FeedForwardRisk().get_params(deep=False)}
+        return exchange.deployed(
+            self._carried(), record, self.get_params(deep=False), self.features_
         )
-        plain.features_, plain.encoder_ = copy.deepcopy(self.features_), self.encoder_
-        if plain.features_ is not None and record.name in plain.features_.sites:
-            plain.features_.statistics = plain.features_.sites[record.name]
-        plain.learner_ = copy.deepcopy(self.learner_).requires_grad_(True)
-        plain.n_features_in_, plain.offset_ = self.n_features_in_, record.intercept
-        plain.privacy_, plain.is_fitted_ = None, True
-        return plain
 
     def save(self, folder: str | Path) -> None:
         """Saves what a site runs, see :meth:`deployed`; to go on training, export a bundle."""
@@ -406,7 +374,7 @@ class WUPERR(FeedForwardRisk):
         )
         bundle = exchange.packed(
             self._carried(),
-            parameters=travelling(self.get_params(deep=False)),
+            parameters=settings.travelling(self.get_params(deep=False)),
             builder=self.features_,
             current_site=self.current_site_,
             audits={**getattr(self, "audits_", {}), record.name: report},
@@ -436,11 +404,8 @@ class WUPERR(FeedForwardRisk):
             IncompatibleRepresentationError: its episodes are of another first layer.
         """
         bundle = read_bundle(path, trusted_keys=trusted_keys)
-        fixed = set(overrides) & FIXED
-        if fixed:
-            raise ParameterError(f"{sorted(fixed)[0]} is fixed by the first site")
-        known = cls().get_params(deep=False)
-        odd = sorted(set(bundle.parameters) - set(known))
+        settings.check_overrides(overrides)
+        odd = sorted(set(bundle.parameters) - set(cls().get_params(deep=False)))
         if odd:
             raise ArtefactError(f"{path} names a hyper-parameter that is not known: {odd[0]!r}")
         model = cls(**{**bundle.parameters, **overrides})
@@ -468,22 +433,10 @@ class WUPERR(FeedForwardRisk):
             ParameterError: a site of this name is known already with other episodes.
         """
         self._require_fit()
-        bundle.check_episodes(frozen_hash(self.learner_))
-        fresh = exchange.newcomers(bundle, self.sites_, self.episodes_)
-        tables = {}
-        if self.features_ is not None and bundle.features is not None:
-            tables = CausalFeatureBuilder.from_dict(bundle.features).sites
-        for record in fresh:
-            name = record.name
-            episodes, adapter, report = exchange.received(bundle, name)
-            self.sites_[name], self.episodes_[name] = record, episodes
-            if adapter is not None:
-                self.adapters_[name] = adapter
-            if name in tables:
-                self._builder().sites[name] = tables[name]
-            if report is not None:
-                self.audits_ = {**getattr(self, "audits_", {}), name: report}
-            memory.reset_intercept(self._carried(), record)
+        added = exchange.admit(self._carried(), bundle, self.features_)
+        audits = {n: bundle.audits[n] for n in added if n in bundle.audits}
+        if audits:
+            self.audits_ = {**getattr(self, "audits_", {}), **audits}
         return self
 
     def __getstate__(self) -> dict[str, Any]:
@@ -503,8 +456,14 @@ class WUPERR(FeedForwardRisk):
         self.current_site_ = site
         self.features_ = None
 
-    def _begin(self, given: SiteRows) -> None:
+    def _begin(self, given: SiteRows, site: str) -> None:
         """Encoder and untrained net of the first site."""
+        positive = int(given.label.sum())
+        if not 0 < positive < len(given.label):
+            raise DataError(
+                f"{positive} of {len(given.label)} hours of {site!r} are positive",
+                hint="The first site needs both classes",
+            )
         self.encoder_ = first_encoder(
             given, self.n_knots, patients=self.min_patients, standardised=self.standardised
         )
@@ -523,64 +482,14 @@ class WUPERR(FeedForwardRisk):
             self.anchor_, self.sites_, self.episodes_, self.adapters_,
         )  # fmt: skip
 
-    def _masked(self, features: NDArray[np.float32], record: SiteRecord) -> NDArray[np.float32]:
-        """Features with new channels as the first site knew them, where they are to be ignored."""
-        if self.new_channels != "ignore" or not record.new_channels:
-            return features
-        return self._carried().as_first(features)
-
-    def _net(self) -> SiteNet:
-        """The net as a later site trains it."""
-        return self._carried().net(frozen=self.freeze_first_layer)
-
     def _remember(self, given: SiteRows, held: Held | None, record: SiteRecord) -> None:
         """Precision, episodes and intercepts after a site."""
-        site = record.name
-        number = list(self.sites_).index(site)
-        rng = np.random.default_rng((self.random_state, number, 11))
-        given = replace(given, features=self._masked(given.features, record))
-        adapter = self.adapters_.get(site)
+        keeping = Keeping.of(self)
         with use_threads(self.threads):
-            self._propagate(given, adapter, rng)
-            if self.freeze_first_layer:
-                self.learner_.first.requires_grad_(False)
-            # All of `rng` follows from numbers that a bundle tells: its noise would be no secret.
-            seed = self.release_seed
-            hiding = np.random.default_rng(None if seed is None else (seed, number))
-            carried = self._carried()
-            stored = memory.store(
-                carried, given, rng, hiding, adapter=adapter, release=self.release,
-                size=self.memory_per_site, positives=self.positives_per_site,
-                builder=self.features_,
-            )  # fmt: skip
-            self.episodes_[site] = stored.episodes
-            record.release = {**stored.told, "seeded": seed is not None}
-            if stored.witness is not None:
-                record.exemplar_patients, self._witness = stored.patients, stored.witness
-            seen: Held = (given.features, given.label)
-            if held is not None and 0 < held[1].sum() < len(held[1]):
-                seen = (self._masked(held[0], record), held[1])
-            memory.set_intercept(carried, record, seen)
-            # What was learned here has moved the scale of earlier sites' log-odds, too.
-            for name in self.episodes_:
-                if name != site:
-                    memory.follow(carried, self.sites_[name])
-
-    def _propagate(
-        self, given: SiteRows, adapter: Adapter | None, rng: np.random.Generator
-    ) -> None:
-        """Omega and the weights that it holds."""
-        found, not_finite = memory.site_precision(
-            self._carried(), given, rng, frozen=self.freeze_first_layer, adapter=adapter,
-            hours=self.fisher_examples,
-        )  # fmt: skip
-        self.not_finite_ += not_finite
-        factor = float(len(given.label)) if self.fisher_scale == "count" else 1.0
-        self.precision_ = {
-            n: factor * v + self.gamma * self.precision_.get(n, torch.zeros_like(v))
-            for n, v in found.items()
-        }
-        self.anchor_ = anchor_of(self._net(), self.precision_)
+            kept = remember(self._carried(), keeping, given, held, record, builder=self.features_)
+        self.precision_, self.anchor_ = kept.precision, kept.anchor
+        self.not_finite_ += kept.not_finite
+        self._witness = kept.witness
 
     def _record(self, site: str) -> SiteRecord:
         if site not in self.sites_:
