@@ -22,6 +22,7 @@ import time
 from pathlib import Path
 
 import httpx
+from _service import Postgres
 
 from foretell.data.clinical.hl7.writer import Result, result_message
 from foretell.serving.replay import MllpClient
@@ -40,22 +41,6 @@ def message(number: int, patients: int, every: float, prefix: str = "") -> bytes
     return result_message(
         "BENCH", f"P{patient}", results, time=T0 + turn * every, control=f"{prefix}{number}"
     )
-
-
-def postgres(folder: Path) -> tuple[str, list[str]]:
-    place = Path(shutil.which("initdb") or "/usr/lib/postgresql/15/bin/initdb").resolve().parent
-    user = []
-    if os.geteuid() == 0:
-        user = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
-        shutil.chown(folder, "nobody")
-    quiet = {"check": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": "/"}
-    data = str(folder / "d")
-    subprocess.run([*user, str(place / "initdb"), "-D", data, "-A", "trust", "-U", "foretell"],
-                   **quiet)  # fmt: skip
-    options = f"-c listen_addresses='' -k {folder} -c shared_buffers=128MB"
-    control = [*user, str(place / "pg_ctl"), "-D", data]
-    subprocess.run([*control, "-o", options, "-l", str(folder / "log"), "-w", "start"], **quiet)
-    return f"postgresql:///postgres?host={folder}&user=foretell", [*control, "-m", "fast", "stop"]
 
 
 class Process:
@@ -153,10 +138,8 @@ def quantile(text: str, name: str, q: float) -> tuple[float, int]:
 
 def measure(engine: str, args: argparse.Namespace) -> dict:
     folder = Path(tempfile.mkdtemp(prefix="fbench"))
-    end: list[str] = []
-    address = str(folder / "store.db")
-    if engine == "postgres":
-        address, end = postgres(folder)
+    server = Postgres(folder) if engine == "postgres" else None
+    address = str(folder / "store.db") if server is None else server.address
     config = folder.parent / f"{folder.name}.toml"
     digest = hashlib.sha256(TOKEN.encode()).hexdigest()
     config.write_text(
@@ -219,8 +202,8 @@ def measure(engine: str, args: argparse.Namespace) -> dict:
     finally:
         for process in processes:
             process.stop()
-        if end:
-            subprocess.run(end, cwd="/", stdout=subprocess.DEVNULL, check=False)
+        if server is not None:
+            server.stop()
         shutil.rmtree(folder, ignore_errors=True)
         config.unlink()
         Path(f"{config}.log").unlink(missing_ok=True)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from foretell.errors import ParameterError
 from foretell.serving.audit import chained
 from foretell.serving.events import LADDER, TICK
 from foretell.serving.store.governed import GovernedStore, Grant, Purged, ShadowRow
+from foretell.serving.store.statements import Statements
 
 if TYPE_CHECKING:
     from foretell.serving.events import Event
@@ -24,25 +24,10 @@ _SHADOW = "site, patient, stay, hour, version, unit, risk, status, alarm, spoke,
 _OF_PATIENTS = ("event", "state", "cell", "score", "shadow", "outbox")
 
 
-class SqlGoverned(GovernedStore):
+class SqlGoverned(Statements, GovernedStore):
     """See :class:`GovernedStore`."""
 
-    partitions: int
     _own_numbers = ""
-
-    if TYPE_CHECKING:
-
-        def _run(self, sql: str, values: Sequence[Any] = ()) -> list[tuple]:
-            raise NotImplementedError
-
-        def _many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
-            raise NotImplementedError
-
-        def _transaction(self, *, append: bool = False) -> AbstractContextManager[None]:
-            raise NotImplementedError
-
-        def _now(self) -> float:
-            raise NotImplementedError
 
     # -------------------------------------------------- the journal and lineups
 

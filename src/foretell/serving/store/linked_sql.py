@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from foretell.serving.events import partition_of
 from foretell.serving.store.linked import Heard, LinkedStore, Occurrence, SubscriptionRow
+from foretell.serving.store.statements import Statements
 
 if TYPE_CHECKING:
     from foretell.serving.store.base import Lease, OutboxRow
@@ -26,25 +26,12 @@ def owner_of(name: str) -> str:
     return f"Subscription/{name}"
 
 
-class SqlLinked(LinkedStore):
+class SqlLinked(Statements, LinkedStore):
     """See :class:`LinkedStore`."""
 
-    partitions: int
     _lock_rows: str
 
     if TYPE_CHECKING:
-
-        def _run(self, sql: str, values: Sequence[Any] = ()) -> list[tuple]:
-            raise NotImplementedError
-
-        def _many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
-            raise NotImplementedError
-
-        def _transaction(self, *, append: bool = False) -> AbstractContextManager[None]:
-            raise NotImplementedError
-
-        def _now(self) -> float:
-            raise NotImplementedError
 
         def _fence(self, lease: Lease) -> None:
             raise NotImplementedError

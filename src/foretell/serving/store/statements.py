@@ -1,0 +1,27 @@
+"""What SQL of both engines stands on; each engine has it in its own way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+
+class Statements:
+    """Promised to parts of a store in SQL, kept by :class:`foretell.serving.store.sql.SqlStore`."""
+
+    partitions: int
+
+    if TYPE_CHECKING:
+
+        def _run(self, sql: str, values: Sequence[Any] = ()) -> list[tuple]:
+            raise NotImplementedError
+
+        def _many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+            raise NotImplementedError
+
+        def _transaction(self, *, append: bool = False) -> AbstractContextManager[None]:
+            raise NotImplementedError
+
+        def _now(self) -> float:
+            raise NotImplementedError
