@@ -161,12 +161,14 @@ def measure(engine: str, args: argparse.Namespace) -> dict:
         out["ingest_per_second"] = args.messages / backlog(door, args)
         print(engine, "ingest/s", round(out["ingest_per_second"]), flush=True)
         begun = time.monotonic()  # a worker's start belongs to the time a backlog takes
-        worker = Process(config, "worker", args.run)
-        processes.append(worker)
+        workers = [Process(config, "worker", args.run) for _ in range(args.workers)]
+        processes += workers
         drained(store)
+        out["workers"] = args.workers
         out["drain_per_second"] = args.messages / (time.monotonic() - begun)
         print(engine, "drain/s", round(out["drain_per_second"]), flush=True)
-        out["worker_peak_mb"], out["door_peak_mb"] = worker.memory(), door.memory()
+        out["worker_peak_mb"] = max(worker.memory() for worker in workers)
+        out["door_peak_mb"] = door.memory()
         out["open_stays"] = store.counts()["stays"]
         for process in processes:
             process.stop()
@@ -217,6 +219,7 @@ def main() -> None:
     parser.add_argument("--stays", type=int, default=5_000)
     parser.add_argument("--every", type=float, default=300.0, help="seconds between a stay's")
     parser.add_argument("--run", type=Path, help="folder of a run whose model scores")
+    parser.add_argument("--workers", type=int, default=1, help="that share the backlog")
     parser.add_argument("--rate", type=float, default=50.0)
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--out", type=Path)

@@ -133,7 +133,7 @@ class PiecewiseLinearEncoder:
         np.subtract(X[:, bins.feature], bins.left, out=part)
         part /= bins.width
         np.clip(part, 0, 1, out=part)
-        np.nan_to_num(part, copy=False, nan=0.0)
+        np.copyto(part, 0, where=np.isnan(part))
         if self.centre is not None and self.spread is not None:
             out -= self.centre
             out /= self.spread

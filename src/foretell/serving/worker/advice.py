@@ -24,13 +24,19 @@ _SPREAD = 1.0
 
 
 class _Gains(UncertaintyPropagationSensing):
-    def __init__(self, predict: Callable[[NDArray], NDArray], panels: Sequence[Panel], size: int):
+    def __init__(
+        self,
+        predict: Callable[[NDArray], NDArray],
+        risk: float,
+        panels: Sequence[Panel],
+        size: int,
+    ):
         super().__init__(self._slopes, panels, np.full(size, _SPREAD))
-        self._predict = predict
+        self._predict, self._risk = predict, risk
         self._used = np.array([i for p in panels for i in p.features], np.int64)
 
     def risk(self, values: ArrayLike, seen: ArrayLike) -> NDArray[np.float64]:
-        return self._predict(np.asarray(values, np.float64))
+        return np.full(len(np.asarray(values)), self._risk)
 
     def _slopes(self, values: NDArray, seen: NDArray) -> NDArray[np.float64]:
         out = np.zeros(values.shape)
@@ -78,6 +84,7 @@ class Adviser:
         since: NDArray[np.int64],
         known: NDArray[np.bool_],
         *,
+        risk: float,
         hour: int,
         ordered: Collection[str] = (),
         k: int = 2,
@@ -89,6 +96,7 @@ class Adviser:
             features: (F,) of the hour.
             since: (C,) hours since the last value of each channel.
             known: (C,) whether there was one.
+            risk: of the hour.
             hour: of the stay.
             ordered: LOINC codes of pending orders.
             k: at most so many.
@@ -106,7 +114,7 @@ class Adviser:
                 last[panel.name] = min(there)
         pending = [p.name for p in self._panels if self._codes[p.name] & set(ordered)]
         policy = SensingPolicy(
-            _Gains(predict, self._panels, self._size), min_utility=self._least**2
+            _Gains(predict, risk, self._panels, self._size), min_utility=self._least**2
         )
         situation = Situation(hour=float(hour), since=last, pending=pending)
         return policy.recommend(features, seen, situation, k=k)

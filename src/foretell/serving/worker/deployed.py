@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from foretell.data.clinical.schema import Schema
 from foretell.decisions.abstention import Gated, GateStream, Status
+from foretell.estimators.risk.nearby import WhatIf, what_if
 from foretell.serving.deployment import Deployment
 from foretell.serving.worker.advice import Adviser, told
 from foretell.serving.worker.scorer import OK, Memory, Risk
@@ -60,13 +61,17 @@ class DeploymentScorer:
         self._model, self._most = deployment.model, drivers
         features = deployment.model.features_
         # Trees take features as they are.
-        self._trees = getattr(deployment.model, "trees_", None)
+        self._trees: Any = getattr(deployment.model, "trees_", None)
         self.scaled = self._trees is None
         self.builder: Any = _Builder(features, plain=self._trees is not None)
         self._gate: GateStream = deployment.gate.stream()
         self._size = features.n_features
         self._groups = _groups(features.names)
-        self._adviser = None if self._trees is not None else Adviser(features.names, self.schema)
+        self._what_if: WhatIf | None = None
+        self._adviser: Adviser | None = None
+        if self._trees is None:
+            self._what_if = what_if(deployment.model)
+            self._adviser = Adviser(features.names, self.schema)
 
     @property
     def schema(self) -> Schema:
@@ -81,13 +86,14 @@ class DeploymentScorer:
     def step(self, state: Memory, features: NDArray[np.float32]) -> tuple[dict[str, NDArray], Risk]:
         """The memories after an hour, and its risk or why there is none."""
         used, row = features[: self._size], features[self._size :]
-        memory = {k[len(_MODEL) :]: v for k, v in state.items() if k.startswith(_MODEL)}
+        memory = _of_model(state)
         value, after = self._model.advance(memory, used)
         self._gate.restore(_snapshot(state))
         gated = self._gate.push(row, value, self.deployment.hidden(used))
         held = {_MODEL + k: np.asarray(v) for k, v in after.items()}
         held |= _plain(self._gate.snapshot())
-        drivers = self._drivers(memory, used, float(value))
+        # What is not told needs no explanation.
+        drivers = self._drivers(memory, used, float(value)) if gated.issued[0] else ()
         return held, self._risk(gated, drivers)
 
     def advise(
@@ -96,6 +102,7 @@ class DeploymentScorer:
         features: NDArray[np.float32],
         after: Memory,
         *,
+        risk: float,
         hour: int,
         ordered: Collection[str] = (),
     ) -> list[dict[str, Any]]:
@@ -105,25 +112,22 @@ class DeploymentScorer:
             state: before the hour.
             features: of the hour.
             after: the state after it.
+            risk: of the hour.
             hour: of the stay.
             ordered: LOINC codes of pending orders.
         """
-        if self._adviser is None:
+        if self._adviser is None or self._what_if is None:
             return []
-        memory = {k[len(_MODEL) :]: v for k, v in state.items() if k.startswith(_MODEL)}
+        memory = _of_model(state)
+        used, what_if = features[: self._size], self._what_if
 
         def predict(table: NDArray) -> NDArray[np.float64]:
-            rows = np.asarray(table, np.float32)
-            if not memory and not self._model.memory():
-                # A model that carries nothing takes all rows at once.
-                if hasattr(self._model, "decision_function"):
-                    return np.asarray(self._model.predict_proba(rows)[:, 1], np.float64)
-            return np.array([self._model.advance(memory, x)[0] for x in rows])
+            return what_if(memory, used, np.asarray(table, np.float32))
 
         known = ~np.isnan(after[f"{_GATE}last"])
         return told(
             self._adviser(
-                predict, features[: self._size], after[f"{_GATE}since"], known, hour=hour,
+                predict, used, after[f"{_GATE}since"], known, risk=risk, hour=hour,
                 ordered=ordered,
             )
         )  # fmt: skip
@@ -146,24 +150,25 @@ class DeploymentScorer:
         """
         if not self._most:
             return ()
-        if self._trees is not None:
+        if self._what_if is None:
             parts = np.asarray(self._trees.contributions(features[None]))[0][: self._size]
             found = [(name, float(parts[columns].sum())) for name, columns in self._groups]
         else:
             # A channel at its mean already moves nothing.
             away = np.abs(features) > 1e-6
             moved = [(n, c) for n, c in self._groups if away[c].any()]
-            table = np.repeat(features[None], max(len(moved), 1), axis=0)
+            table = np.repeat(features[None], len(moved), axis=0)
             for k, (_, columns) in enumerate(moved):
                 table[k, columns] = 0.0
-            if memory or not moved or not hasattr(self._model, "decision_function"):
-                others = [float(self._model.advance(memory, x)[0]) for x in table[: len(moved)]]
-            else:
-                others = self._model.predict_proba(table)[:, 1].tolist()
+            others = self._what_if(memory, features, table).tolist()
             found = [(n, risk - other) for (n, _), other in zip(moved, others, strict=True)]
         found = [(n, round(d, 6)) for n, d in found if abs(d) >= 1e-6]
         found.sort(key=lambda d: (-abs(d[1]), d[0]))
         return tuple(found[: self._most])
+
+
+def _of_model(state: Memory) -> dict[str, NDArray]:
+    return {k[len(_MODEL) :]: v for k, v in state.items() if k.startswith(_MODEL)}
 
 
 def _groups(names: Any) -> list[tuple[str, NDArray[np.int64]]]:

@@ -176,8 +176,8 @@ class Keeping(Hours):
         try:
             return list(
                 advise(
-                    before.scorers[number], features[number], after[number], hour=hour,
-                    ordered=ordered,
+                    before.scorers[number], features[number], after[number],
+                    risk=risk.value, hour=hour, ordered=ordered,
                 )
             )  # fmt: skip
         except Exception as error:
