@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from _answers import contents_of, expected, match
 from _grammar import T0, Mutator
 from _hooks import Hooks, hook_seed
 
@@ -81,20 +82,20 @@ def _hang(*_: object) -> None:
     raise _Hang
 
 
-def answered(answers: list[bytes], message: Message | None) -> str:
-    """The letters of the answers; ``""`` where there is none.
+def answered(answers: list[bytes], message: Message | None) -> list[str]:
+    """The letters of the answers.
 
     Raises:
         AssertionError: an answer is no proper one.
     """
-    letters = ""
+    letters = []
     for answer in answers:
         assert b"\x0b" not in answer and b"\x1c" not in answer, "an answer breaks its frame"
         read = Message.from_bytes(answer)
         names = [name for name, _ in read.segments]
         assert names[:2] == ["MSH", "MSA"] and len(names) <= 3, f"segments {names}"
-        letters = read.part(read.get("MSA"), 1)
-        assert letters in LETTERS, f"the answer is {letters!r}"
+        letters.append(read.part(read.get("MSA"), 1))
+        assert letters[-1] in LETTERS, f"the answer is {letters[-1]!r}"
         if message is not None:
             # As it was sent, but for bytes that would end the answer's frame.
             head = message.get("MSH")
@@ -179,11 +180,14 @@ class Readers:
                     [refusal(data, T0, error)] if message is None
                     else acknowledgements(message, T0, error)
                 )  # fmt: skip
-            letters = answered(answers, message)
-            if letters:
-                good = letters[1] == "A"
-                assert good == (outcome == "taken"), f"{outcome} but {letters}"
-            self.outcomes[f"hl7 {outcome} {letters}".rstrip()] += 1
+            letters, good = answered(answers, message), outcome == "taken"
+            wanted = expected(message, good)
+            assert [one[0] for one in letters] == list(wanted), (
+                f"{outcome}: {letters} where {wanted} are asked for"
+            )
+            assert all((one[1] == "A") == good for one in letters), f"{outcome} but {letters}"
+            told = " ".join(letters) if letters else "silent as asked"
+            self.outcomes[f"hl7 {outcome} {told}"] += 1
             if outcome == "taken":
                 self._keep(data, delivery)
         except Exception as error:
@@ -271,7 +275,7 @@ async def doors(args: argparse.Namespace, findings: Findings, folder: Path) -> d
     nursery = await asyncio.to_thread(Nursery)
     mutator = Mutator(args.seed + 1_000_003)
     outcomes: Counter[str] = Counter()
-    seen = 0
+    seen = frames = 0
     try:
         service = await asyncio.to_thread(nursery.start, config, "ingest,worker,dispatcher")
         base = f"http://127.0.0.1:{service.ports['http']}"
@@ -282,12 +286,18 @@ async def doors(args: argparse.Namespace, findings: Findings, folder: Path) -> d
             contents = [mutator.hl7() for _ in range(50)]
             last = result_message("H", "P0", [Result("8867-4", 80.0, "/min")], time=T0,
                                   control=f"last{seen}")  # fmt: skip
-            codes = _exchange(service.ports["mllp"], mutator.stream(contents), last, args.patience)
+            stream = mutator.stream(contents) + b"\x1c\r" + frame(last)
+            codes, problem = _exchange(service.ports["mllp"], stream, last, args.patience)
             seen += len(contents)
-            for code in codes:
-                outcomes[f"mllp {code}"] += 1
-                if code not in LETTERS:
-                    findings.add(f"mllp door: {code}", b"\n".join(contents), "no proper answer")
+            outcomes.update(f"mllp {code}" for code in codes)
+            sent = contents_of(stream)
+            silent, at = match(sent, codes)
+            if problem or at is not None:
+                kind = problem or "the answers are not those that were asked for"
+                data = sent[at] if at is not None and at < len(sent) else stream
+                findings.add(f"mllp door: {kind}", data, f"{len(sent)} messages, message {at}")
+            frames += len(sent)
+            outcomes.update({f"mllp silent, {asked}": n for asked, n in silent.items()})
             for _ in range(25):
                 hook = hooks and mutator.random.random() < 0.4
                 path = f"/cds-services/{mutator.random.choice(hooks)}" if hook else "/fhir"
@@ -313,7 +323,7 @@ async def doors(args: argparse.Namespace, findings: Findings, folder: Path) -> d
         service.kill()
     finally:
         nursery.close()
-    return {"inputs": seen, "outcomes": dict(sorted(outcomes.items()))}
+    return {"inputs": seen, "frames": frames, "outcomes": dict(sorted(outcomes.items()))}
 
 
 def _json(answer: httpx.Response) -> Any:
@@ -323,32 +333,33 @@ def _json(answer: httpx.Response) -> Any:
         return {} if answer.status_code == 404 else None
 
 
-def _exchange(port: int, stream: bytes, last: bytes, patience: float) -> list[str]:
-    """The answers to a stream of frames, up to that of the last message."""
-    codes = []
+def _exchange(port: int, stream: bytes, last: bytes, patience: float) -> tuple[list[str], str]:
+    """The letters of the answers to a stream of frames up to its last message; what went wrong."""
+    codes: list[str] = []
     control = last.split(b"|")[9]
     with socket.create_connection(("127.0.0.1", port), patience * 4) as connection:
-        connection.sendall(stream + b"\x1c\r" + frame(last))
+        connection.sendall(stream)
         held = b""
         while True:
             try:
                 part = connection.recv(1 << 16)
             except OSError as error:
-                return [*codes, type(error).__name__]
+                return codes, type(error).__name__
             if not part:
-                return [*codes, "closed"]
+                return codes, "closed"
             held += part
             while b"\x1c\r" in held:
                 content, _, held = held.partition(b"\x1c\r")
                 try:
                     answer = Message.from_bytes(content.lstrip(b"\x0b"))
                 except Hl7Error as error:
-                    codes.append(f"unreadable {error.problem}")
-                    continue
+                    return codes, f"unreadable {error.problem}"
                 own = answer.get("MSA")
                 codes.append(answer.part(own, 1))
+                if codes[-1] not in LETTERS:
+                    return codes, f"the answer is {codes[-1]!r}"
                 if answer.part(own, 2).encode() == control:
-                    return codes
+                    return codes, ""
 
 
 def main() -> None:
