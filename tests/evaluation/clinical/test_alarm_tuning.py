@@ -40,6 +40,16 @@ def test_the_fewest_false_alarms_that_find_enough():
     )
 
 
+def test_a_coarse_first_look_is_refined_around_its_best():
+    stays, scores = simulated()
+    policy = AlarmPolicy(0.0, snooze=6)
+    every = tune_alarms(policy, stays, scores, candidates=400)
+    coarse = tune_alarms(policy, stays, scores, candidates=25)
+    assert len(coarse.curve) < 60 < len(every.curve)
+    assert coarse.policy == every.policy
+    assert coarse.curve["threshold"].is_sorted()
+
+
 def test_a_constraint_is_never_relaxed():
     stays, scores = simulated()
     policy = AlarmPolicy(0.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -99,8 +100,9 @@ def tune_alarms(
     """Finds the threshold with the fewest false alarms that still finds enough patients.
 
     All else of the policy (snooze, persistence, limits) stays as given. Candidates are quantiles of
-    the highest score of each stay, where patients are won and lost. With ``costs`` the cheapest
-    candidate that meets target and constraint is taken instead.
+    the highest score of each stay, where patients are won and lost; then those between the best of
+    them and its neighbours. With ``costs`` the cheapest candidate that meets target and constraint
+    is taken instead.
 
     Args:
         policy: with one tier; its threshold is replaced.
@@ -112,7 +114,7 @@ def tune_alarms(
         costs: to minimise instead of false alarms.
         horizon: hours within which the onset must follow a true alarm.
         issued: (R,) 1 where a score was issued.
-        candidates: number of thresholds that are tried.
+        candidates: number of thresholds that are tried at first, and again around the best.
 
     Raises:
         DataError: sizes do not fit, or no stay is septic.
@@ -137,55 +139,69 @@ def tune_alarms(
         raise ParameterError(f"target_sensitivity must lie in (0, 1], not {target_sensitivity}")
     values = np.asarray(scores, np.float64)
     given = np.ones(stays.n_rows, bool) if issued is None else np.asarray(issued).astype(bool)
-    tried = []
-    for threshold in _candidates(values, given, stays, candidates):
-        now = _with_threshold(policy, threshold)
-        raised = run_policy(now, values, stays.lengths, issued=given).raised
-        tried.append((now, alarm_metrics(stays, raised, horizon=horizon, predicted=given)))
+    highest = _highest(values, given, stays)
+    by = "cost" if costs is not None else "false_alarms_per_patient_hour"
+    tried: dict[float, tuple[AlarmPolicy, AlarmMetrics]] = {}
+    rows: dict[float, dict[str, Any]] = {}
+
+    def judge(thresholds: NDArray[np.float64]) -> list[float]:
+        """Tries what was not tried; all that meet what was asked, the best first."""
+        for threshold in (float(t) for t in thresholds if float(t) not in tried):
+            now = _with_threshold(policy, threshold)
+            raised = run_policy(now, values, stays.lengths, issued=given).raised
+            metrics = alarm_metrics(stays, raised, horizon=horizon, predicted=given)
+            found = metrics.values()
+            enough = target_sensitivity is None or (
+                found["patient_sensitivity"] >= target_sensitivity
+            )
+            kept = all(found[_AT_LEAST[k]] >= v for k, v in limits.items() if k in _AT_LEAST)
+            kept &= all(found[_AT_MOST[k]] <= v for k, v in limits.items() if k in _AT_MOST)
+            cost = None if costs is None else costs.of(metrics)
+            tried[threshold] = now, metrics
+            rows[threshold] = {
+                "threshold": threshold, **found, "cost": cost, "feasible": bool(enough & kept)
+            }  # fmt: skip
+        good = [t for t, row in rows.items() if row["feasible"]]
+        return sorted(good, key=lambda t: (np.nan_to_num(rows[t][by], nan=np.inf), t))
+
+    best = judge(_spread(highest, candidates))
     if not tried:
         raise DataError("no hour has a score to tune on")
-    if not tried[0][1].counts[:, 0].any():
+    if not next(iter(tried.values()))[1].counts[:, 0].any():
         raise DataError("no validation stay is septic: there is nothing to find")
-    rows = []
-    for now, metrics in tried:
-        found = metrics.values()
-        enough = target_sensitivity is None or found["patient_sensitivity"] >= target_sensitivity
-        kept = all(found[_AT_LEAST[k]] >= v for k, v in limits.items() if k in _AT_LEAST)
-        kept &= all(found[_AT_MOST[k]] <= v for k, v in limits.items() if k in _AT_MOST)
-        cost = None if costs is None else costs.of(metrics)
-        rows.append(
-            {"threshold": now.tiers[0].threshold, **found, "cost": cost, "feasible": enough & kept}
-        )
-    curve = pl.DataFrame(rows, schema_overrides={"cost": pl.Float64}).with_columns(
-        pl.col(pl.Float64).fill_nan(None)
-    )
-    by = "cost" if costs is not None else "false_alarms_per_patient_hour"
-    order = (
-        curve.with_row_index("number").filter("feasible").sort([by, "threshold"], nulls_last=True)
-    )
+    if best:
+        near = sorted(tried)
+        place = near.index(best[0])
+        low, high = near[max(place - 1, 0)], near[min(place + 1, len(near) - 1)]
+        best = judge(_spread(highest[(highest > low) & (highest < high)], candidates))
+    curve = pl.DataFrame(
+        [rows[t] for t in sorted(rows)], schema_overrides={"cost": pl.Float64}
+    ).with_columns(pl.col(pl.Float64).fill_nan(None))
     parts = [] if target_sensitivity is None else [f"patient sensitivity >= {target_sensitivity}"]
     parts += [f"{k} {'>=' if k in _AT_LEAST else '<='} {v}" for k, v in limits.items()]
     words = " and ".join(parts) or "no condition"
-    if order.is_empty():
+    if not best:
         return TunedAlarms(None, None, curve, words)
-    chosen, metrics = tried[int(order["number"][0])]
-    return TunedAlarms(chosen, metrics, curve, words)
+    return TunedAlarms(*tried[best[0]], curve, words)
 
 
 def _with_threshold(policy: AlarmPolicy, threshold: float) -> AlarmPolicy:
     return replace(policy, threshold=None, tiers=(Tier(policy.tiers[0].name, float(threshold)),))
 
 
-def _candidates(
-    scores: NDArray[np.float64], issued: NDArray[np.bool_], stays: Stays, most: int
+def _highest(
+    scores: NDArray[np.float64], issued: NDArray[np.bool_], stays: Stays
 ) -> NDArray[np.float64]:
-    """Ascending thresholds: quantiles of the stays' highest scores."""
+    """The highest score of each stay that has one, ascending, each once."""
     if scores.shape != (stays.n_rows,) or issued.shape != scores.shape:
         raise DataError(f"there are {scores.shape} scores for {stays.n_rows:,} hours")
     highest = np.full(len(stays), -np.inf)
     np.maximum.at(highest, stays.stay_of_row()[issued], scores[issued])
-    known = np.unique(highest[np.isfinite(highest)])
+    return np.unique(highest[np.isfinite(highest)])
+
+
+def _spread(known: NDArray[np.float64], most: int) -> NDArray[np.float64]:
+    """At most so many of ascending values, their quantiles."""
     if len(known) <= most:
         return known
-    places = np.unique(np.linspace(0, len(known) - 1, most).round().astype(np.int64))
-    return known[places]
+    return known[np.unique(np.linspace(0, len(known) - 1, most).round().astype(np.int64))]
