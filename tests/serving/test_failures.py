@@ -41,7 +41,7 @@ class Flaky:
         seen = np.float64(0.9) * state["seen"] + heart
         return {"seen": seen}, Risk(float(1 / (1 + np.exp(4 - seen[0] / 200))), model=self.version)
 
-    def advise(self, state, features, after, *, risk, hour, ordered):
+    def advise(self, state, features, after, *, risk, hour, ordered, asked):
         if self.advises():
             raise TimeoutError
         return [{"panel": "Lactate", "hour": hour}]

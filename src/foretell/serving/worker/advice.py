@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from foretell.decisions.sensing import (
     UncertaintyPropagationSensing,
     read_panels,
 )
+from foretell.serving.worker.state import STANDS
 
 _SPREAD = 1.0
 """Features are standardised: what a measurement may show lies about one deviation around."""
@@ -87,9 +88,15 @@ class Adviser:
         risk: float,
         hour: int,
         ordered: Collection[str] = (),
+        asked: Mapping[str, int] | None = None,
         k: int = 2,
     ) -> list[Recommendation]:
         """At most k panels, the best first; often none.
+
+        A panel that was offered stands for an hour more, with the hour by which its result was
+        expected, and is then not offered again for its refractory hours. Until then, or until it
+        is ordered or measured, it counts among the ``k``: what nobody wants is not followed by
+        everything else.
 
         Args:
             predict: (n, F) features to (n,) risks.
@@ -99,6 +106,7 @@ class Adviser:
             risk: of the hour.
             hour: of the stay.
             ordered: LOINC codes of pending orders.
+            asked: panel -> hour of the stay in which it was offered last.
             k: at most so many.
         """
         if not self._panels:
@@ -116,8 +124,24 @@ class Adviser:
         policy = SensingPolicy(
             _Gains(predict, risk, self._panels, self._size), min_utility=self._least**2
         )
-        situation = Situation(hour=float(hour), since=last, pending=pending)
-        return policy.recommend(features, seen, situation, k=k)
+        held = {name: hour - made for name, made in (asked or {}).items() if name in self._codes}
+        situation = Situation(
+            hour=float(hour), since=last, pending=pending,
+            recommended={name: float(gone) for name, gone in held.items() if gone > STANDS},
+        )  # fmt: skip
+        refractory = {p.name: p.refractory for p in self._panels}
+        unanswered = sum(
+            STANDS < gone <= min(refractory[name], last.get(name, np.inf)) and name not in pending
+            for name, gone in held.items()
+        )
+        if unanswered >= k:
+            return []
+        found = policy.recommend(features, seen, situation, k=k - unanswered)
+        return [
+            replace(r, expected_result_by=r.expected_result_by - held[r.panel])
+            if 0 < held.get(r.panel, 0) <= STANDS else r
+            for r in found
+        ]  # fmt: skip
 
 
 def told(found: Sequence[Recommendation]) -> list[dict[str, Any]]:

@@ -105,6 +105,7 @@ class DeploymentScorer:
         risk: float,
         hour: int,
         ordered: Collection[str] = (),
+        asked: Mapping[str, int] | None = None,
     ) -> list[dict[str, Any]]:
         """Panels worth measuring in an hour.
 
@@ -115,6 +116,7 @@ class DeploymentScorer:
             risk: of the hour.
             hour: of the stay.
             ordered: LOINC codes of pending orders.
+            asked: panel -> hour of the stay in which it was offered last.
         """
         if self._adviser is None or self._what_if is None:
             return []
@@ -128,7 +130,7 @@ class DeploymentScorer:
         return told(
             self._adviser(
                 predict, used, after[f"{_GATE}since"], known, risk=risk, hour=hour,
-                ordered=ordered,
+                ordered=ordered, asked=asked,
             )
         )  # fmt: skip
 

@@ -78,6 +78,7 @@ class Fold(Keeping):
                 break
             hour = state.closed + 1
             risk = self._close(state, hour)
+            self._offer(state, hour, risk)
             self._score(state, hour, risk)
             self._compare()
             self._raise(state, hour, state.closed)

@@ -16,7 +16,7 @@ from foretell.serving.errors import ScorerFailedError
 from foretell.serving.store.base import Effects, ScoreRow, StateRow
 from foretell.serving.worker.hours import Hours
 from foretell.serving.worker.scorer import AMBIGUOUS, NO_SCORE, Risk
-from foretell.serving.worker.state import Checkpoint, Measured, PatientState, dump, load
+from foretell.serving.worker.state import STANDS, Checkpoint, Measured, PatientState, dump, load
 
 log = logging.getLogger("foretell.serving.worker")
 _NOTHING = Risk(None, NO_SCORE)
@@ -172,12 +172,20 @@ class Keeping(Hours):
         if risk.status != AMBIGUOUS and risk.value < low / 2:
             return []
         before, features, after = self._seen
+        given = features[number]
+        if given is None:
+            return []
         ordered = [c for codes in state.orders.values() for _, c in codes]
+        memory = before.scorers[number]
+        told = (hour, risk.value, ordered, dict(state.asked), given.tobytes())
+        if state.advised is not None and state.advised[0] is memory and state.advised[1] == told:
+            # What is shown of the open hour is asked again when it closes.
+            return list(state.advised[2])
         try:
-            return list(
+            found = list(
                 advise(
-                    before.scorers[number], features[number], after[number],
-                    risk=risk.value, hour=hour, ordered=ordered,
+                    memory, given, after[number],
+                    risk=risk.value, hour=hour, ordered=ordered, asked=told[3],
                 )
             )  # fmt: skip
         except Exception as error:
@@ -189,6 +197,19 @@ class Keeping(Hours):
                 raise failed from None
             log.error("there is no advice: %s", type(error).__name__)
             return []
+        state.advised = (memory, told, found)
+        return list(found)
+
+    def _offer(self, state: PatientState, hour: int, risk: Risk) -> None:
+        """Keeps which panels are offered as an hour that was computed last closes.
+
+        What stands at the close of an hour counts as offered: when views are made depends on
+        commits, when hours close on the log alone.
+        """
+        for panel in self._advise(state, hour, risk):
+            made = state.asked.get(panel["panel"])
+            if made is None or hour - made > STANDS:
+                state.asked[panel["panel"]] = hour
 
     def take_effects(self) -> Effects:
         """All that followed since the last call, with the snapshots of every patient touched."""

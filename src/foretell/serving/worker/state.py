@@ -17,6 +17,9 @@ from foretell.serving.worker.quiet import Treatment
 
 FORMAT = 3
 _READ = (2, 3)
+STANDS = 1
+"""Hours for which an offer to measure stands behind the one it was made in: whoever looks once an
+hour must see it. After that it was seen, and its refractory hours hold it back."""
 # sender's group (8 bytes), channel, late, hour, value, specimen time, first and last issue, rank
 _RECORD = struct.Struct("<8sHBidddd B")
 
@@ -88,6 +91,7 @@ class PatientState:
         lineups: [hour, lineup] from which on it holds.
         off: version -> why a scorer is not asked.
         skewed: results whose sender's clock was wrong.
+        asked: panel -> hour in which it was offered last, as hours closed.
         held: policies of the hours after ``base``, between :func:`load` and the fold.
     """
 
@@ -119,12 +123,15 @@ class PatientState:
     left_out: int = 0
     late: int = 0
     skewed: int = 0
+    asked: dict[str, int] = field(default_factory=dict)
     records: dict[tuple[bytes, float], Measured] = field(default_factory=dict)
     checkpoints: list[Checkpoint] = field(default_factory=list)
-    # Kept in memory only: streams that checkpoints are put into, by unit; silences by hour.
+    # Kept in memory only: streams that checkpoints are put into, by unit; silences by hour; the
+    # last advice with what it was given for.
     streams: list[Any] = field(default_factory=list)
     stream_unit: Any = None
     silences: dict[int, int] | None = None
+    advised: tuple[Any, Any, list[dict[str, Any]]] | None = None
     held: list[tuple[AlarmState, dict[str, AlarmState]]] | None = None
 
     @property
@@ -151,12 +158,16 @@ _PLAIN = (
     "late", "versions", "tiers", "lineups", "off", "skewed",
 )  # fmt: skip
 
+_IF_ANY = ("asked",)
+
 
 def dump(state: PatientState) -> bytes:
     """The bytes of a state: the same for the same state."""
     base = state.checkpoints[0] if state.checkpoints else None
     arrays: list[NDArray] = []
     head: dict[str, Any] = {name: getattr(state, name) for name in _PLAIN}
+    # Left out where there is nothing, so that older snapshots are the same bytes.
+    head |= {name: getattr(state, name) for name in _IF_ANY if getattr(state, name)}
     head["issued"] = sorted(state.issued.items())
     head["treatments"] = {name: list(t) for name, t in state.treatments.items()}
     if base is not None:
@@ -204,7 +215,8 @@ def load(body: bytes) -> PatientState:
         head |= {"lineups": [], "off": {}, "skewed": 0, "treatments": {}}
         if "policy" in head:
             head["policies"] = [[head["policy"], {}]]
-    state = PatientState(**{name: head[name] for name in _PLAIN})
+    names = (*_PLAIN, *(name for name in _IF_ANY if name in head))
+    state = PatientState(**{name: head[name] for name in names})
     state.treatments = {name: Treatment(*told) for name, told in head["treatments"].items()}
     state.issued = {int(h): risk for h, risk in head["issued"]}
     for record in unpack(body[at : at + packed]):

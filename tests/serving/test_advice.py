@@ -1,0 +1,179 @@
+"""What a live stay is offered to measure: for as long as somebody may see it, then not again."""
+
+from __future__ import annotations
+
+import json
+import struct
+
+import numpy as np
+import pytest
+
+from foretell.data.clinical.feature_spec import FeatureSpec
+from foretell.data.clinical.features import CausalFeatureBuilder
+from foretell.decisions.alarms import AlarmPolicy, Tier
+from foretell.serving.events import MEASURED, ORDER, NewEvent, digest, tick
+from foretell.serving.store import open_store
+from foretell.serving.worker import Fold, Ladder, Worker
+from foretell.serving.worker.advice import Adviser, told
+from foretell.serving.worker.scorer import Risk
+from foretell.serving.worker.state import dump, load
+from foretell.serving.worker.worker import rebuild
+
+T0 = 1_767_225_600.0
+WEIGHTS = {"Lactate": 0.8, "WBC": 0.6, "pH": 0.2}
+LACTATE = "2524-7"
+
+
+class Advising:
+    """A risk that lactate, leucocytes and pH move, in this order."""
+
+    version, scaled = "advising-1", False
+
+    def __init__(self) -> None:
+        self.builder = CausalFeatureBuilder(FeatureSpec(blocks=("last",), static=()))
+        names = [f"{c}:last" for c in self.builder.schema.names]
+        self._weights = np.array([WEIGHTS.get(n.partition(":")[0], 0.0) for n in names])
+        self._adviser = Adviser(names, self.builder.schema)
+        self.calls = 0
+
+    def state0(self):
+        size = len(self.builder.schema)
+        return {"since": np.full(size, 1000, np.int64), "known": np.zeros(size, bool)}
+
+    def step(self, state, features):
+        new = np.isfinite(features) & ~state["known"]
+        held = {"since": np.where(new, 0, state["since"] + 1), "known": state["known"] | new}
+        return held, Risk(0.5, model=self.version)
+
+    def advise(self, state, features, after, *, risk, hour, ordered, asked):
+        self.calls += 1
+
+        def predict(table):
+            return 1 / (1 + np.exp(-np.asarray(table, np.float64) @ self._weights))
+
+        return told(
+            self._adviser(
+                predict, np.nan_to_num(features), after["since"], after["known"], risk=risk,
+                hour=hour, ordered=ordered, asked=asked,
+            )
+        )  # fmt: skip
+
+
+def make_fold() -> Fold:
+    return Fold(Ladder([Advising()]), AlarmPolicy(tiers=(Tier("urgent", 0.3),)), watermark=2)
+
+
+def measured(channel: str, value: float, at: float) -> NewEvent:
+    item = [digest(channel, at).hex()[:16], channel, value, T0 + at, T0 + at, 1]
+    body = {"visit": "V"}
+    return NewEvent("H", "P", MEASURED, T0 + at, body, [(digest("m", channel, at), item)])
+
+
+def ordered(status: str, at: float) -> NewEvent:
+    body = {"visit": "V", "codes": [["LN", LACTATE]], "number": "1", "status": status,
+            "kind": "test"}  # fmt: skip
+    return NewEvent("H", "P", ORDER, T0 + at, body, [(digest("o", status, at), None)])
+
+
+def played(store, events, *, forget: bool = False) -> dict[int, list[str]]:
+    """Folds events and hourly ticks; returns what is offered in the middle of each hour."""
+    worker = Worker(store, make_fold(), name="w", ttl=3600)
+    worker.keep_leases(now=True)
+    out = {}
+
+    def step(rows):
+        store.append_events(rows)
+        while worker.work():
+            pass
+        if forget:
+            worker.forget()
+            worker.keep_leases(now=True)
+
+    for hour in range(1, 18):
+        for event in events:
+            if T0 + 3600 * (hour - 1) <= event.time < T0 + 3600 * hour:
+                step([event])
+        view = store.state("H", "P").view
+        assert view["hour"] == hour
+        out[hour] = [r["panel"] for r in view["recommended"]]
+        for r in view["recommended"]:
+            assert r["result_by"] >= hour - 1
+        step([tick(p, T0 + 3600 * hour) for p in range(store.partitions)])
+    return out
+
+
+HEART = [measured("HR", 80.0 + h, 3600.0 * h + (60 if h else 0)) for h in range(17)]
+
+
+def test_an_offer_stands_two_hours_and_is_not_repeated_for_six(tmp_path):
+    store = open_store(tmp_path / "s.db", partitions=1)
+    found = played(store, HEART)
+    both = ["lactate", "blood count"]
+    # Neither goes on about them, nor goes through all other panels meanwhile.
+    expected = {1: both, 2: both, 8: both, 9: both, 15: both, 16: both}
+    assert found == {h: expected.get(h, []) for h in found}
+
+
+def test_what_was_measured_or_ordered_makes_room(tmp_path):
+    store = open_store(tmp_path / "s.db", partitions=1)
+    found = played(store, [*HEART, measured("Lactate", 2.0, 3 * 3600 + 120),
+                           ordered("pending", 5 * 3600 + 120)])  # fmt: skip
+    assert found[3] == [] and found[4] == ["blood gas"]
+    # Lactate is on its way for the rest of the stay, so that it is never offered.
+    assert all("lactate" not in panels for hour, panels in found.items() if hour > 3)
+    assert found[8] == ["blood count"]
+
+
+def test_what_was_offered_is_the_same_in_every_replay(tmp_path):
+    events = [*HEART, measured("WBC", 9.0, 4 * 3600 + 60), measured("Lactate", 2.0, 9 * 3600 + 60)]
+    store = open_store(tmp_path / "a.db", partitions=1)
+    first = played(store, events)
+    again = open_store(tmp_path / "b.db", partitions=1)
+    assert played(again, events, forget=True) == first
+    assert again.fingerprint() == store.fingerprint()
+    for batch in (1, 5, 1000):
+        # Hours close many at once: nobody looked in between.
+        other = open_store(tmp_path / f"{batch}.db", partitions=1)
+        rebuild(store, other, make_fold, batch=batch)
+        assert other.fingerprint() == store.fingerprint()
+    assert load(store.state("H", "P").body).asked
+
+
+def test_an_hour_that_closes_unchanged_is_not_asked_again(tmp_path):
+    store = open_store(tmp_path / "s.db", partitions=1)
+    fold = make_fold()
+    worker = Worker(store, fold, name="w", ttl=3600)
+    worker.keep_leases(now=True)
+    for k in range(6):
+        store.append_events([tick(0, T0 + 3600 * k)] if k else [HEART[0]])
+        while worker.work():
+            pass
+    # One for each of the six hours that were shown; none for the five that closed.
+    assert fold.ladder.scorers[0].calls == 6
+
+
+def test_snapshots_without_offers_are_the_bytes_they_were_and_are_read(tmp_path):
+    store = open_store(tmp_path / "s.db", partitions=1)
+    played(store, HEART)
+    body = store.state("H", "P").body
+    form, size, packed = struct.unpack_from("<BII", body)
+    at = struct.calcsize("<BII")
+    head = json.loads(body[at : at + size])
+    assert head.pop("asked") == {"lactate": 15, "blood count": 15}
+    text = json.dumps(head, separators=(",", ":"), sort_keys=True).encode()
+    old = struct.pack("<BII", form, len(text), packed) + text + body[at + size :]
+    state = make_fold().restore(old)
+    assert state.asked == {} and dump(state) == old
+    state.asked["lactate"] = 15
+    assert load(dump(state)).asked == {"lactate": 15}
+
+
+@pytest.mark.parametrize("panel", ["lactate", "a panel of another model"])
+def test_offers_of_another_model_do_not_stop_this_one(panel):
+    scorer = Advising()
+    stream = scorer.builder.stream(scaled=False)
+    features = stream.step(np.full(len(scorer.builder.schema), np.nan, np.float32))
+    after, _ = scorer.step(scorer.state0(), features)
+    found = scorer.advise({}, features, after, risk=0.5, hour=4, ordered=(), asked={panel: 1})
+    names = [r["panel"] for r in found]
+    assert names == (["blood count"] if panel == "lactate" else ["lactate", "blood count"])
