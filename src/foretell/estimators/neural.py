@@ -17,6 +17,7 @@ from foretell.errors import DataError, ParameterError
 from foretell.learners.contract import Learner
 from foretell.learners.demand.forecast import DEFAULT_LEVELS, Forecast, Span, check_levels
 from foretell.learners.demand.forecaster import Forecaster
+from foretell.learners.restoring import restored
 from foretell.training import Examples, FitResult, Strategy, fit, use_threads
 from foretell.training.private import PrivacyStatement, PrivateTraining
 
@@ -280,17 +281,7 @@ class NeuralForecaster(Forecaster):
         self._restore_data(state["data"])
         self.learners_, self.history_ = [], []
         for i in range(state["networks"]):
-            # Sizes first, without memory: a wrong file must not have gigabytes allocated.
-            with torch.device("meta"):
-                expected = self._make_learner().state_dict()
-            weights = {name: arrays[f"net{i}.{name}"] for name in expected}
-            for name, values in weights.items():
-                if values.shape != tuple(expected[name].shape):
-                    raise ValueError(f"net{i}.{name} has shape {values.shape}")
-            with torch.random.fork_rng(devices=[]):
-                learner = self._make_learner()
-            learner.load_state_dict({n: torch.from_numpy(v.copy()) for n, v in weights.items()})
-            self.learners_.append(learner.eval())
+            self.learners_.append(restored(self._make_learner, arrays, f"net{i}."))
         saved = state["calibration"]
         self.calibration_ = None if saved is None else Calibration.from_dict(saved)
         statement = state.get("privacy")

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from foretell.errors import ArtefactError
+from foretell.errors import ArtefactError, ForetellError
 
 FORMAT = 1
 _CONFIG, _ARRAYS = "model.json", "arrays.safetensors"
@@ -76,6 +77,25 @@ def load_artefact(folder: str | Path, kind: str) -> tuple[dict[str, Any], dict[s
     except (OSError, SafetensorError, ValueError) as error:
         raise ArtefactError(f"{folder / _ARRAYS} cannot be read: {error}") from error
     return document["config"], arrays
+
+
+@contextmanager
+def readable(folder: str | Path, kind: str) -> Iterator[None]:
+    """Whatever is wrong with saved values is an :class:`ArtefactError` that names the folder."""
+    try:
+        yield
+    except ArtefactError:
+        raise
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+        ForetellError,
+    ) as error:
+        raise ArtefactError(f"{folder} is not a readable {kind}: {error}") from error
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
 from foretell.data.events import EmissionEngine, EventLog, Protocol
 from foretell.data.simulators.funnel_stream import FunnelTruth, funnel_stream
-from foretell.errors import ParameterError
+from foretell.errors import ArtefactError, ParameterError
 from foretell.estimators.feedback import DelayedFeedbackClassifier
 from foretell.estimators.feedback.ages import SHARES, seen_by
 
@@ -55,6 +57,12 @@ def test_saved_models_go_on(
     for each in (model, again):
         each.partial_fit(log.until(104.0).emit(**each.emission(), since=100.0, until=104.0))
     np.testing.assert_array_equal(model.predict_proba(log), again.predict_proba(log))
+    told = tmp_path / method / "model.json"
+    document = json.loads(told.read_text())
+    del document["config"]["setting"]
+    told.write_text(json.dumps(document))
+    with pytest.raises(ArtefactError, match="not a readable DelayedFeedbackClassifier"):
+        DelayedFeedbackClassifier.load(tmp_path / method)
 
 
 def test_rows_of_other_ages_are_refused(stream: tuple[EventLog, FunnelTruth]) -> None:

@@ -18,7 +18,7 @@ from foretell.decisions.thresholds.fit import fit_decision_surface
 from foretell.decisions.thresholds.proposal import Method
 from foretell.decisions.thresholds.report import SurfaceReport
 from foretell.decisions.thresholds.surface import DecisionSurface
-from foretell.errors import ArtefactError, ParameterError
+from foretell.errors import ParameterError
 from foretell.estimators.uncertainty import (
     CallableUncertainty,
     EnsembleUncertainty,
@@ -36,7 +36,7 @@ from foretell.estimators.uncertainty.saving import (
     load_estimator,
     save_estimator,
 )
-from foretell.learners.artefact import load_artefact, save_artefact
+from foretell.learners.artefact import load_artefact, readable, save_artefact
 
 Uncertainty = Literal["ensemble", "mc_dropout", "laplace", "posterior_network"]
 
@@ -359,13 +359,11 @@ class UncertaintyThresholdClassifier(ClassifierMixin, BaseEstimator):
         """
         config, _ = load_artefact(folder, cls.__name__)
         provider = load_estimator(Path(folder) / "provider")
-        try:
+        with readable(folder, cls.__name__):
             model = cls(provider, cv="prefit", **config["parameters"])
             model.classes_ = classes_from_json(config["classes"])
             model.abstain_label_ = config["abstain_label"]
             model.surface_ = DecisionSurface.from_json(config["surface"])
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
-            raise ArtefactError(f"{folder} is not a readable {cls.__name__}: {error}") from error
         model.provider_ = provider
         for name in ("n_features_in_", "feature_names_in_"):
             if hasattr(provider, name):

@@ -30,7 +30,7 @@ from foretell.errors import (
     ParameterError,
 )
 from foretell.estimators.continual.site import Episodes, SiteRecord, frozen_hash
-from foretell.estimators.risk.parts import restored
+from foretell.learners.restoring import restored
 from foretell.learners.risk.feed_forward import FeedForwardRiskLearner, FeedForwardShape
 
 SCHEMA = 2
@@ -95,7 +95,7 @@ class SiteBundle:
             width = PiecewiseLinearEncoder.from_dict(self.encoder).n_outputs
         told = self.parameters
         shape = FeedForwardShape(width, tuple(told["hidden"]), told["dropout"])
-        learner: FeedForwardRiskLearner = restored(FeedForwardRiskLearner, shape, self.theta)
+        learner = restored(lambda: FeedForwardRiskLearner(shape), self.theta)
         if self.parameters["freeze_first_layer"]:
             learner.first.requires_grad_(False)
         return learner

@@ -22,7 +22,7 @@ from foretell.errors import DataError, NotMatureError, ParameterError
 from foretell.estimators.feedback import methods as _methods  # noqa: F401  (registers them)
 from foretell.estimators.feedback.auxiliary import DelayNet, FittedAuxiliary
 from foretell.estimators.feedback.method import Columns, FeedbackMethod, Setting, get_method
-from foretell.learners.artefact import load_artefact, save_artefact
+from foretell.learners.artefact import load_artefact, readable, save_artefact
 from foretell.learners.tabular import FeatureTransform, ModuleTrunk, Trunk
 from foretell.training import TensorExamples, fit
 from foretell.training.online import CarriedOptimizer, Chronological
@@ -407,29 +407,30 @@ class DelayedFeedbackClassifier(ClassifierMixin, BaseEstimator):
             ArtefactError: the folder does not hold such a classifier.
         """
         config, arrays = load_artefact(folder, cls.__name__)
-        self = cls(**config["parameters"])
-        self.classes_ = np.array(config["classes"])
-        self.n_features_in_ = int(config["features"])
-        if config["names"]:
-            self.feature_names_in_ = np.array(config["names"], dtype=object)
-        self._seed = int(config["seed"])
-        values = {**config["setting"], "engagement": tuple(config["setting"]["engagement"])}
-        self.transform_ = FeatureTransform.from_dict(config["transform"])
-        self._build(Setting(**values))
-        self.learner_.load_state_dict(_tensors(arrays, "learner."))
-        self._optimizer.load_state(_part(arrays, "optimizer."))
-        for i, (auxiliary, saved) in enumerate(
-            zip(self.auxiliaries_, config["auxiliaries"], strict=True)
-        ):
-            auxiliary.net.load_state_dict(_tensors(arrays, f"aux{i}.net."))
-            auxiliary.optimizer.load_state(_part(arrays, f"aux{i}.optimizer."))
-            auxiliary.constant = arrays[f"aux{i}.constant"]
-            auxiliary.updates = int(saved["updates"])
-            if isinstance(auxiliary.what, DelayNet):
-                auxiliary.what.edges = arrays[f"aux{i}.edges"]
-        self.updates_, self._fits = int(config["updates"]), int(config["fits"])
-        self._refreshed, self._matured = float(config["refreshed"]), int(config["matured"])
-        self.method_.restore(config["method"])
+        with readable(folder, cls.__name__):
+            self = cls(**config["parameters"])
+            self.classes_ = np.array(config["classes"])
+            self.n_features_in_ = int(config["features"])
+            if config["names"]:
+                self.feature_names_in_ = np.array(config["names"], dtype=object)
+            self._seed = int(config["seed"])
+            values = {**config["setting"], "engagement": tuple(config["setting"]["engagement"])}
+            self.transform_ = FeatureTransform.from_dict(config["transform"])
+            self._build(Setting(**values))
+            self.learner_.load_state_dict(_tensors(arrays, "learner."))
+            self._optimizer.load_state(_part(arrays, "optimizer."))
+            for i, (auxiliary, saved) in enumerate(
+                zip(self.auxiliaries_, config["auxiliaries"], strict=True)
+            ):
+                auxiliary.net.load_state_dict(_tensors(arrays, f"aux{i}.net."))
+                auxiliary.optimizer.load_state(_part(arrays, f"aux{i}.optimizer."))
+                auxiliary.constant = arrays[f"aux{i}.constant"]
+                auxiliary.updates = int(saved["updates"])
+                if isinstance(auxiliary.what, DelayNet):
+                    auxiliary.what.edges = arrays[f"aux{i}.edges"]
+            self.updates_, self._fits = int(config["updates"]), int(config["fits"])
+            self._refreshed, self._matured = float(config["refreshed"]), int(config["matured"])
+            self.method_.restore(config["method"])
         return self
 
     # ------------------------------------------------------------------ inside

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
 from foretell.data.text.table import TextTable
-from foretell.errors import ArtefactError, DataError, NotFittedError, ParameterError
-from foretell.learners.artefact import load_artefact, save_artefact
+from foretell.errors import DataError, NotFittedError, ParameterError
+from foretell.learners.artefact import load_artefact, readable, save_artefact
 from foretell.learners.contract import Learner
+from foretell.learners.restoring import restored
 from foretell.training import FitResult, Strategy, fit, use_threads
 from foretell.training.private import PrivacyStatement, PrivateTraining
 
@@ -215,25 +216,13 @@ class LanguageEstimator(BaseEstimator, ABC):
             ArtefactError: the folder is damaged, newer, or holds something else.
         """
         config, arrays = load_artefact(folder, cls.__name__)
-        try:
+        with readable(folder, cls.__name__):
             model = cls(**config["parameters"])
             model._check()
             model._restore(config)
-            # Sizes first, without memory: a wrong file must not have gigabytes allocated.
-            with torch.device("meta"):
-                expected = model._make(trained=True).state_dict()
-            for name, tensor in expected.items():
-                if arrays[name].shape != tuple(tensor.shape):
-                    raise ValueError(f"{name} has shape {arrays[name].shape}")
-            with torch.random.fork_rng(devices=[]):
-                model.learner_ = model._make(trained=True)
-            state = {n: torch.from_numpy(arrays[n].copy()) for n in expected}
-            model.learner_.load_state_dict(state)
+            model.learner_ = restored(lambda: model._make(trained=True), arrays)
             saved = config["privacy"]
             model.privacy_ = None if saved is None else PrivacyStatement.from_dict(saved)
-        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-            raise ArtefactError(f"{folder} is not a readable {cls.__name__}: {error}") from error
-        model.learner_.eval()
         model.is_fitted_ = True
         return model
 

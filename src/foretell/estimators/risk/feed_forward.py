@@ -22,8 +22,9 @@ from foretell.errors import (
     ParameterError,
 )
 from foretell.estimators.risk.explained import ExplainsHours
-from foretell.estimators.risk.parts import held_out, readable, restored, stated
-from foretell.learners.artefact import load_artefact, save_artefact
+from foretell.estimators.risk.parts import held_out, stated
+from foretell.learners.artefact import load_artefact, readable, save_artefact
+from foretell.learners.restoring import restored
 from foretell.learners.risk.attributions import (
     Method,
     by_feature,
@@ -411,7 +412,7 @@ class FeedForwardRisk(ExplainsHours, BaseEstimator):
                 raise ValueError("the features have another number than the net")
             width = model.n_features_in_ if known is None else model.encoder_.n_outputs  # type: ignore[union-attr]
             shape = model._shape(width)
-            model.learner_ = restored(FeedForwardRiskLearner, shape, arrays)
+            model.learner_ = restored(lambda: FeedForwardRiskLearner(shape), arrays)
             saved = config["privacy"]
             model.privacy_ = None if saved is None else PrivacyStatement.from_dict(saved)
         model.is_fitted_ = True

@@ -11,8 +11,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 
-from foretell.errors import ArtefactError, DataError, NotFittedError
-from foretell.learners.artefact import load_artefact, save_artefact
+from foretell.errors import DataError, NotFittedError
+from foretell.learners.artefact import load_artefact, readable, save_artefact
+from foretell.learners.restoring import restored
 from foretell.learners.risk.subset import HiddenPanels, SubsetRiskLearner
 from foretell.training import fit, use_threads
 
@@ -153,20 +154,13 @@ class SubsetRisk(BaseEstimator):
             ArtefactError: the folder is damaged, newer, or holds something else.
         """
         config, arrays = load_artefact(folder, cls.__name__)
-        try:
+        with readable(folder, cls.__name__):
             model = cls(**config["parameters"])
             model.n_features_in_ = int(config["n_features"])
             model.mean_, model.scale_ = arrays["mean"], arrays["scale"]
-            model.learners_ = []
-            for i in range(model.members):
-                learner = SubsetRiskLearner(model.n_features_in_, model.hidden)
-                mine = {
-                    k.removeprefix(f"{i}."): torch.from_numpy(np.array(v))
-                    for k, v in arrays.items()
-                    if k.startswith(f"{i}.")
-                }
-                learner.load_state_dict(mine)
-                model.learners_.append(learner.eval())
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise ArtefactError(f"{folder} is not a whole SubsetRisk: {error}") from error
+            size = model.n_features_in_
+            model.learners_ = [
+                restored(lambda: SubsetRiskLearner(size, model.hidden), arrays, f"{i}.")
+                for i in range(model.members)
+            ]
         return model

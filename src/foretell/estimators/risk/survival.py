@@ -20,8 +20,9 @@ from foretell.data.clinical.labels import target
 from foretell.data.clinical.stays import Stays
 from foretell.errors import DataError, NotFittedError, ParameterError
 from foretell.estimators.risk.explained import ExplainsHours
-from foretell.estimators.risk.parts import held_out, readable, restored, stated
-from foretell.learners.artefact import load_artefact, save_artefact
+from foretell.estimators.risk.parts import held_out, stated
+from foretell.learners.artefact import load_artefact, readable, save_artefact
+from foretell.learners.restoring import restored
 from foretell.learners.risk.attributions import (
     Method,
     by_feature,
@@ -284,7 +285,7 @@ class SurvivalRisk(ExplainsHours, BaseEstimator):
             if not (model.rate_ > 0 and math.isfinite(model.shift_)):
                 raise ValueError("the rate is not positive or the shift not finite")
             width = model.inputs_.width(size)
-            model.learner_ = restored(lambda w: model._learner(w, model.rate_), width, arrays)
+            model.learner_ = restored(lambda: model._learner(width, model.rate_), arrays)
             saved = config["privacy"]
             model.privacy_ = None if saved is None else PrivacyStatement.from_dict(saved)
         model.is_fitted_ = True

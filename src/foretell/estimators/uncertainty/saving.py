@@ -12,7 +12,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 
 from foretell.errors import ArtefactError
-from foretell.learners.artefact import load_artefact, read_kind, save_artefact
+from foretell.learners.artefact import load_artefact, read_kind, readable, save_artefact
 from foretell.learners.trees.boosted_trees import BoostedTrees
 
 
@@ -126,7 +126,7 @@ def load_estimator(folder: str | Path) -> Any:
     if kind not in known:
         return _loadable(folder, kind).load(folder)
     config, arrays = load_artefact(folder, kind)
-    try:
+    with readable(folder, kind):
         if kind == "LogisticRegression":
             return _logistic(config, arrays)
         if kind == "HistGradientBoostingClassifier":
@@ -148,10 +148,6 @@ def load_estimator(folder: str | Path) -> Any:
         )
         model.estimator_, model.classes_ = inner, np.asarray(inner.classes_)
         model.posterior_ = LogisticPosterior(arrays["factor"], config["posterior_precision"])
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
-        if isinstance(error, ArtefactError):
-            raise
-        raise ArtefactError(f"{folder} is not a readable {kind}: {error}") from error
     return model
 
 

@@ -16,11 +16,12 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 from torch import Tensor
 
-from foretell.errors import ArtefactError, ParameterError
+from foretell.errors import ParameterError
 from foretell.estimators.uncertainty.provider import binary_target
 from foretell.estimators.uncertainty.saving import classes_from_json, classes_to_json
-from foretell.learners.artefact import load_artefact, save_artefact
+from foretell.learners.artefact import load_artefact, readable, save_artefact
 from foretell.learners.contract import Learner
+from foretell.learners.restoring import restored
 from foretell.learners.tabular.features import FeatureTransform
 from foretell.training import FitResult, TensorExamples, fit, use_threads
 
@@ -189,7 +190,7 @@ class TabularClassifier(ClassifierMixin, BaseEstimator):
             ArtefactError: the folder is damaged, newer, or holds something else.
         """
         config, arrays = load_artefact(folder, cls.__name__)
-        try:
+        with readable(folder, cls.__name__):
             parameters = config["parameters"]
             parameters["hidden_sizes"] = tuple(parameters["hidden_sizes"])
             model = cls(**parameters)
@@ -199,20 +200,7 @@ class TabularClassifier(ClassifierMixin, BaseEstimator):
                 model.feature_names_in_ = np.array(config["names"], dtype=object)
             model.features_ = FeatureTransform.from_dict(config["features"])
             model.class_weights_ = np.array(config["class_weights"])
-            # Sizes first, without memory: a wrong file must not have gigabytes allocated.
-            with torch.device("meta"):
-                expected = model._make_learner().state_dict()
-            for name, tensor in expected.items():
-                if arrays[name].size == 1:  # single numbers are kept as one of a row
-                    arrays[name] = arrays[name].reshape(tuple(tensor.shape))
-                if arrays[name].shape != tuple(tensor.shape):
-                    raise ValueError(f"{name} has shape {arrays[name].shape}")
-            with torch.random.fork_rng(devices=[]):
-                learner = model._make_learner()
-            learner.load_state_dict({n: torch.from_numpy(v.copy()) for n, v in arrays.items()})
-        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-            raise ArtefactError(f"{folder} is not a readable {cls.__name__}: {error}") from error
-        model.learner_ = learner.eval()
+            model.learner_ = restored(model._make_learner, arrays)
         return model
 
     def _optimizer(self) -> str:

@@ -17,7 +17,7 @@ from foretell.data.carried import MissingKnown, carry_known
 from foretell.data.frequency import Frequency
 from foretell.data.panel import DataNote, Panel
 from foretell.errors import ArtefactError, DataError, NotFittedError, ParameterError
-from foretell.learners.artefact import load_artefact, read_kind, save_artefact
+from foretell.learners.artefact import load_artefact, read_kind, readable, save_artefact
 from foretell.learners.demand.forecast import DEFAULT_LEVELS, Forecast, check_levels
 
 
@@ -176,21 +176,12 @@ class Forecaster(BaseEstimator):
         if concrete is None or not issubclass(concrete, cls):
             raise ArtefactError(f"{folder} holds a {kind}, which is not a {cls.__name__}")
         config, arrays = load_artefact(folder, kind)
-        try:
+        with readable(folder, kind):
             model = concrete(**concrete._from_parameters(config["parameters"]))
             model._restore(config["state"], arrays)
             frequency = config.get("frequency")
             model.frequency_ = None if frequency is None else Frequency(**frequency)
             model.panel_columns_ = config.get("columns") or _columns(None)
-        except (
-            AttributeError,
-            LookupError,
-            OverflowError,
-            RuntimeError,
-            TypeError,
-            ValueError,
-        ) as error:
-            raise ArtefactError(f"{folder} is not a readable {kind}: {error}") from error
         model.is_fitted_ = True
         return model
 

@@ -15,8 +15,8 @@ from foretell.data.clinical.labels import challenge_label, target
 from foretell.data.clinical.splits import held_out_patients
 from foretell.data.clinical.stays import Stays
 from foretell.data.clinical.utility import challenge_utility_rows
-from foretell.errors import ArtefactError, DataError, ForetellError, NotFittedError, ParameterError
-from foretell.learners.artefact import load_artefact, save_artefact
+from foretell.errors import DataError, NotFittedError, ParameterError
+from foretell.learners.artefact import load_artefact, readable, save_artefact
 from foretell.learners.risk.additive_trees import AdditiveTrees
 from foretell.learners.risk.anchor_features import AnchorFeatures
 from foretell.learners.risk.attributions import contribution_table, last_rows, row_numbers
@@ -264,7 +264,7 @@ class BoostedRisk(BaseEstimator):
             ArtefactError: the folder is damaged, newer, or holds something else.
         """
         config, arrays = load_artefact(folder, cls.__name__)
-        try:
+        with readable(folder, cls.__name__):
             model = cls(**config["parameters"])
             model._check()
             model.features_ = AnchorFeatures.from_dict(config["features"])
@@ -273,10 +273,6 @@ class BoostedRisk(BaseEstimator):
             model.backend_ = str(config["backend"])
             if model.trees_.n_features != model.features_.n_features:
                 raise ValueError("the trees have another number of features")
-        except (LookupError, TypeError, AttributeError, ValueError) as error:
-            raise ArtefactError(f"{folder} is not a readable {cls.__name__}: {error}") from error
-        except ForetellError as error:
-            raise ArtefactError(f"{folder} is not a readable {cls.__name__}: {error}") from error
         model.is_fitted_ = True
         return model
 
