@@ -35,6 +35,36 @@ def test_the_image_runs_as_nobody_special():
                 assert (DEPLOY.parent / part).exists(), part
 
 
+def test_what_is_written_has_a_place_where_the_root_is_read_only():
+    text = (DEPLOY / "Dockerfile").read_text()
+    words = [w for line in text.splitlines() if line.startswith("ENV ") for w in line.split()[1:]]
+    # Without a folder for compiled code numba refuses to load what the service scores with.
+    cache = dict(word.split("=", 1) for word in words)["NUMBA_CACHE_DIR"]
+    config = read_config(DEPLOY / "service.toml")
+    key, anchors = config.service.pseudonym_key, config.retention.anchors
+    assert key is not None and f"-o 10001 -g 10001 -m 0700 {Path(key).parent}" in text
+    needed = [cache] if anchors is None else [cache, anchors]
+    (told,) = documents("compose.yaml")
+    for name in ("door", "worker"):
+        one = told["services"][name]
+        mounts = [v.split(":") for v in one["volumes"]]
+        writable = [*one["tmpfs"], *(m[1] for m in mounts if m[-1] != "ro")]
+        for place in (*needed, key):
+            assert any(place.startswith(f"{w}/") for w in writable), (name, place)
+    for one in documents("kubernetes/foretell.yaml"):
+        if one["kind"] != "Deployment":
+            continue
+        pod = one["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        assert container["securityContext"]["readOnlyRootFilesystem"]
+        mounts = container["volumeMounts"]
+        writable = [m["mountPath"] for m in mounts if not m.get("readOnly")]
+        for place in needed:
+            assert any(place.startswith(f"{w}/") for w in writable), place
+        # The key is a secret of the cluster: it is there and need not be made.
+        assert any(key.startswith(f"{m['mountPath']}/") for m in mounts)
+
+
 def test_the_composition_fits_the_service():
     (told,) = documents("compose.yaml")
     services = told["services"]
@@ -140,5 +170,10 @@ def test_alert_rules_ask_for_metrics_that_there_are():
     assert wanted <= set(names)
     (scrape,) = documents("prometheus/prometheus.yml")
     assert scrape["rule_files"] == ["alerts.yml"]
+    (job,) = scrape["scrape_configs"]
+    assert "static_configs" not in job, "of several replicas under one name only one is read"
+    (found,) = job["dns_sd_configs"]
+    assert set(found["names"]) <= set(documents("compose.yaml")[0]["services"])
+    assert (found["type"], found["port"]) == ("A", read_config(DEPLOY / "service.toml").http.port)
     with pytest.raises(AssertionError, match="no metric"):
         check_expression("max(foretell_nothing) > 1", known)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import stat
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -80,6 +83,28 @@ def test_what_is_no_key_is_refused_without_a_word_of_it(tmp_path, text):
     with pytest.raises(DataError) as caught:
         KeyRing.from_file(tmp_path / "keys")
     assert "0011" not in str(caught.value) and "zz" not in str(caught.value)
+
+
+def test_processes_that_start_at_once_make_one_key(tmp_path, monkeypatch):
+    file = tmp_path / "pseudonyms.key"
+    # As if all had looked before any of them made it.
+    looked = threading.Barrier(8)
+    real = Path.exists
+
+    def exists(path, **options):
+        found = real(path, **options)
+        if path == file:
+            looked.wait()
+        return found
+
+    monkeypatch.setattr(Path, "exists", exists)
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: Pseudonyms.from_file(file)("A", "7"), range(8)))
+    assert len(set(made)) == 1 and [f.name for f in tmp_path.iterdir()] == [file.name]
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    monkeypatch.undo()
+    with pytest.raises(DataError, match="cannot be read"):
+        Pseudonyms.from_file(tmp_path / "nowhere" / "key")
 
 
 def test_crosswalk_leads_back_and_lasts(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import json
@@ -35,12 +36,17 @@ class Pseudonyms:
 
     @classmethod
     def from_file(cls, file: str | Path) -> Pseudonyms:
-        """With the key of a file, which is made, readable for its owner alone, where absent."""
+        """With the key of a file, which is made, readable for its owner alone, where absent.
+
+        Processes that start at once make one key: the file is there whole or not at all.
+
+        Raises:
+            DataError: the file can be neither read nor made, or its key is too short.
+        """
         path = Path(file)
         try:
             if not path.exists():
-                path.touch(mode=0o600, exist_ok=False)
-                path.write_text(secrets.token_hex(32), "ascii")
+                _make(path)
             text = path.read_text("ascii").strip()
         except (OSError, UnicodeError) as error:
             raise DataError(f"the key cannot be read: {error}", file=str(path)) from None
@@ -152,6 +158,21 @@ class KeyRing:
 
     def _attests(self, name: str, body: str) -> str:
         return hmac.new(self._of(name, "code"), body.encode(), hashlib.sha256).hexdigest()[:8]
+
+
+def _make(path: Path) -> None:
+    """A new key under a name that is still free; one that somebody made meanwhile stays."""
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as opened:
+            opened.write(secrets.token_hex(32))
+            opened.flush()
+            os.fsync(opened.fileno())
+        with contextlib.suppress(FileExistsError):
+            os.link(partial, path)
+    finally:
+        partial.unlink()
 
 
 def _digest(key: bytes, site: str, identity: str) -> bytes:
