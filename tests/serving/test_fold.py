@@ -273,6 +273,16 @@ def test_a_correction_of_a_sealed_hour_computes_the_stay_anew(store):
     assert [s.issued for s in scores] == pytest.approx([0.15] * len(scores))
 
 
+def test_a_correction_of_a_sealed_hour_may_state_another_time(store):
+    one(store, hr(180.0, T0 + 60, "1", order="o"), tick=T0 + 10 * 3600)
+    # As where an hour of a clock comes twice: it is read as the second of them.
+    late = hr(70.0, T0 + 9 * 3600, "2", order="o", status="C", sent=T0 + 10 * 3600 + 60)
+    one(store, late)
+    scores = store.scores("H", "P")
+    assert [s.risk for s in scores] == [0.0] * len(scores)
+    assert dict(store.state("H", "P").view["drivers"]) == {}
+
+
 def test_a_result_beyond_the_watermark_counts_from_the_open_hour(store):
     one(store, hr(80.0, T0, "0"), tick=T0 + 6 * 3600)
     closed = len(store.scores("H", "P"))

@@ -334,7 +334,8 @@ class Fold(Keeping):
             held = same[0] if len(same) == 1 else None
         if held is not None:
             return self._supersede(state, held, record, own)
-        if taken <= state.base and state.base:
+        # The time that a correction states may be another one than what it corrects was taken at.
+        if state.base and (taken <= state.base or record.rank >= _CORRECTED):
             found = self._sealed(state, record)
             if found is not None:
                 return found
