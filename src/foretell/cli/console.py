@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
 import typer
 from rich.console import Console
@@ -41,10 +42,23 @@ def reporting(again: Callable[[], str | None] = lambda: None) -> Iterator[None]:
         raise typer.Exit(3) from None
     except typer.Exit:
         raise
-    except Exception:
-        traceback.print_exc()
-        stderr.print("error: this should not have happened; please report it", style="red")
+    except RuntimeError as error:
+        if "cannot cache function" not in str(error):
+            _unexpected()
+        stderr.print(
+            "error: numba finds no writable folder for compiled code: name one in the environment "
+            "variable NUMBA_CACHE_DIR",
+            style="red", markup=False,
+        )  # fmt: skip
         raise typer.Exit(3) from None
+    except Exception:
+        _unexpected()
+
+
+def _unexpected() -> NoReturn:
+    traceback.print_exc()
+    stderr.print("error: this should not have happened; please report it", style="red")
+    raise typer.Exit(3) from None
 
 
 def stop(number: int, frame: FrameType | None) -> None:
