@@ -39,13 +39,14 @@ def inspect_command(bundle: Bundle, as_json: Json = False) -> None:
         stdout.print(f"sha256 {told['sha256']}", markup=False, highlight=False)
         stdout.print(f"signed by {signer}", markup=False, highlight=False, soft_wrap=True)
         stdout.print(f"first layer {told['frozen_layer']}", markup=False, highlight=False)
-        table = Table("site", "hours", "positive", "stored", "release", "audit")
+        table = Table("site", "hours", "positive", "stored", "release", "linked", "audit")
         for site in told["sites"]:
             name = site["name"]
             stored = told["episodes"].get(name, {"rows": 0})["rows"]
             table.add_row(
                 name, f"{site['hours']:,}", f"{site['positives']:,}", f"{stored:,}",
-                str(site["release"].get("kind", "-")), _verdict(told["audits"].get(name)),
+                str(site["release"].get("kind", "-")), _linked(told["linked"].get(name)),
+                _verdict(told["audits"].get(name)),
             )  # fmt: skip
         stdout.print(table)
 
@@ -75,6 +76,11 @@ def verify_command(
         if read.signer is not None and trusted is None:
             by += " (whom nobody vouched for: give --key)"
         stdout.print(f"whole, {by}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _linked(share: float | None) -> str:
+    """Share of patients whom the better attack links to their stored vectors."""
+    return "-" if share is None else f"{share:.1%}"
 
 
 def _verdict(report: dict | None) -> str:

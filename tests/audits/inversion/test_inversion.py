@@ -5,10 +5,13 @@ import pytest
 
 from foretell.audits.inversion import (
     PrivacyAudit,
+    linkage,
     linkage_rate,
     membership_auc,
     network_inversion,
     ridge_inversion,
+    sigma_for,
+    units_for,
 )
 from foretell.errors import DataError, ParameterError
 from foretell.estimators.continual import ReleaseWitness
@@ -56,6 +59,61 @@ def test_network_reads_what_a_line_cannot():
     assert np.median(curve) > 0.7
 
 
+def test_network_never_reads_less_than_the_line():
+    """Few pairs in many dimensions, features nearly all of one value: where nets diverge."""
+    rng = np.random.default_rng(2)
+    wide = rng.normal(size=(5, 60)).astype(np.float32)
+    x = rng.normal(size=(340, 5)).astype(np.float32)
+    x[:, 3] *= rng.random(340) < 0.03
+    x[:, 4] = x[:, 4] ** 7
+    for noise in (0.0, 3.0):
+        h = np.maximum(x @ wide + noise * rng.normal(size=(340, 60)), 0).astype(np.float32)
+        h[:, :3] *= rng.random((340, 3)) < 0.02
+        given = (h[:140], x[:140], h[140:], x[140:])
+        line, net = ridge_inversion(*given), network_inversion(*given)
+        assert (net.held_out >= line.held_out - 1e-9).all()
+        assert np.median(net.r2) >= np.median(line.r2) - 0.02
+        assert min(line.r2.min(), net.r2.min()) > -0.8
+        low, high = given[1].min(axis=0), given[1].max(axis=0)
+        assert ((net.guess >= low) & (net.guess <= high)).all()
+
+
+def test_likelihood_links_what_distance_does_not():
+    """Of 200 units 20 say something; the noise of all counts in a distance."""
+    rng = np.random.default_rng(3)
+    h = np.zeros((1000, 200), np.float32)
+    h[:, :20] = rng.normal(size=(1000, 20))
+    people, noise = np.arange(1000), np.ones(200)
+    s = (h + rng.normal(size=h.shape)).astype(np.float32)
+    found = linkage(h[:300], people[:300], s, people, noise)
+    assert found.by_chance == pytest.approx(0.001)
+    # As theory says: ln 1000 = 6.9 nats are needed, and 20 / 2 ln(2) = 6.9 are there.
+    assert 0.25 < found.likely < 0.55
+    assert found.nearest < found.likely - 0.1 and found.best == found.likely
+    shuffled = rng.permutation(1000)
+    assert linkage(h, people, s[shuffled], people, noise).best < 0.02
+    assert linkage(h, people, h, people, 0 * noise) == (1.0, None, pytest.approx(0.001))
+
+
+def test_what_would_do_does():
+    rng = np.random.default_rng(4)
+    h = (rng.normal(size=(800, 12)) @ rng.normal(size=(12, 48))).astype(np.float32)
+    people = np.arange(800)
+    sigma = sigma_for(h, people, 0.1, rng)
+    spread = h.std(axis=0)
+
+    def rate(sigma):
+        s = (h + sigma * spread * np.random.default_rng(9).normal(size=h.shape)).astype(np.float32)
+        return linkage(h, people, s, people, (sigma * spread.astype(np.float64)) ** 2), s
+
+    assert rate(sigma)[0].best < 0.15 < rate(sigma / 2)[0].best
+    half, s = rate(sigma / 2)
+    noise = (sigma / 2 * spread.astype(np.float64)) ** 2
+    units = units_for(h, s, people, noise, 0.1, rng)
+    assert 2 <= units < 48
+    assert sigma_for(h[:5], people[:5], 0.1, rng) is None  # a guess alone finds a fifth
+
+
 def test_linkage_and_membership():
     stored, other = rows(200), rows(200)
     patients = np.arange(200)
@@ -70,9 +128,31 @@ def test_audit_gates_on_what_it_found():
     assert not bare["passed"] and "above 0.65" in bare["reason"]
     assert bare["linkage"] == 1.0 and bare["membership_auc"] == 1.0
     assert len(bare["r2_of_features"]) == 5
-    hidden = PrivacyAudit(attacks=("ridge",)).report(witness(8.0))
-    assert hidden["passed"] and hidden["linkage"] < 0.2
-    assert PrivacyAudit(max_r2=1.0, attacks=("ridge",)).report(witness(0.0))["passed"]
+    hidden = PrivacyAudit(attacks=("ridge",)).report(witness(24.0))
+    assert hidden["passed"] and hidden["linkage"] < 0.05 and "remedy" not in hidden
+    open_ = PrivacyAudit(max_r2=1.0, max_linkage=1.0, attacks=("ridge",))
+    assert open_.report(witness(0.0))["passed"]
+
+
+def test_linkage_alone_holds_back_and_says_what_would_be_right():
+    found = PrivacyAudit(max_r2=1.0, attacks=("ridge",)).report(witness(2.0))
+    assert not found["passed"] and found["linkage"] > 0.05
+    assert found["linkage"] == max(found["linkage_nearest"], found["linkage_likely"])
+    assert found["linkage_by_chance"] == pytest.approx(1 / 400)
+    assert "by chance 0.2%" in found["reason"] and "above 5.0%" in found["reason"]
+    for way in ("GaussianRelease(sigma=", "steps of", "PrototypeRelease", "units (hidden=)"):
+        assert way in found["remedy"]
+    few = PrivacyAudit(max_linkage=0.001, attacks=("ridge",)).report(witness(2.0))
+    assert "Store more patients" in few["remedy"]
+
+
+def test_half_of_the_stored_patients_teach_the_attacker():
+    """Where few patients are left out, they alone would teach too little."""
+    found = witness(0.5, count=2000)
+    some = {n: getattr(found, n)[:110] for n in vars(found) if n.startswith("other")}
+    report = PrivacyAudit(attacks=("ridge",)).report(ReleaseWitness(**{**vars(found), **some}))
+    assert report["pairs_of_attacker"] == 1110
+    assert report["inversion"]["ridge"]["features"] > 0.9
 
 
 def test_audit_that_cannot_attack_does_not_pass():
@@ -85,8 +165,8 @@ def test_audit_that_cannot_attack_does_not_pass():
 
 
 @pytest.mark.parametrize(
-    "settings", [{"max_r2": 2.0}, {"attacks": ()}, {"attacks": ("guess",)}, {"rows": 3}],
-    ids=["r2", "none", "guess", "rows"],
+    "settings", [{"max_r2": 2.0}, {"max_linkage": 0.0}, {"attacks": ()}, {"attacks": ("guess",)}, {"rows": 3}],
+    ids=["r2", "linkage", "none", "guess", "rows"],
 )  # fmt: skip
 def test_bad_settings(settings):
     with pytest.raises(ParameterError):

@@ -2,14 +2,28 @@
 
 from foretell.audits.inversion.attacks import Inversion, network_inversion, ridge_inversion
 from foretell.audits.inversion.audit import PrivacyAudit
-from foretell.audits.inversion.linkage import linkage_rate, membership_auc, nearest
+from foretell.audits.inversion.linkage import (
+    Linkage,
+    likely_rate,
+    linkage,
+    linkage_rate,
+    membership_auc,
+    nearest,
+    sigma_for,
+    units_for,
+)
 
 __all__ = [
     "Inversion",
+    "Linkage",
     "PrivacyAudit",
+    "likely_rate",
+    "linkage",
     "linkage_rate",
     "membership_auc",
     "nearest",
     "network_inversion",
     "ridge_inversion",
+    "sigma_for",
+    "units_for",
 ]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foretell.audits.inversion.attacks import network_inversion, ridge_inversion
-from foretell.audits.inversion.linkage import linkage_rate, membership_auc
+from foretell.audits.inversion.linkage import Linkage, linkage, membership_auc, sigma_for, units_for
 from foretell.data.clinical.schema import Schema
 from foretell.errors import ParameterError
 from foretell.estimators.continual.witness import ReleaseWitness
@@ -19,17 +19,27 @@ from foretell.estimators.continual.witness import ReleaseWitness
 class PrivacyAudit:
     """Attacks a release as somebody with data of his own would, and says whether it may leave.
 
-    Inversion: a ridge regression and a small network learn from other patients' rows, released
-    alike, to read features off the stored vectors. Linkage: whether the stored vector nearest to a
-    patient's true representation is that patient's. Membership: whether closeness to a stored
-    vector tells that an hour is stored. The gate is on inversion: the median R2 of vital signs, of
-    laboratory values (last known ones), and that of age, for the better of both attacks.
+    Inversion: a ridge regression and a network learn from other patients' rows, released alike, to
+    read features off the stored vectors; half of the stored patients are among those the attacker
+    knows, and the other half is attacked. Linkage: whether the stored vector that is nearest, or
+    likeliest, to a patient's true representation is that patient's. Membership: whether closeness
+    to a stored vector tells that an hour is stored.
+
+    The gate is on inversion and on linkage. Inversion: the median R2 of vital signs, of laboratory
+    values (last known ones), and that of age, each feature by the better of both attacks. Linkage:
+    the share of patients whom the better of both attacks finds. By chance it is one over the number
+    of stored patients, if all have as many rows (``linkage_by_chance``). The default allows one in
+    twenty: what a guess among the twenty patients finds that a bundle must have of each class.
+    Whoever links has the very hour of the patient already; what he learns is that it is stored, and
+    its label.
 
     What passes is no proof of anonymity: another attack may do better. ``PrivateRelease`` has a
     guarantee.
 
     Args:
         max_r2: highest of these that may leave.
+        max_linkage: largest share of patients linked that may leave; 1 allows all, and the report
+            still says how many are.
         attacks: of ``"ridge"`` and ``"network"``.
         rows: attacked at most, and asked for in linkage and membership.
         known: pairs the attacker learns from at most.
@@ -37,6 +47,7 @@ class PrivacyAudit:
     """
 
     max_r2: float = 0.65
+    max_linkage: float = 0.05
     attacks: tuple[str, ...] = ("ridge", "network")
     rows: int = 2000
     known: int = 20_000
@@ -45,24 +56,32 @@ class PrivacyAudit:
     def __post_init__(self) -> None:
         if not 0 <= self.max_r2 <= 1:
             raise ParameterError(f"max_r2 must lie in [0, 1], not {self.max_r2}")
+        if not 0 < self.max_linkage <= 1:
+            raise ParameterError(f"max_linkage must lie in (0, 1], not {self.max_linkage}")
         if not self.attacks or not set(self.attacks) <= {"ridge", "network"}:
             raise ParameterError(f"attacks are 'ridge' and 'network', not {self.attacks}")
         if self.rows < 20 or self.known < 20:
             raise ParameterError("rows and known must be at least 20")
 
     def report(self, witness: ReleaseWitness) -> dict[str, Any]:
-        """JSON values: every feature's R2, medians by group, linkage, membership, the verdict."""
+        """JSON values: every feature's R2, medians by group, linkage, membership, the verdict.
+
+        Where it is not passed, ``remedy`` says what would be right.
+        """
         rng = np.random.default_rng(self.random_state)
-        found: dict[str, Any] = {"max_r2": self.max_r2, "stored": len(witness.stored)}
-        found["pairs_of_attacker"] = min(len(witness.other_rows), self.known)
+        found: dict[str, Any] = {
+            "max_r2": self.max_r2,
+            "max_linkage": self.max_linkage,
+            "stored": len(witness.stored),
+        }
         if len(witness.other_rows) < 100:
             return {
                 **found,
                 "passed": False,
                 "reason": f"only {len(witness.other_rows)} hours of patients that are not stored: "
                 "too few to attack with, so nothing is known",
+                "remedy": "Store fewer hours (memory_per_site), so that patients are left out",
             }
-        some = _some(len(witness.other_rows), self.known, rng)
         asked = _some(len(witness.member_rows), self.rows, rng)
         others = _some(len(witness.other_rows), self.rows, rng)
         assert witness.other_hidden is not None
@@ -77,45 +96,98 @@ class PrivacyAudit:
                 "passed": True,
                 "reason": "no stored row stands for a patient: there is nothing to invert or link",
             }
-        found["linkage"] = linkage_rate(
+        added = (witness.stored - witness.member_hidden).var(axis=0, dtype=np.float64)
+        linked = linkage(
             witness.member_hidden[asked],
             witness.member_patients[asked],
             witness.stored,
             witness.member_patients,
+            added,
         )
-        found["linkage_by_chance"] = float(1 / len(np.unique(witness.member_patients)))
-        best = np.zeros(witness.stored_rows.shape[1])
-        groups = _groups(witness.names, witness.stored_rows)
-        found["inversion"] = {}
+        found["linkage"], found["linkage_by_chance"] = linked.best, linked.by_chance
+        found["linkage_nearest"], found["linkage_likely"] = linked.nearest, linked.likely
+        found |= self._inverted(witness, witness.stored_rows, witness.other_released, rng)
+        worst, value = max(found["inversion"]["best"].items(), key=lambda pair: pair[1])
+        read, known = value <= self.max_r2, linked.best <= self.max_linkage
+        found["passed"] = bool(read and known)
+        found["reason"] = (
+            f"the highest R2 of inversion is {value:.3f} ({worst}), "
+            f"{'at most' if read else 'above'} {self.max_r2:g}; "
+            f"{linked.best:.1%} are linked to their stored vector (by chance "
+            f"{linked.by_chance:.1%}), {'at most' if known else 'above'} {self.max_linkage:.1%}"
+        )
+        if not known:
+            found["remedy"] = self._remedy(witness, linked, added, rng)
+        elif not read:
+            found["remedy"] = "Release with more noise, or prototypes (PrototypeRelease)"
+        return found
+
+    def _inverted(
+        self,
+        witness: ReleaseWitness,
+        rows: NDArray[np.float32],
+        released: NDArray[np.float32],
+        rng: np.random.Generator,
+    ) -> dict[str, Any]:
+        """What was read off: R2 by attack and group, and that of every feature."""
+        people = np.unique(witness.member_patients)
+        aware = rng.choice(people, len(people) // 2, replace=False)
+        mine = np.flatnonzero(np.isin(witness.member_patients, aware))
+        rest = np.flatnonzero(~np.isin(witness.member_patients, aware))
+        attacked = rest[_some(len(rest), self.rows, rng)]
+        h = np.concatenate([released, witness.stored[mine]])
+        x = np.concatenate([witness.other_rows, rows[mine]])
+        whose = np.concatenate([witness.other_patients, witness.member_patients[mine]])
+        some = _some(len(h), self.known, rng)
+        some = some[np.argsort(_shuffled(whose[some], rng), kind="stable")]
+        best = np.full(rows.shape[1], -np.inf)
+        groups = _groups(witness.names, rows)
+        inversion: dict[str, Any] = {}
         for attack in self.attacks:
-            given = (
-                witness.other_released[some], witness.other_rows[some],
-                witness.stored[asked], witness.stored_rows[asked],
-            )  # fmt: skip
+            given = (h[some], x[some], witness.stored[attacked], rows[attacked])
             if attack == "ridge":
                 r2 = ridge_inversion(*given).r2
             else:
                 r2 = network_inversion(*given, seed=self.random_state).r2
-            found["inversion"][attack] = {
-                name: float(np.median(r2[columns])) for name, columns in groups.items()
-            }
+            inversion[attack] = {n: float(np.median(r2[c])) for n, c in groups.items()}
             best = np.maximum(best, r2)
-        found["inversion"]["best"] = {
-            name: float(np.median(best[columns])) for name, columns in groups.items()
-        }
+        inversion["best"] = {n: float(np.median(best[c])) for n, c in groups.items()}
         names = witness.names or tuple(f"feature {i}" for i in range(len(best)))
-        varies = witness.stored_rows.std(axis=0) > 1e-4
-        found["r2_of_features"] = {
-            n: round(float(v), 4) for n, v, on in zip(names, best, varies, strict=True) if on
+        varies = rows.std(axis=0) > 1e-4
+        return {
+            "pairs_of_attacker": len(some),
+            "inversion": inversion,
+            "r2_of_features": {
+                n: round(float(v), 4) for n, v, on in zip(names, best, varies, strict=True) if on
+            },
         }
-        worst, value = max(found["inversion"]["best"].items(), key=lambda pair: pair[1])
-        passed = value <= self.max_r2
-        found["passed"] = bool(passed)
-        found["reason"] = (
-            f"the highest R2 of inversion is {value:.3f} ({worst}), "
-            f"{'at most' if passed else 'above'} {self.max_r2:g}"
-        )
-        return found
+
+    def _remedy(
+        self,
+        witness: ReleaseWitness,
+        linked: Linkage,
+        added: NDArray[np.float64],
+        rng: np.random.Generator,
+    ) -> str:
+        """What would bring linkage to what is allowed, tried on the representations here."""
+        if linked.by_chance >= self.max_linkage:
+            return (
+                f"Store more patients: a guess alone finds {linked.by_chance:.1%} among "
+                f"{len(np.unique(witness.member_patients))}"
+            )
+        hidden, people = witness.member_hidden, witness.member_patients
+        sigma = sigma_for(hidden, people, self.max_linkage, rng)
+        ways = ["prototypes, which stand for nobody (PrototypeRelease)"]
+        if sigma is not None:
+            ways.insert(
+                0, f"Gaussian noise of {sigma:g} standard deviations of each unit "
+                f"(GaussianRelease(sigma={sigma:g}); rounding alone would need steps of "
+                f"{np.sqrt(12) * sigma:.2g})",
+            )  # fmt: skip
+        units = units_for(hidden, witness.stored, people, added, self.max_linkage, rng)
+        if units is not None:
+            ways.append(f"at the present noise {units} of the {hidden.shape[1]} units (hidden=)")
+        return "What would do: " + "; or ".join(ways)
 
 
 def _groups(
@@ -140,3 +212,9 @@ def _groups(
 
 def _some(size: int, most: int, rng: np.random.Generator) -> NDArray[np.int64]:
     return np.sort(rng.choice(size, min(size, most), replace=False))
+
+
+def _shuffled(values: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Numbers of the values in an order by chance."""
+    distinct, place = np.unique(values, return_inverse=True)
+    return np.asarray(rng.permutation(len(distinct))[place], np.int64)

@@ -1,6 +1,9 @@
-"""Finding a patient among stored representations: by the nearest one, and whether at all."""
+"""Finding a patient among stored representations: which is his, and whether any is."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +12,54 @@ from foretell.audits.membership import auc
 
 FloatArray = NDArray[np.float32]
 _AT_ONCE = 512
+_SILENT = 1e-8
+
+
+class Linkage(NamedTuple):
+    """Shares of true representations that are linked to a stored one of the same patient.
+
+    Attributes:
+        nearest: by the smallest distance.
+        likely: by the largest likelihood under Gaussian noise; None where there is no noise.
+        by_chance: of an attacker who draws a stored representation.
+    """
+
+    nearest: float
+    likely: float | None
+    by_chance: float
+
+    @property
+    def best(self) -> float:
+        """That of the better attack."""
+        return max(self.nearest, self.likely or 0.0)
+
+
+def linkage(
+    hidden: FloatArray,
+    patients: NDArray[np.int64],
+    stored: FloatArray,
+    stored_patients: NDArray[np.int64],
+    noise: NDArray[np.float64],
+) -> Linkage:
+    """What somebody who knows true representations of patients finds among the stored ones.
+
+    The attacker has the exact features of an hour and the first layer, which is in the bundle.
+
+    Args:
+        hidden: (Q, D) true representations that are asked for.
+        patients: (Q,) whose they are.
+        stored: (M, D) representations as stored.
+        stored_patients: (M,) whose they are.
+        noise: (D,) variance of what was added to each unit.
+    """
+    likely = likely_rate(hidden, patients, stored, stored_patients, noise)
+    _, place, count = np.unique(stored_patients, return_inverse=True, return_counts=True)
+    share = dict(zip(stored_patients.tolist(), (count / len(stored))[place], strict=True))
+    return Linkage(
+        linkage_rate(hidden, patients, stored, stored_patients),
+        likely,
+        float(np.mean([share.get(p, 0.0) for p in patients.tolist()])),
+    )
 
 
 def nearest(
@@ -36,6 +87,109 @@ def linkage_rate(
     return float((stored_patients[found] == patients).mean())
 
 
+def likely_rate(
+    hidden: FloatArray,
+    patients: NDArray[np.int64],
+    stored: FloatArray,
+    stored_patients: NDArray[np.int64],
+    noise: NDArray[np.float64],
+) -> float | None:
+    """Share whose likeliest stored vector is of the same patient; None where there is no noise.
+
+    A stored vector s is the noisy h by ``log N(s; h, noise) - log N(s; all that is stored)``. A
+    distance also counts how much noise s happens to have where nothing is to be seen; here units
+    are measured in noise and turned to principal axes, and only axes that vary more than noise
+    alone would (Marchenko and Pastur 1967) count:
+
+        sum over axes k of (s_k - h_k)^2 - s_k^2 / l_k    with l_k the variance of s along k.
+
+    Arguments as :func:`linkage`.
+    """
+    heard = noise > _SILENT * max(float(noise.max(initial=0.0)), _SILENT)
+    if not heard.any() or len(stored) < 20:
+        return None
+    unit = np.sqrt(noise[heard])
+    s, h = stored[:, heard] / unit, hidden[:, heard] / unit
+    centre = s.mean(axis=0)
+    s, h = s - centre, h - centre
+    variance, axes = np.linalg.eigh(s.T @ s / len(s))
+    ratio = s.shape[1] / len(s)
+    above = variance > (1 + np.sqrt(ratio)) ** 2
+    if not above.any():
+        return 0.0
+    # What the spread of a sample of this size adds to the largest variances is taken off again.
+    raised = variance[above] + 1 - ratio
+    spikes = (raised + np.sqrt(np.maximum(raised**2 - 4 * variance[above], 0))) / 2
+    s, h = s @ axes[:, above], h @ axes[:, above]
+    own = (s**2).sum(axis=1) - (s**2 / spikes).sum(axis=1)
+    found = [
+        (own - 2 * h[at : at + _AT_ONCE] @ s.T).argmin(axis=1) for at in range(0, len(h), _AT_ONCE)
+    ]
+    return float((stored_patients[np.concatenate(found)] == patients).mean())
+
+
+def sigma_for(
+    hidden: FloatArray,
+    patients: NDArray[np.int64],
+    allowed: float,
+    rng: np.random.Generator,
+    *,
+    asked: int = 2000,
+) -> float | None:
+    """Gaussian noise, in standard deviations of each unit, that links no more than is allowed.
+
+    Found by trying it on the true representations, rounded up to a tenth. None where noise of 64
+    would not do.
+
+    Args:
+        hidden: (M, D) true representations of all that is stored.
+        patients: (M,) whose they are.
+        allowed: share of :class:`Linkage`.
+        rng: of the noise that is tried.
+        asked: of how many patients' hours.
+    """
+    spread = hidden.std(axis=0, dtype=np.float64)
+    some = rng.choice(len(hidden), min(asked, len(hidden)), replace=False)
+    drawn = rng.standard_normal(hidden.shape, np.float32)
+
+    def holds(sigma: float) -> bool:
+        stored = np.asarray(hidden + drawn * (sigma * spread), np.float32)
+        found = linkage(hidden[some], patients[some], stored, patients, (sigma * spread) ** 2)
+        return found.best <= allowed
+
+    least = _least(holds, 0.25, 64.0)
+    return None if least is None else float(np.ceil(10 * least) / 10)
+
+
+def units_for(
+    hidden: FloatArray,
+    stored: FloatArray,
+    patients: NDArray[np.int64],
+    noise: NDArray[np.float64],
+    allowed: float,
+    rng: np.random.Generator,
+    *,
+    asked: int = 2000,
+) -> int | None:
+    """Of how many of the units, drawn by chance, no more than is allowed would be linked.
+
+    Noise on each stays as it is. None where not even two would do. Arguments as
+    :func:`sigma_for` and :func:`linkage`.
+    """
+    some = rng.choice(len(hidden), min(asked, len(hidden)), replace=False)
+    order = rng.permutation(hidden.shape[1])
+
+    def holds(divided: float) -> bool:
+        kept = order[: max(2, int(len(order) / divided))]
+        found = linkage(
+            hidden[some][:, kept], patients[some], stored[:, kept], patients, noise[kept]
+        )
+        return found.best <= allowed
+
+    divisor = _least(holds, 1.0, len(order) / 2)
+    return None if divisor is None else max(2, int(len(order) / divisor))
+
+
 def membership_auc(members: FloatArray, others: FloatArray, stored: FloatArray) -> float:
     """How well closeness to a stored vector tells hours that are stored from those that are not.
 
@@ -44,3 +198,13 @@ def membership_auc(members: FloatArray, others: FloatArray, stored: FloatArray) 
     scores = np.concatenate([-nearest(members, stored)[1], -nearest(others, stored)[1]])
     truth = np.concatenate([np.ones(len(members), bool), np.zeros(len(others), bool)])
     return float(auc(scores, truth))
+
+
+def _least(holds: Callable[[float], bool], low: float, high: float) -> float | None:
+    """The least number between two at which something holds, from above, within a twentieth."""
+    if not holds(high):
+        return None
+    while high > 1.05 * low:
+        middle = float(np.sqrt(low * high))
+        low, high = (low, middle) if holds(middle) else (middle, high)
+    return high

@@ -135,6 +135,7 @@ class SiteBundle:
             },
             "adapters": sorted(self.adapters),
             "audits": self.audits,
+            "linked": {n: a["linkage"] for n, a in self.audits.items() if "linkage" in a},
             "fisher_entries_not_finite": self.not_finite,
         }
 

@@ -56,7 +56,8 @@ def audited(
     if not found["passed"] and not override:
         raise DataError(
             f"the audit does not let {record.name!r} out: {found['reason']}",
-            hint="Release with more noise, or export with override=True and answer for it",
+            hint=f"{found.get('remedy', 'Release with more noise')}. Or export with override=True "
+            "and answer for it",
         )
     return {"performed": True, **found, "overridden": override and not found["passed"]}
 

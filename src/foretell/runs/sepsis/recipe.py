@@ -108,6 +108,7 @@ class EvaluationSection(Section):
     examples: int = Field(default=6, ge=0)
     audit: bool = True
     max_r2: Share = 0.65
+    max_linkage: float = Field(default=0.05, gt=0, le=1)
 
 
 class Recipe(BaseRecipe):

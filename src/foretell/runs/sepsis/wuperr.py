@@ -118,4 +118,5 @@ def _audit(recipe: Recipe, names: tuple[str, ...]) -> _Named | None:
         return None
     from foretell.audits.inversion import PrivacyAudit
 
-    return _Named(PrivacyAudit(max_r2=recipe.evaluation.max_r2), names)
+    asked = recipe.evaluation
+    return _Named(PrivacyAudit(max_r2=asked.max_r2, max_linkage=asked.max_linkage), names)
