@@ -498,3 +498,65 @@ def test_what_was_known_before_a_discharge_counts_after_it(store):
     assert [s.risk for s in store.scores("H", "P")] == mended
     view = store.state("H", "P").view
     assert (view["end"], view["left_out"]) == ("discharged", 1)
+
+
+def adt(kind, time, control, **options) -> bytes:
+    return visit_message("H", "P", kind, time=time, control=control, **options)
+
+
+def test_an_old_specimen_does_not_count_as_of_now(tmp_path):
+    store = open_store(tmp_path / "s.db", partitions=2)
+    days = T0 + 50 * 3600
+    one(store, adt("A01", T0, "a", visit="V", admitted=T0), *(hr(80.0, T0 + 3600 * k, f"h{k}")
+        for k in range(1, 50, 6)), tick=days)  # fmt: skip
+    old = hr(180.0, T0 + 600, "1", order="o", sent=days + 60)
+    fresh = hr(81.0, T0 + 3 * 3600, "2", order="p", sent=days + 60)
+    one(store, old, fresh)
+    view = store.state("H", "P").view
+    # 180 a minute would be 3 points; 81, two hours short of two days old, counts.
+    assert view["risk"] == 0.0 and view["doubts"] == {"old_specimen": 1}
+    assert "too old" in view["reason"] and view["status"] == "ok"
+    # A sender that says it was known at once does not make it newer.
+    one(store, hr(180.0, T0 + 900, "3", order="q"))
+    assert store.state("H", "P").view["doubts"] == {"old_specimen": 2}
+    assert store.state("H", "P").view["risk"] == 0.0 and store.state("H", "P").view["late"] == 0
+    one(store, tick=days + 2 * 3600)
+    told = [s.hour for s in store.scores("H", "P") if "too old" in (s.reason or "")]
+    assert told == [51] and store.state("H", "P").view["doubts"] == {"old_specimen": 2}
+    # A correction of it does not make it count either; an earlier version does.
+    one(store, hr(190.0, T0 + 600, "4", order="o", status="C", sent=days + 2 * 3600))
+    assert store.state("H", "P").view["risk"] == 0.0
+    one(store, hr(180.0, T0 + 600, "5", order="o", status="P", sent=T0 + 45 * 3600))
+    assert store.state("H", "P").view["risk"] == pytest.approx(0.15)
+    again = open_store(tmp_path / "b.db", partitions=2)
+    stepwise(store, again)
+    assert again.fingerprint() == store.fingerprint()
+
+
+def test_two_descriptions_of_one_patient_are_told(tmp_path):
+    store = open_store(tmp_path / "s.db", partitions=2)
+    who = {"visit": "V", "admitted": T0, "born": "19500601", "sex": "F"}
+    one(store, adt("A01", T0, "1", **who), hr(80.0, T0 + 60, "2", visit="V"), tick=T0 + 3600)
+    one(store, adt("A08", T0 + 4000, "3", **{**who, "born": "19510601"}))
+    assert store.state("H", "P").view["doubts"] == {}
+    one(store, adt("A08", T0 + 4100, "4", **{**who, "sex": "M"}),
+        adt("A08", T0 + 4200, "5", **{**who, "born": "19800601", "sex": "M"}),
+        adt("A08", T0 + 4300, "6", **{**who, "born": "20800601", "sex": "M"}))  # fmt: skip
+    view = store.state("H", "P").view
+    # The last word counts, but not in silence.
+    assert (view["age"], view["sex"]) == (45.0, "male")
+    found = {"contradictory_age": 1, "contradictory_sex": 1, "impossible_age": 1}
+    assert view["doubts"] == found and view["reason"].count("is it one patient?") == 2
+    one(store, tick=T0 + 3 * 3600)
+    assert [bool(s.reason) for s in store.scores("H", "P")] == [False, True, False]
+    # Somebody else's record is merged into this one.
+    other = visit_message("H", "Q", "A01", time=T0, control="7", **{**who, "visit": "W"})
+    merge = visit_message("H", "P", "A40", time=T0 + 3 * 3600 + 60, control="8", prior="Q")
+    one(store, other, merge, tick=T0 + 4 * 3600)
+    view = store.state("H", "P").view
+    assert view["doubts"] == {k: n + (k != "impossible_age") for k, n in found.items()}
+    assert (view["age"], view["sex"]) == (45.0, "male")
+    assert "one patient" in (store.scores("H", "P")[3].reason or "")
+    again = open_store(tmp_path / "b.db", partitions=2)
+    stepwise(store, again)
+    assert again.fingerprint() == store.fingerprint()

@@ -183,6 +183,8 @@ def _visit(record: VisitChange) -> NewEvent:
     }  # fmt: skip
     if record.prior is not None:
         body["prior"] = record.prior
+    if record.doubt is not None:
+        body["doubt"] = record.doubt
     key = digest(VISIT, record.site, record.patient, record.time, json.dumps(body, sort_keys=True))
     return NewEvent(record.site, record.patient, VISIT, record.time, body, [(key, None)])
 

@@ -89,6 +89,10 @@ class Metrics:
             "foretell_scorer_failures_total", "Failures that were kept in the journal",
             ("version",), **kept,
         )  # fmt: skip
+        self.doubts = Counter(
+            "foretell_doubts_total", "What feeds said that cannot count as it stands", ("doubt",),
+            **kept,
+        )  # fmt: skip
         self.compared = Histogram(
             "foretell_shadow_difference", "Absolute difference of a compared risk to what was said",
             ("version",), buckets=_SHARES, **kept,
@@ -138,6 +142,8 @@ class Metrics:
         for failed in effects.journal:
             if failed.kind == "off":
                 self.failures.labels(failed.version).inc()
+        for name, count in effects.doubts.items():
+            self.doubts.labels(name).inc(count)
         for beside in effects.shadows:
             if beside.risk is not None and beside.said is not None:
                 self.compared.labels(beside.version).observe(abs(beside.risk - beside.said))

@@ -60,6 +60,31 @@ def test_predictions_go_by_arrival_and_looking_back_by_specimen():
         binned(late, clock="wall")
 
 
+def test_an_old_specimen_says_nothing_of_now():
+    rows = [
+        ("x", "Lactate", 4.0, 1.0, 49.0),
+        ("x", "Lactate", 5.0, 1.5, 49.6),
+        # Known in time, and told again.
+        ("x", "HR", 80.0, 1.0, 2.0),
+        ("x", "HR", 80.0, 1.0, 55.0),
+    ]
+    stays = binned(*rows, hours=56)
+    assert {n.kind: n.count for n in stays.notes} == {"duplicate": 1, "old_specimen": 1}
+    lactate = stays.column("Lactate")
+    assert lactate[48] == 4 and np.isfinite(lactate).sum() == 1 and stays.column("HR")[1] == 80
+    assert binned(*rows, hours=56, max_age=None).column("Lactate")[49] == 5
+    assert binned(*rows, hours=56, clock="specimen").column("Lactate")[1] == 5
+    schema = Schema.default().channels("p19")
+    live = HourlyBinner(schema)
+    assert live.add(Observation("Lactate", 4.0, 1.0, 49.0))
+    assert not live.add(Observation("Lactate", 5.0, 1.5, 49.6)) and live.stale == 1
+    for hour in range(1, 57):
+        np.testing.assert_array_equal(live.close(hour)[schema.names.index("Lactate")],
+                                      lactate[hour - 1])  # fmt: skip
+    # Its sender says that it was known at once; here it became known after hour 56.
+    assert not live.add(Observation("Lactate", 6.0, 2.0)) and live.stale == 2
+
+
 def test_what_is_left_out_is_counted():
     stays = binned(
         ("x", "HR", 80, 3, 2),

@@ -3,8 +3,8 @@
 Hour k covers (k - 1, k] on the unit's clock: a value belongs to the hour at whose end it can be
 used. Several values of one hour become their median. A measurement has two times, that of the
 specimen and that of its arrival: what predicts goes by arrival, what looks back goes by specimen.
-By arrival, a late result is the news of its hour even where a fresher specimen came before it: how
-old a specimen may be is for a quality monitor to judge.
+By arrival, a late result is the news of its hour even where a fresher specimen came before it, but
+not if its specimen was older than two days by then: that says nothing of now.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
+from foretell.data.clinical.doubts import MAX_AGE, OLD_SPECIMEN
 from foretell.data.clinical.schema import Schema
 from foretell.data.clinical.stays import Stays
 from foretell.data.panel import Categorical, DataNote
@@ -54,6 +55,7 @@ def bin_observations(
     *,
     schema: Schema | None = None,
     clock: Clock = "arrival",
+    max_age: float | None = MAX_AGE,
     categories: tuple[str, ...] = ("site", "hospital", "unit", "sex"),
     numbers: tuple[str, ...] = ("age", "admission"),
 ) -> Stays:
@@ -67,6 +69,8 @@ def bin_observations(
         schema: the channels that are wanted, the 34 of the 2019 challenge by default.
         clock: ``"arrival"`` bins values when they became known, as a prediction must;
             ``"specimen"`` when they were true, for looking back.
+        max_age: hours after which a specimen is too old to count when its result arrives; None for
+            no limit. Looking back, no specimen is too old.
         categories: columns of ``stays`` in words.
         numbers: columns of ``stays`` in numbers.
 
@@ -119,6 +123,13 @@ def bin_observations(
         notes.append(DataNote("duplicate", text, repeated))
         # The first arrival counts: by then the value was known.
         table = table.group_by(keys, maintain_order=True).agg(pl.col("arrival").min())
+    if clock == "arrival" and max_age is not None:
+        table = drop(
+            table,
+            pl.col("arrival") - pl.col("time") <= max_age,
+            OLD_SPECIMEN,
+            "{n} measurements were of a specimen too old when they arrived and were left out",
+        )
     when = pl.col("arrival" if clock == "arrival" else "time")
     hour = when.ceil().cast(pl.Int64)
     table = table.with_columns(
@@ -258,17 +269,24 @@ class HourlyBinner:
 
     Args:
         schema: of the channels.
+        max_age: hours after which a specimen is too old to count when its result arrives.
+
+    Attributes:
+        stale: values that were left out because of that.
     """
 
-    def __init__(self, schema: Schema) -> None:
+    def __init__(self, schema: Schema, *, max_age: float | None = MAX_AGE) -> None:
         self._names = {name: i for i, name in enumerate(schema.names)}
         self._values: dict[int, dict[int, dict[tuple[float, str, float], None]]] = {}
         # Redeliveries may come days later, so keys of closed hours are kept, too.
         self._seen: set[tuple[int, float, str, float]] = set()
-        self.closed = 0
+        self._max_age = math.inf if max_age is None else max_age
+        self.closed = self.stale = 0
 
     def add(self, observation: Observation) -> bool:
-        """Takes a value; False where it is left out: a redelivery, or from before the first hour.
+        """Takes a value; False where it is left out.
+
+        So are a redelivery, what is from before the first hour, and what is of too old a specimen.
 
         Raises:
             DataError: the channel is not known, or value or time is not finite.
@@ -290,6 +308,9 @@ class HourlyBinner:
         if key in self._seen or hour < 1:
             return False
         self._seen.add(key)
+        if max(arrival, self.closed) - observation.time > self._max_age:
+            self.stale += 1
+            return False
         hour = max(hour, self.closed + 1)
         self._values.setdefault(hour, {}).setdefault(channel, {})[key[1:]] = None
         return True

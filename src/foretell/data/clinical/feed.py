@@ -67,7 +67,8 @@ class Measurement:
 class VisitChange:
     """An admission, transfer, discharge, or what cancels or corrects one; see ``VISIT_KINDS``.
 
-    ``prior`` is the identifier that a merge retires; ``age`` is in years, 90 from 90 on.
+    ``prior`` is the identifier that a merge retires; ``age`` is in years, 90 from 90 on, as of the
+    admission where that is told, else of ``time``; ``doubt`` says why an age was left out.
     """
 
     site: str
@@ -80,6 +81,7 @@ class VisitChange:
     age: float | None = None
     sex: str | None = None
     prior: str | None = None
+    doubt: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -205,7 +205,8 @@ function showDetail() {
       make("p", {}, make("strong", { text: r.panel }), ` ${r.reason}`))));
   }
   if (state.about.may_act) parts.push(make("h3", { text: "Alarms of this stay" }), actions(p));
-  parts.push(make("p", { class: "small", text: `Model ${p.model || "none"} · ${p.results} results, ${p.late} late` }));
+  const doubts = Object.entries(p.doubts || {}).map(([name, count]) => `, ${count} × ${words(name)}`).join("");
+  parts.push(make("p", { class: "small", text: `Model ${p.model || "none"} · ${p.results} results, ${p.late} late${doubts}` }));
   box.replaceChildren(...parts);
   if (active && $(active)) $(active).focus();
 }

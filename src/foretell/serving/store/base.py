@@ -112,6 +112,7 @@ class Effects:
     outbox: list[OutboxRow] = field(default_factory=list)
     shadows: list[ShadowRow] = field(default_factory=list)
     journal: list[JournalRow] = field(default_factory=list)
+    doubts: dict[str, int] = field(default_factory=dict)
 
 
 class Store(LinkedStore, GovernedStore):

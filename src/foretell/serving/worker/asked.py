@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from foretell.data.clinical.doubts import MAX_AGE
 from foretell.data.clinical.feed import RANKS
 from foretell.decisions.alarms import AlarmPolicy
 from foretell.errors import ParameterError
@@ -34,6 +35,7 @@ class Asked:
     idle: int = 72
     scores_out: bool = False
     quiet: QuietRules = field(default_factory=QuietRules)
+    max_age: float = MAX_AGE
     strict: bool = False
     history: Callable[[str, str, str], Mapping[int, bytes]] = lambda *_: {}
     between: Callable[[], None] = lambda: None
@@ -160,7 +162,7 @@ class Asked:
         row = np.full(len(self._channels), np.nan, np.float32)
         values: dict[int, list[float]] = {}
         for record in records:
-            if record.rank != _DELETED and record.value == record.value:
+            if record.rank != _DELETED and record.value == record.value and not record.stale:
                 values.setdefault(record.channel, []).append(record.value)
         for channel, several in values.items():
             row[channel] = several[0] if len(several) == 1 else np.median(np.array(several))

@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from foretell.data.clinical.binning import hour_of
+from foretell.data.clinical.doubts import OLD_SPECIMEN, Described, contradictions, is_old
 from foretell.data.clinical.feed import RANKS
 from foretell.serving.events import ACTION, MEASURED, MERGED, ORDER, VISIT, Event, digest
 from foretell.serving.worker.keeping import Keeping
@@ -41,6 +42,7 @@ class Fold(Keeping):
         policies: version of a scorer -> the policy of its scores, where it is another.
         watermark: hours for which late results still change what was computed.
         idle: hours without any result after which a stay counts as left.
+        max_age: hours after which a specimen says nothing of when its result came.
         scores_out: whether every hour's score is put into the outbox, too.
         quiet: for how long treatment silences alarms.
         strict: whether a scorer that fails is an error, as a worker wants it that keeps a journal;
@@ -110,6 +112,7 @@ class Fold(Keeping):
     def _begin(self, state: PatientState, visit: str | None, begin: float, anchored: bool) -> None:
         kept = PatientState(state.site, state.patient, state.partition)
         kept.age, kept.sex, kept.orders = state.age, state.sex, state.orders
+        kept.aged = state.aged
         kept.off, kept.lineups = state.off, [[1, told] for _, told in state.lineups[-1:]]
         kept.treatments = {
             name: t._replace(hour=0) for name, t in state.treatments.items()
@@ -120,6 +123,8 @@ class Fold(Keeping):
         # The beginning tells apart stays whose sender names no visit.
         state.stay = visit or digest("stay", state.site, state.patient, begin).hex()[:16]
         state.visit, state.begin, state.anchored, state.last = visit, begin, anchored, begin
+        # Here, not where it is first shown: that depends on when somebody commits.
+        state.checkpoints = [self._initial(state)]
 
     def _end(self, state: PatientState, why: str, time: float) -> None:
         state.end, state.ended = why, time
@@ -132,8 +137,9 @@ class Fold(Keeping):
     def _visit(self, state: PatientState, time: float, body: Mapping[str, Any]) -> None:
         kind, visit = body["kind"], body.get("visit")
         known = state.age, state.sex
-        state.age = body["age"] if body.get("age") is not None else state.age
-        state.sex = body.get("sex") or state.sex
+        before, told = _described(state), _told(time, body)
+        doubts = contradictions(before, told)
+        state.age, state.aged, state.sex = before.then(told)
         same = visit is None or state.visit is None or visit == state.visit
         if kind in ("admit", "register"):
             begin = body["admitted"] if body.get("admitted") is not None else time
@@ -165,6 +171,9 @@ class Fold(Keeping):
         elif kind == "update" and state.open and same and body.get("unit"):
             if body["unit"] != state.unit(state.closed + 1):
                 self._move(state, body["unit"], time)
+        for name in [*doubts, *filter(None, [body.get("doubt")])]:
+            # Of the stay that it may have begun; the last word counts, but not in silence.
+            self._doubt(state, name)
         if known != (state.age, state.sex) and state.open and state.closed:
             # Who somebody is held from the first hour on.
             self._again(state, whole=True)
@@ -198,7 +207,11 @@ class Fold(Keeping):
             if state.open:
                 self._end(state, "merged", time)
             return
+        doubts: set[str] = set()
         for kind, then, told in body["history"]:
+            if kind == VISIT and state.open:
+                # Whoever is merged is to be the same person.
+                doubts.update(contradictions(_described(state), _told(then, told)))
             if kind == MEASURED:
                 self._measured(state, told, placed=True)
             elif kind == MERGED:
@@ -208,6 +221,8 @@ class Fold(Keeping):
                     self._visit(state, then, told)
             elif kind == ORDER:
                 self._ordered(state, then, told, placed=True)
+        for name in sorted(doubts):
+            self._doubt(state, name)
         if state.open and state.closed:
             self._again(state, whole=True)
 
@@ -342,16 +357,23 @@ class Fold(Keeping):
         if own < 1:
             state.left_out += 1
             return None
-        if own <= state.base and placed:
+        sealed = own <= state.base
+        # What counts from the open hour on became known in it, whatever its sender says.
+        known = state.hour_end(state.closed) if sealed and not placed else record.first
+        record.stale = is_old(record.time, max(known, record.first), self.max_age)
+        if sealed and placed:
             record.hour = own
             self._write(state, own, [*self._read(state, own), record])
-            return own
-        if own <= state.base:
+        elif sealed:
             record.hour, record.late = state.closed + 1, True
-            state.late += 1
+            state.late += not record.stale
+            state.records[key] = record
         else:
             record.hour = own
-        state.records[key] = record
+            state.records[key] = record
+        if record.stale:
+            self._doubt(state, OLD_SPECIMEN, record.hour)
+            return None
         return record.hour
 
     def _supersede(
@@ -363,6 +385,9 @@ class Fold(Keeping):
             if max(own, 1) < held.hour and own > state.base and held.hour > state.base:
                 held.hour = own
                 changed = own
+            if held.stale and not held.late and not is_old(held.time, held.first, self.max_age):
+                # An earlier version turned up: it was fresh when it first became known.
+                held.stale, changed = False, held.hour
         if (new.issued, new.rank) < (held.issued, held.rank):
             return changed
         held.issued, held.rank = new.issued, new.rank
@@ -382,6 +407,15 @@ class Fold(Keeping):
                     self._write(state, hour, held)
                     return hour if changed is not None else state.closed + 1
         return None
+
+
+def _described(state: PatientState) -> Described:
+    return Described(state.age, state.aged, state.sex)
+
+
+def _told(time: float, body: Mapping[str, Any]) -> Described:
+    admitted = body.get("admitted")
+    return Described(body.get("age"), time if admitted is None else admitted, body.get("sex"))
 
 
 def _same(a: float, b: float) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from foretell.data.clinical.doubts import DOUBTS
 from foretell.decisions.alarms import AlarmState
 from foretell.decisions.alarms.policy import NEVER
 from foretell.errors import DataError, ParameterError
@@ -98,6 +99,7 @@ class Hours(Asked):
     ) -> Risk:
         self.between()
         streams, scorers, risk, other = self._step(state, before, hour, row)
+        risk = self._doubted(state, hour, risk)
         unit = state.unit(hour)
         policy = self.policies.get(risk.model, self.policy)
         alarms = self._acted(state, before.alarms, hour)
@@ -124,6 +126,23 @@ class Hours(Asked):
         state.closed = hour
         self._fired = (hour, alarm, risk)
         return risk
+
+    def _doubt(self, state: PatientState, name: str, hour: int = 0) -> None:
+        """Counts a doubt; it is told beside the score of an hour, at the earliest the open one."""
+        held = state.doubts.setdefault(name, [0, []])
+        held[0] += 1
+        hour = max(hour, state.closed + 1)
+        if hour not in held[1]:
+            held[1].append(hour)
+        self.effects.doubts[name] = self.effects.doubts.get(name, 0) + 1
+
+    @staticmethod
+    def _doubted(state: PatientState, hour: int, risk: Risk) -> Risk:
+        """A risk with what is doubtful in its hour among its reasons."""
+        if not state.doubts:
+            return risk
+        told = [text for n, text in DOUBTS.items() if hour in state.doubts.get(n, (0, ()))[1]]
+        return replace(risk, reason="; ".join(filter(None, [risk.reason, *told]))) if told else risk
 
     def _compare(self) -> None:
         """Keeps what was said beside the score of the hour that was computed last."""

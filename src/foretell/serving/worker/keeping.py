@@ -140,6 +140,7 @@ class Keeping(Hours):
             row = self._row([r for r in state.records.values() if r.hour <= hour
                              and r.hour > state.closed])  # fmt: skip
             _, _, risk, _ = self._step(state, before, hour, row)
+            risk = self._doubted(state, hour, risk)
             alarms = self._acted(state, before.alarms, hour)
         # By hour, not by insertion: a snapshot sorts its keys.
         standing = sorted((held[0], i) for i, held in state.emitted.items() if held[1])
@@ -156,6 +157,7 @@ class Keeping(Hours):
             "last_alarm": standing[-1][1] if standing else None,
             "orders": sorted(state.orders), "end": state.end, "results": state.heard,
             "late": state.late, "left_out": state.left_out, "skewed": state.skewed,
+            "doubts": {name: held[0] for name, held in sorted(state.doubts.items())},
         }  # fmt: skip
 
     def _advise(self, state: PatientState, hour: int, risk: Risk) -> list[dict[str, Any]]:

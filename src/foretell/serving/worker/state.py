@@ -20,13 +20,17 @@ _READ = (2, 3)
 STANDS = 1
 """Hours for which an offer to measure stands behind the one it was made in: whoever looks once an
 hour must see it. After that it was seen, and its refractory hours hold it back."""
-# sender's group (8 bytes), channel, late, hour, value, specimen time, first and last issue, rank
+# sender's group (8 bytes), channel, 1 if late and 2 if stale, hour, value, specimen time, first and
+# last issue, rank
 _RECORD = struct.Struct("<8sHBidddd B")
 
 
 @dataclass(slots=True)
 class Measured:
-    """One result as it stands: the value of its last version, in the hour of its first arrival."""
+    """One result as it stands: the value of its last version, in the hour of its first arrival.
+
+    A ``stale`` one is of a specimen that was too old when it came: it is kept, but does not count.
+    """
 
     group: bytes
     channel: int
@@ -37,11 +41,12 @@ class Measured:
     first: float
     issued: float
     rank: int
+    stale: bool = False
 
     def pack(self) -> bytes:
         """Its bytes."""
         return _RECORD.pack(
-            self.group, self.channel, self.late, self.hour, self.value, self.time,
+            self.group, self.channel, self.late | self.stale << 1, self.hour, self.value, self.time,
             self.first, self.issued, self.rank,
         )  # fmt: skip
 
@@ -49,8 +54,9 @@ class Measured:
 def unpack(body: bytes) -> list[Measured]:
     """The results of :meth:`Measured.pack`, one after another."""
     out = []
-    for g, c, late, hour, value, time, first, issued, rank in _RECORD.iter_unpack(body):
-        out.append(Measured(g, c, bool(late), hour, value, time, first, issued, rank))
+    for g, c, flags, hour, value, time, first, issued, rank in _RECORD.iter_unpack(body):
+        late, stale = bool(flags & 1), bool(flags & 2)
+        out.append(Measured(g, c, late, hour, value, time, first, issued, rank, stale))
     return out
 
 
@@ -92,6 +98,8 @@ class PatientState:
         off: version -> why a scorer is not asked.
         skewed: results whose sender's clock was wrong.
         asked: panel -> hour in which it was offered last, as hours closed.
+        aged: as of when the age was told.
+        doubts: name of a doubt -> [how often, hours in which it is told].
         held: policies of the hours after ``base``, between :func:`load` and the fold.
     """
 
@@ -124,6 +132,8 @@ class PatientState:
     late: int = 0
     skewed: int = 0
     asked: dict[str, int] = field(default_factory=dict)
+    aged: float | None = None
+    doubts: dict[str, list[Any]] = field(default_factory=dict)
     records: dict[tuple[bytes, float], Measured] = field(default_factory=dict)
     checkpoints: list[Checkpoint] = field(default_factory=list)
     # Kept in memory only: streams that checkpoints are put into, by unit; silences by hour; the
@@ -158,7 +168,7 @@ _PLAIN = (
     "late", "versions", "tiers", "lineups", "off", "skewed",
 )  # fmt: skip
 
-_IF_ANY = ("asked",)
+_IF_ANY = ("asked", "aged", "doubts")
 
 
 def dump(state: PatientState) -> bytes:
@@ -167,7 +177,8 @@ def dump(state: PatientState) -> bytes:
     arrays: list[NDArray] = []
     head: dict[str, Any] = {name: getattr(state, name) for name in _PLAIN}
     # Left out where there is nothing, so that older snapshots are the same bytes.
-    head |= {name: getattr(state, name) for name in _IF_ANY if getattr(state, name)}
+    there = {name: getattr(state, name) for name in _IF_ANY}
+    head |= {name: value for name, value in there.items() if value not in (None, {})}
     head["issued"] = sorted(state.issued.items())
     head["treatments"] = {name: list(t) for name, t in state.treatments.items()}
     if base is not None:

@@ -76,6 +76,9 @@ def test_patients_encounters_and_merges():
     admit = next(r for r in found if isinstance(r, VisitChange) and r.kind == "admit")
     assert (admit.unit, admit.age, admit.sex, admit.visit) == ("MICU", 75.0, "female", "e1")
     assert [r.prior for r in found if getattr(r, "kind", "") == "merge"] == ["p0"]
+    never = {**patient, "birthDate": "1850-06-01"}
+    told = [r for r in read(never) if r.kind == "update"]
+    assert [(r.age, r.doubt) for r in told] == [(None, "impossible_age")]
     done = {**encounter, "status": "finished", "period": {**encounter["period"],
             "end": "2026-01-02T08:00:00Z"}}  # fmt: skip
     assert [r.kind for r in read(done)] == ["admit", "discharge"]

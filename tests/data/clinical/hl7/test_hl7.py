@@ -164,7 +164,7 @@ def test_visits():
     assert (v.kind, v.patient, v.prior) == ("merge", "P1", "OLD")
     old = merge.replace("19500610", "18500610").replace("A40", "A08")
     (v,) = Hl7Reader().read(Message(old))
-    assert v.age is None
+    assert v.age is None and v.doubt == "impossible_age"
 
 
 def test_the_preferred_identifier_counts():

@@ -14,6 +14,7 @@ from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import Any
 
+from foretell.data.clinical.doubts import age_at
 from foretell.data.clinical.feed import (
     Measurement,
     OrderChange,
@@ -227,32 +228,33 @@ class FhirReader:
         identity = one.get("id") if isinstance(one.get("id"), str) else None
         reference = _dict(one.get("subject")).get("reference", "")
         person = people.get(str(reference).rpartition("/")[2], {})
-        age, sex = self._person(person, start if start is not None else updated)
+        age, sex, doubt = self._person(person, start if start is not None else updated)
         shared = (self.site, patient, identity)
         unit = str(unit)[:80] if unit else None
         if kind == "discharge":
             if start is not None:
-                yield VisitChange(*shared, "admit", start, start, unit, age, sex)
+                yield VisitChange(*shared, "admit", start, start, unit, age, sex, None, doubt)
             when = end if end is not None else updated
             if when is None:
                 yield Refusal("no_time", "Encounter.period")
                 return
-            yield VisitChange(*shared, "discharge", when, start, unit, age, sex)
+            yield VisitChange(*shared, "discharge", when, start, unit, age, sex, None, doubt)
             return
         when = start if kind in ("admit", "register") and start is not None else updated
         when = start if when is None else when
         if when is None:
             yield Refusal("no_time", "Encounter.period")
             return
-        yield VisitChange(*shared, kind, when, start, unit, age, sex)
+        yield VisitChange(*shared, kind, when, start, unit, age, sex, None, doubt)
 
-    def _person(self, person: Mapping, at: float | None) -> tuple[float | None, str | None]:
+    def _person(
+        self, person: Mapping, at: float | None
+    ) -> tuple[float | None, str | None, str | None]:
+        """Age, sex, and why there is no age."""
         sex = person.get("gender") if person.get("gender") in ("male", "female") else None
         born = read_instant(person.get("birthDate"), self.zone, precise=False)
-        if born is None or at is None:
-            return None, sex
-        years = (at - born) / (365.2425 * 86400)
-        return (float(min(math.floor(years), 90)) if 0 <= years < 140 else None), sex
+        age, doubt = age_at(born, at)
+        return age, sex, doubt
 
     def _patient(self, one: dict) -> Iterator[Record]:
         meta = _dict(one.get("meta"))
@@ -260,14 +262,15 @@ class FhirReader:
         if updated is None or not isinstance(one.get("id"), str):
             return
         patient = self.identities.get(one["id"], one["id"])[:200]
-        age, sex = self._person(one, updated)
+        age, sex, doubt = self._person(one, updated)
         for link in _dicts(one.get("link")):
             if link.get("type") == "replaces":
                 prior = _reference(link.get("other"))
                 if prior:
                     prior = self.identities.get(prior, prior)
                     yield VisitChange(self.site, patient, None, "merge", updated, prior=prior)
-        yield VisitChange(self.site, patient, None, "update", updated, None, None, age, sex)
+        shared = (self.site, patient, None)
+        yield VisitChange(*shared, "update", updated, None, None, age, sex, None, doubt)
 
     def _ordered(self, one: dict, kind: str) -> Iterator[Record]:
         element = "subject"

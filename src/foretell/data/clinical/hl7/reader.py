@@ -10,6 +10,7 @@ from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import Any
 
+from foretell.data.clinical.doubts import age_at
 from foretell.data.clinical.feed import (
     Measurement,
     OrderChange,
@@ -243,10 +244,7 @@ class Hl7Reader:
         if kind == "merge":
             prior = self.patient(message, message.get("MRG"), 1)
         born = read_time(message.part(person, 7), self.zone, precise=False)
-        age = None
-        if born is not None:
-            years = ((admitted if admitted is not None else time) - born) / (365.2425 * 86400)
-            age = float(min(math.floor(years), 90)) if 0 <= years < 140 else None
+        age, doubt = age_at(born, time if admitted is None else admitted)
         sex = {"M": "male", "F": "female"}.get(message.part(person, 8).upper())
         return VisitChange(
             self._site(message),
@@ -259,6 +257,7 @@ class Hl7Reader:
             age,
             sex,
             prior,
+            doubt,
         )
 
     def _drugs(self, message: Message, sent: float | None) -> Iterator[Record]:
