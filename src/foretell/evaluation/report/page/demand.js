@@ -84,10 +84,12 @@
       gridcolor: "#e4e7eb", linecolor: "#9aa5b1", ticks: "outside", tickcolor: "#9aa5b1",
       ticklen: 4, zeroline: false, automargin: true
     };
+    var height = narrow ? 380 : 400;
+    document.getElementById("fan").style.height = height + "px";
     Plotly.react("fan", traces, {
       font: { family: "Inter, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif", size: 13, color: "#1f2933" },
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-      margin: { l: 48, r: 8, t: 6, b: 30 }, height: narrow ? 380 : 400, hovermode: "x unified",
+      margin: { l: 48, r: 8, t: 6, b: 30 }, height: height, hovermode: "x unified",
       xaxis: Object.assign({ type: numeric ? "linear" : "date" }, axis),
       yaxis: Object.assign({ rangemode: "tozero" }, axis),
       yaxis2: { overlaying: "y", visible: false, range: [-0.03, 1], fixedrange: true },

@@ -12,6 +12,8 @@ var foretellPage = (function () {
     var figure = payload.figures[element.dataset.figure];
     if (!figure || element.dataset.drawn || !visible(element)) return;
     element.dataset.drawn = "1";
+    // Of a box without a height Plotly takes what is left of it when the window changes: nothing.
+    if (figure.layout.height) element.style.height = figure.layout.height + "px";
     Plotly.newPlot(element, figure.data, figure.layout, config);
   }
   function drawAll(root) {

@@ -373,13 +373,23 @@ def _example(example: Record) -> dict[str, Any]:
         "drivers": [
             {
                 "words": d["words"],
-                "value": MISSING if d["value"] is None else number(d["value"], 3),
-                "unit": d["unit"] or "",
+                **_driver_value(d),
                 "moved": fixed(d["contribution"], 2, sign=True),
             }
             for d in example["drivers"]
         ],
     }
+
+
+def _driver_value(driver: Record) -> dict[str, str]:
+    """A flag is yes or no, and of what was never measured no hours have passed."""
+    value, words = driver["value"], str(driver["words"])
+    if words.startswith(("whether ", "unit: ")) and value in (0, 1):
+        return {"value": "yes" if value else "no", "unit": ""}
+    if words.startswith("hours since "):
+        return {"value": "never", "unit": ""} if value is None else {
+            "value": f"{value:.3g}", "unit": "h"}  # fmt: skip
+    return {"value": MISSING if value is None else number(value, 3), "unit": driver["unit"] or ""}
 
 
 def _facts(about: Record) -> dict[str, str]:

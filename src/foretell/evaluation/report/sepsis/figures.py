@@ -165,6 +165,19 @@ def trajectory(example: Mapping[str, Any], threshold: float) -> dict[str, Any]:
         x=hours, y=scores, mode="lines", name="score", line={"color": BEST, "width": 2},
         hovertemplate="hour %{x}: %{y:.3f}<extra></extra>", connectgaps=False,
     )  # fmt: skip
+    # A score between two hours without one has no line: it is a dot.
+    around = [None, *scores, None]
+    alone = [
+        i
+        for i, score in enumerate(scores)
+        if score is not None and around[i] is None and around[i + 2] is None
+    ]
+    if alone:
+        figure.add_scatter(
+            x=[hours[i] for i in alone], y=[scores[i] for i in alone], mode="markers",
+            marker={"color": BEST, "size": 5}, showlegend=False, name="score",
+            hovertemplate="hour %{x}: %{y:.3f}<extra></extra>",
+        )  # fmt: skip
     at = dict(zip(hours, scores, strict=True))
     alarms = [h for h in example["alarms"] if at.get(h) is not None]
     figure.add_scatter(
