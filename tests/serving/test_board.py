@@ -67,8 +67,13 @@ def test_a_shift_at_a_tablet(browser, ward):
     assert page.locator(".drive .bar").count() >= 1
     assert page.is_disabled("#suppress")
     shot(page, "tablet")
+    # What the header counts is marked in the list, and no longer when somebody has seen it.
+    unseen = [v for v in listed if v["alarms"] and not v["acknowledged"]]
+    marked = page.locator("#patients .tag:has-text('not acknowledged')")
+    assert marked.count() == len(unseen) >= 1
     page.click("#acknowledge")
     page.wait_for_selector("#acknowledge:disabled")
+    assert marked.count() == len(unseen) - 1
     page.fill("#reason", "known and treated")
     page.click("#suppress")
     page.wait_for_selector("#detail .tag:has-text('suppressed')")

@@ -162,8 +162,8 @@ class SensingPolicy:
                 Recommendation(
                     panel.name, float(gains[0, j]), panel.cost, float(worth[j]), now.hour,
                     now.hour + panel.turnaround, panel.loinc,
-                    f"risk {risk:.2f}; {panel.name} {last}; "
-                    f"expected to tell {gains[0, j]:.3f} at cost {panel.cost:g}",
+                    f"risk {100 * risk:.1f} %; {panel.name} {last}; "
+                    f"expected gain {gains[0, j]:.2g} at cost {panel.cost:g}",
                     None if doubt is None else float(doubt[0]),
                 )
             )  # fmt: skip

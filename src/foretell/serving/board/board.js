@@ -60,9 +60,8 @@ function level(p) {
 function tags(p) {
   const out = [];
   const tag = (text, kind) => out.push(make("span", { class: `tag ${kind}`, text }));
-  if (p.policy === "alarmed" || (p.policy === "snoozed" && p.alarms && !p.acknowledged)) {
-    tag("▲ alarm, not acknowledged", "high");
-  }
+  // Until somebody has seen it, whatever became of the risk: as the header counts it.
+  if (p.alarms && !p.acknowledged) tag("▲ alarm, not acknowledged", "high");
   if (["acknowledged", "snoozed", "suppressed"].includes(p.policy)) {
     const until = p.quiet_until ? ` until hour ${p.quiet_until}` : "";
     tag(`◼ ${p.policy}${until}`, "calm");
@@ -103,7 +102,9 @@ function showList() {
   $("nobody").hidden = shown.length > 0;
   const alarms = shown.filter((p) => p.alarms && !p.acknowledged).length;
   const silent = shown.filter(withheld).length;
-  $("counts").textContent = `${shown.length} patients · ${alarms} open alarms · ${silent} without a score`;
+  const many = (n, what) => `${n} ${what}${n === 1 ? "" : "s"}`;
+  $("counts").textContent =
+    `${many(shown.length, "patient")} · ${many(alarms, "open alarm")} · ${silent} without a score`;
 }
 
 function chart(course, p, raised) {
@@ -112,14 +113,16 @@ function chart(course, p, raised) {
     "aria-label": `Risk over ${course.length} hours` });
   const last = Math.max(p.hour, 2);
   const tiers = state.about.tiers.map((t) => t.units[p.unit] ?? t.threshold);
-  const most = Math.min(1, 1.15 * Math.max(0.02, ...tiers, ...course.map((s) => s.risk ?? 0), p.risk ?? 0));
-  const x = (hour) => left + ((hour - 1) / (last - 1)) * (width - left - right);
+  const highest = 1.15 * Math.max(0.02, ...tiers, ...course.map((s) => s.risk ?? 0), p.risk ?? 0);
+  // Lines at round percents, five steps at most.
+  const grid = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2].find((g) => highest / g <= 5) ?? 0.25;
+  const most = Math.min(1, grid * Math.ceil(highest / grid));
+  const x = (hour) => left + 10 + ((hour - 1) / (last - 1)) * (width - left - 10 - right);
   const y = (risk) => height - bottom - (Math.max(0, risk) / most) * (height - top - bottom);
-  for (let k = 0; k <= 4; k++) {
-    const value = (most * k) / 4;
+  for (let value = 0; value <= most + 1e-9; value += grid) {
     svg.append(draw("line", { class: "axis", x1: left, x2: width - right, y1: y(value), y2: y(value) }));
     svg.append(draw("text", { x: left - 6, y: y(value) + 4, "text-anchor": "end",
-      text: `${(100 * value).toFixed(most < 0.1 ? 1 : 0)}%` }));
+      text: `${(100 * value).toFixed(grid < 0.01 ? 1 : 0)}%` }));
   }
   const step = Math.max(1, Math.ceil(last / 12));
   for (let hour = 1; hour <= last; hour += step) {
