@@ -41,10 +41,18 @@ from foretell.evaluation.clinical import (
     calibration,
     challenge_utility,
     clock_rule,
+    concordance_index,
+    integrated_brier_score,
     ranking_metrics,
     threshold_alarms,
 )
-from foretell.learners.risk import AnchorFeatures, BoostedRisk, ChallengeBaseline, GBMVitals
+from foretell.learners.risk import (
+    AnchorFeatures,
+    BoostedRisk,
+    ChallengeBaseline,
+    GBMVitals,
+    survival_times,
+)
 
 PARTS = ("anchor", "bedside", "onset", "hospitals", "linear", "deep", "net")
 
@@ -98,6 +106,22 @@ class Study:
                 found[where]["auroc_interval"] = [
                     float(metrics.auroc.lower), float(metrics.auroc.upper)
                 ]  # fmt: skip
+        return found
+
+    def survival(self, model: Any, risk: np.ndarray, stays: Stays) -> dict[str, Any]:
+        """Concordance with times up to 12 hours; integrated Brier score where risks are of any."""
+        times = survival_times(stays, 12)
+        of = (times.time, times.event, stays.stay_of_row())
+        found = {}
+        harrell = concordance_index(risk, *of, rows=times.at_risk, resamples=self.resamples)
+        found["concordance"] = {k: float(v) for k, v in harrell._asdict().items()}
+        if hasattr(model, "predict_risk"):
+            leads = (4, 8, 12)
+            ahead = np.asarray(model.predict_risk(stays, horizons=leads))
+            brier = integrated_brier_score(
+                ahead, leads, *of, rows=times.at_risk, resamples=self.resamples
+            )
+            found["integrated_brier"] = {k: float(v) for k, v in brier._asdict().items()}
         return found
 
     def utility(self, alarms: np.ndarray, stays: Stays) -> dict[str, float]:
@@ -200,6 +224,7 @@ def judged(study: Study, make: Callable[[int], Any]) -> dict[str, Any]:
         runs.append({
             "seed": seed, "ranks": study.ranks(risk, split.test),
             "calibration": study.calibrated(risk, split.test),
+            "survival": study.survival(fitted, risk, split.test),
             "utility": study.utility(alarms, split.test),
             "steps": fitted.result_.steps, "seconds": fitted.result_.seconds,
         })  # fmt: skip

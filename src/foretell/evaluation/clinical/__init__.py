@@ -20,6 +20,7 @@ from foretell.evaluation.clinical.snoozed import (
     snoozed_confusion,
     snoozed_curve,
 )
+from foretell.evaluation.clinical.survival import concordance_index, integrated_brier_score
 from foretell.evaluation.clinical.utility import (
     CLOCK_HOUR,
     UtilityScore,
@@ -47,7 +48,9 @@ __all__ = [
     "calibration",
     "challenge_utility",
     "clock_rule",
+    "concordance_index",
     "decision_curve",
+    "integrated_brier_score",
     "ranking_metrics",
     "snoozed_confusion",
     "snoozed_curve",

@@ -85,3 +85,63 @@ def ranking(last_of_tie, label, cluster, weights):
         else:
             out[b, 0] = out[b, 1] = np.nan
     return out
+
+
+@njit(cache=True)
+def _add(tree, place, value):
+    """Adds to an entry of a Fenwick tree."""
+    at = place + 1
+    while at < tree.shape[0]:
+        tree[at] += value
+        at += at & -at
+
+
+@njit(cache=True)
+def _sum(tree, size):
+    """Sum of the first ``size`` entries of a Fenwick tree."""
+    total = 0.0
+    while size > 0:
+        total += tree[size]
+        size -= size & -size
+    return total
+
+
+@njit(cache=True)
+def concordant(last_of_tie, place, event, cluster, times, weights):
+    """(B,) share of comparable pairs that are in order; NaN where none is comparable.
+
+    Args:
+        last_of_tie: (R,) whether the next row has a lower risk; rows in descending order of it.
+        place: (R,) number of each row's time among the distinct ones, ascending.
+        event: (R,) whether the onset was seen then.
+        cluster: (R,) number of the cluster of each row.
+        times: number of distinct times.
+        weights: (B, n) how often each cluster counts.
+    """
+    out = np.empty(weights.shape[0])
+    every, above, tied = np.empty(times + 1), np.empty(times + 1), np.empty(times + 1)
+    for b in range(weights.shape[0]):
+        every[:], above[:], tied[:] = 0.0, 0.0, 0.0
+        for r in range(place.shape[0]):
+            if event[r]:
+                _add(every, place[r], weights[b, cluster[r]])
+        pairs = right = 0.0
+        begin = 0
+        for r in range(place.shape[0]):
+            if event[r]:
+                _add(tied, place[r], weights[b, cluster[r]])
+            if not last_of_tie[r]:
+                continue
+            for i in range(begin, r + 1):
+                # Onsets before this row's time; as long where it was censored.
+                earlier = place[i] if event[i] else place[i] + 1
+                w = weights[b, cluster[i]]
+                pairs += w * _sum(every, earlier)
+                right += w * (_sum(above, earlier) + 0.5 * _sum(tied, earlier))
+            for i in range(begin, r + 1):
+                if event[i]:
+                    _add(above, place[i], weights[b, cluster[i]])
+                    _add(tied, place[i], -weights[b, cluster[i]])
+            begin = r + 1
+        out[b] = right / pairs if pairs > 0 else np.nan
+    return out
