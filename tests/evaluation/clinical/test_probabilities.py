@@ -6,6 +6,7 @@ from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 
 from foretell.errors import DataError, ParameterError
+from foretell.evaluation.bootstrap import cluster_weights
 from foretell.evaluation.clinical import calibration, decision_curve
 
 
@@ -37,6 +38,32 @@ def test_distortions_are_found_by_slope_and_intercept(drawn):
     assert found.slope == pytest.approx(model.coef_[0, 0], rel=1e-3)
 
 
+def test_intervals_of_slope_and_intercept_are_those_of_patients_drawn_anew():
+    rng = np.random.default_rng(1)
+    z = rng.normal(-1, 1.5, 800)
+    y = rng.random(800) < expit(0.8 * z - 0.3)
+    p, truth, patients = (np.repeat(v, 5) for v in (expit(z), y, np.arange(800)))
+    found = calibration(p, truth, patients, resamples=200)
+    assert found.slope_interval.lower < 0.8 < found.slope_interval.upper < 1
+    assert found.intercept_interval.upper < 0
+    assert found.slope_interval.estimate == pytest.approx(found.slope)
+    # By fitting every resample from the beginning.
+    slopes = [
+        LogisticRegression(C=np.inf).fit(z[:, None], y, sample_weight=w).coef_[0, 0]
+        for weights in cluster_weights(800, 200, 0) for w in weights
+    ]  # fmt: skip
+    expected = np.quantile(slopes, [0.025, 0.975])
+    np.testing.assert_allclose(
+        [found.slope_interval.lower, found.slope_interval.upper],
+        expected,
+        atol=0.1 * np.ptp(expected),
+    )
+    apart = calibration(p, truth, np.arange(4000), resamples=200)
+    for one, other in ((found.slope_interval, apart.slope_interval),
+                       (found.intercept_interval, apart.intercept_interval)):  # fmt: skip
+        assert one.upper - one.lower > 1.8 * (other.upper - other.lower)
+
+
 def test_the_error_by_hand_and_with_ties():
     p, y = np.array([0.1] * 4 + [0.6] * 4), np.array([0, 0, 0, 1, 1, 1, 0, 1])
     found = calibration(p, y, np.arange(8), bins=2, resamples=20)
@@ -44,6 +71,7 @@ def test_the_error_by_hand_and_with_ties():
     assert found.table["rate"].to_list() == [0.25, 0.75]
     flat = calibration(np.full(8, 0.5), y, np.arange(8), resamples=20)
     assert flat.table.height == 1 and np.isnan(flat.slope)
+    assert np.isnan(flat.slope_interval.upper) and not np.isnan(flat.intercept_interval.upper)
     assert np.isnan(calibration([0.0, 1.0], [0, 0], [1, 2], resamples=5).intercept)
 
 

@@ -11,6 +11,7 @@ from foretell.evaluation.clinical import (
     both_conventions,
     snoozed_confusion,
     snoozed_curve,
+    snoozed_ranking,
     threshold_alarms,
 )
 
@@ -82,6 +83,30 @@ def test_a_curve_of_a_perfect_and_of_a_constant_score():
     assert perfect.auroc == 1 and perfect.auprc == 1
     flat = snoozed_curve(np.full(45, 0.3), label, [30, 15], horizon=0, snooze=0)
     assert flat.auroc == 0.5 and flat.auprc == pytest.approx(5 / 45)
+
+
+def test_areas_have_intervals_over_patients():
+    rng = np.random.default_rng(3)
+    lengths = np.repeat(rng.integers(8, 40, 60), 4)
+    septic = np.repeat(rng.random(60) < 0.4, 4)
+    pairs = zip(lengths, septic, strict=True)
+    label = np.concatenate([[0] * (n - 6) + [int(sick)] * 6 for n, sick in pairs])
+    # Every patient has four stays alike.
+    one = [rng.random(n) + 0.3 * s for n, s in zip(lengths[::4], septic[::4], strict=True)]
+    scores = np.concatenate([x for x in one for _ in range(4)])
+    patients = np.repeat([f"p{i}" for i in range(60)], 4).astype(object)
+    mask = (scores < 1.1).astype(int)
+    told = {"mask": mask, "n_thresholds": 60}
+    found = snoozed_ranking(scores, label, lengths, patients, resamples=300, **told)
+    curve = snoozed_curve(scores, label, lengths, **told)
+    assert found.auroc.estimate == pytest.approx(curve.auroc, abs=1e-12)
+    assert found.auprc.estimate == pytest.approx(curve.auprc, abs=1e-12)
+    assert found.auroc.lower < found.auroc.estimate < found.auroc.upper
+    apart = snoozed_ranking(scores, label, lengths, np.arange(240), resamples=300, **told)
+    width = found.auroc.upper - found.auroc.lower
+    assert width > 1.5 * (apart.auroc.upper - apart.auroc.lower), "four alike tell what one does"
+    with pytest.raises(DataError, match="patients has shape"):
+        snoozed_ranking(scores, label, lengths, patients[:3])
 
 
 def test_bad_input_is_refused():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -94,6 +95,10 @@ def test_a_run_says_all_that_reviewers_ask(finished):
     assert (finished / "bundle.safetensors").is_file()
     shares = [row["share"] for row in told["tables"]["abstentions"]["status"]]
     assert sum(shares) == pytest.approx(1)
+    found = told["tables"]["calibration"]
+    for name in ("slope", "intercept"):
+        around = found[f"{name}_around"]
+        assert around["lower"] < found[name] == around["estimate"] < around["upper"]
     kinds = {row["kind"] for row in told["tables"]["equity"]}
     assert kinds == {"age", "sex", "site"}
     for row in told["tables"]["equity"]:
@@ -117,6 +122,7 @@ def test_the_page_speaks_plainly_and_names_nobody(finished):
         "as lived", "as published", "What leaves a site", "clock 48 h",
     ):  # fmt: skip
         assert words in page
+    assert re.search(r"slope \S+ \(\S+ to \S+\) \(below", page)
     assert "Two &lt;small&gt; hospitals" in page
     stays, _ = hospitals(stays=220, sites=2, hours=(16, 40), seed=4)
     assert not any(f">{name}<" in page or f'"{name}"' in page for name in stays.ids.tolist())

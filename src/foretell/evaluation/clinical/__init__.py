@@ -19,6 +19,7 @@ from foretell.evaluation.clinical.snoozed import (
     both_conventions,
     snoozed_confusion,
     snoozed_curve,
+    snoozed_ranking,
 )
 from foretell.evaluation.clinical.survival import concordance_index, integrated_brier_score
 from foretell.evaluation.clinical.utility import (
@@ -54,6 +55,7 @@ __all__ = [
     "ranking_metrics",
     "snoozed_confusion",
     "snoozed_curve",
+    "snoozed_ranking",
     "threshold_alarms",
     "tune_alarms",
     "utility_of_thresholds",

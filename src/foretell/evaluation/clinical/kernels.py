@@ -24,30 +24,42 @@ def positive_ahead(label, lengths, hours):
 
 
 @njit(cache=True)
-def snoozed_cells(scores, label, ahead, kept, lengths, thresholds, snooze):
-    """(K, 4) cells at each threshold, and (K, N) whether each stay has a true alarm."""
-    cells = np.zeros((thresholds.shape[0], 4), np.int64)
+def snoozed_cells(scores, label, ahead, kept, lengths, owner, owners, thresholds, snooze):
+    """(K, P, 4) cells of each owner of stays, and (K, N) whether each stay has a true alarm.
+
+    Args:
+        scores: (R,) stay after stay.
+        label: (R,) bool.
+        ahead: (R,) whether an alarm would be true.
+        kept: (R,) whether a score was issued.
+        lengths: (N,) hours of each stay.
+        owner: (N,) whose cells a stay's judgements are counted in.
+        owners: number P of them.
+        thresholds: (K,) of the alarm.
+        snooze: hours of silence after one.
+    """
+    cells = np.zeros((thresholds.shape[0], owners, 4), np.int64)
     found = np.zeros((thresholds.shape[0], lengths.shape[0]), np.bool_)
     for k in range(thresholds.shape[0]):
         threshold = thresholds[k]
         begin = 0
         for i in range(lengths.shape[0]):
-            wait = 0
+            wait, mine = 0, cells[k, owner[i]]
             for r in range(begin, begin + lengths[i]):
                 if wait > 0:
                     wait -= 1
                 elif kept[r]:
                     if scores[r] >= threshold:
                         if ahead[r]:
-                            cells[k, TP] += 1
+                            mine[TP] += 1
                             found[k, i] = True
                         else:
-                            cells[k, FP] += 1
+                            mine[FP] += 1
                         wait = snooze
                     elif label[r] > 0:
-                        cells[k, FN] += 1
+                        mine[FN] += 1
                     else:
-                        cells[k, TN] += 1
+                        mine[TN] += 1
             begin += lengths[i]
     return cells, found
 

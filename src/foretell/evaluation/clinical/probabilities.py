@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -23,12 +25,16 @@ class Calibration:
         error: expected calibration error, the mean distance of both, with its interval.
         intercept: of the logistic recalibration at slope 1: above 0, risks are underestimated.
         slope: of the logistic recalibration: below 1, risks are too extreme.
+        intercept_interval: of the intercept; NaN where one class is missing.
+        slope_interval: of the slope; NaN where one class is missing or all risks are alike.
     """
 
     table: pl.DataFrame
     error: Interval
     intercept: float
     slope: float
+    intercept_interval: Interval
+    slope_interval: Interval
 
 
 def calibration(
@@ -44,7 +50,8 @@ def calibration(
 ) -> Calibration:
     """Calibration in bins of equal size, and by logistic recalibration.
 
-    Cox, Two further applications of a model for binary regression, Biometrika 45, 1958.
+    Cox, Two further applications of a model for binary regression, Biometrika 45, 1958. Of
+    intercept and slope each resample is one Newton step away from the estimates.
 
     Args:
         probabilities: (R,) in [0, 1].
@@ -83,7 +90,11 @@ def calibration(
     )
     n, mean, rate = np.split(sums.sum(axis=0), 3)
     table = pl.DataFrame({"n": n.astype(np.int64), "mean_probability": mean / n, "rate": rate / n})
-    return Calibration(table, error, *_recalibration(p, y))
+    again = {"resamples": resamples, "confidence": confidence, "seed": seed}
+    intercept, slope = _recalibration(p, y, owner, again)
+    return Calibration(
+        table, error, float(intercept.estimate), float(slope.estimate), intercept, slope
+    )
 
 
 def decision_curve(
@@ -173,16 +184,52 @@ def _checked(
     return p, y, np.unique(owner, return_inverse=True)[1].astype(np.int64)
 
 
-def _recalibration(p: NDArray[np.float64], y: NDArray[np.bool_]) -> tuple[float, float]:
+def _recalibration(
+    p: NDArray[np.float64],
+    y: NDArray[np.bool_],
+    owner: NDArray[np.int64],
+    again: Mapping[str, Any],
+) -> tuple[Interval, Interval]:
     """Intercept at slope 1, and slope, by Newton's method; NaN where one class is missing."""
+    none = Interval(np.array(np.nan), np.array(np.nan), np.array(np.nan))
     if y.all() or not y.any():
-        return float("nan"), float("nan")
+        return none, none
     # Probabilities of exactly 0 or 1 have no finite logit.
     z = logit(np.clip(p, 1e-9, 1 - 1e-9))
-    alone = _newton(np.ones((len(z), 1)), z, y)[0]
-    spread = bool(np.ptp(z) > 0)
-    slope = _newton(np.stack([np.ones(len(z)), z], axis=1), None, y)[1] if spread else np.nan
-    return float(alone), float(slope)
+    one = np.ones((len(z), 1))
+    alone = _resampled(one, z, y, owner, again, 0)
+    if not np.ptp(z) > 0:
+        return alone, none
+    return alone, _resampled(np.concatenate([one, z[:, None]], axis=1), None, y, owner, again, 1)
+
+
+def _resampled(
+    X: NDArray[np.float64],
+    offset: NDArray[np.float64] | None,
+    y: NDArray[np.bool_],
+    owner: NDArray[np.int64],
+    again: Mapping[str, Any],
+    which: int,
+) -> Interval:
+    """A coefficient with its interval over patients."""
+    beta = _newton(X, offset, y)
+    mean = expit(X @ beta + (0.0 if offset is None else offset))
+    size, columns = int(owner.max()) + 1, X.shape[1]
+    parts = [X[:, i] * (y - mean) for i in range(columns)]
+    weight = mean * (1 - mean)
+    parts += [X[:, i] * X[:, j] * weight for i in range(columns) for j in range(columns)]
+    sums = np.stack([np.bincount(owner, part, minlength=size) for part in parts], axis=1)
+
+    def statistic(total: NDArray[np.float64]) -> NDArray[np.float64]:
+        score, information = total[:, :columns], total[:, columns:]
+        matrix = information.reshape(-1, columns, columns)
+        # A resample without anybody at risk in between tells nothing.
+        usable = np.abs(np.linalg.det(matrix)) > 1e-12 * np.abs(matrix).max(axis=(1, 2)) ** columns
+        safe = np.where(usable[:, None, None], matrix, np.eye(columns))
+        step = np.linalg.solve(safe, score[:, :, None])[:, which, 0]
+        return np.where(usable, beta[which] + step, np.nan)
+
+    return cluster_bootstrap(sums, statistic, **again)
 
 
 def _newton(

@@ -14,8 +14,10 @@ import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
 from foretell.errors import ParameterError
+from foretell.evaluation.bootstrap import Interval, cluster_bootstrap
 from foretell.evaluation.clinical.checks import binary, row_values
 from foretell.evaluation.clinical.kernels import FN, FP, TN, TP, positive_ahead, snoozed_cells
+from foretell.evaluation.clinical.ranking import RankingMetrics
 
 HORIZON, SNOOZE = 44, 6
 """Hours ahead that justify an alarm, and hours of silence after one."""
@@ -108,10 +110,11 @@ def snoozed_confusion(
     values, positive, kept, sizes = args
     ahead = positive_ahead(positive, sizes, horizon)
     cells, found = snoozed_cells(
-        values, positive, ahead, kept, sizes, np.array([threshold], np.float64), snooze
-    )
+        values, positive, ahead, kept, sizes, np.zeros(len(sizes), np.int64), 1,
+        np.array([threshold], np.float64), snooze,
+    )  # fmt: skip
     septic = _any(positive, sizes)
-    tp, fp, fn, tn = (int(cells[0, k]) for k in (TP, FP, FN, TN))
+    tp, fp, fn, tn = (int(cells[0, 0, k]) for k in (TP, FP, FN, TN))
     return SnoozedConfusion(tp, fp, fn, tn, int(septic.sum()), int((found[0] & septic).sum()))
 
 
@@ -139,25 +142,107 @@ def snoozed_curve(
         snooze: in hours.
         n_thresholds: number K of percentiles.
     """
-    if n_thresholds < 2:
-        raise ParameterError(f"n_thresholds must be at least 2, not {n_thresholds}")
     values, positive, kept, sizes = _checked(scores, label, lengths, mask, horizon, snooze)
+    thresholds = _levels(values, sizes, n_thresholds)
+    ahead = positive_ahead(positive, sizes, horizon)
+    cells, _ = snoozed_cells(
+        values, positive, ahead, kept, sizes, np.zeros(len(sizes), np.int64), 1, thresholds, snooze
+    )
+    sensitivity, specificity, precision, areas = _rates(cells[:, 0].astype(np.float64)[None])
+    return SnoozedCurve(
+        thresholds, sensitivity[0], specificity[0], precision[0], *areas[0].tolist()
+    )
+
+
+def snoozed_ranking(
+    scores: ArrayLike,
+    label: ArrayLike,
+    lengths: ArrayLike,
+    patients: ArrayLike,
+    *,
+    mask: ArrayLike | None = None,
+    horizon: int = HORIZON,
+    snooze: int = SNOOZE,
+    n_thresholds: int = 100,
+    resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> RankingMetrics:
+    """The areas of :func:`snoozed_curve` with intervals: whole patients are resampled.
+
+    Thresholds are those of the stays at hand, in all resamples.
+
+    Args:
+        scores: see :func:`snoozed_confusion`.
+        label: (R,) 0 or 1.
+        lengths: (N,) rows of each stay.
+        patients: (N,) whom each stay belongs to: numbers or names.
+        mask: see :func:`snoozed_confusion`.
+        horizon: in hours.
+        snooze: in hours.
+        n_thresholds: number K of percentiles.
+        resamples: of the bootstrap.
+        confidence: of the percentile intervals.
+        seed: of the bootstrap.
+
+    Raises:
+        DataError: as :func:`snoozed_confusion`, or there is not one patient a stay.
+    """
+    values, positive, kept, sizes = _checked(scores, label, lengths, mask, horizon, snooze)
+    names = row_values("patients", patients, len(sizes), finite=False)
+    known, owner = np.unique(
+        names.astype(str) if names.dtype == object else names, return_inverse=True
+    )
+    thresholds = _levels(values, sizes, n_thresholds)
+    ahead = positive_ahead(positive, sizes, horizon)
+    cells, _ = snoozed_cells(
+        values, positive, ahead, kept, sizes, owner.astype(np.int64), len(known), thresholds, snooze
+    )
+    sums = cells.transpose(1, 0, 2).reshape(len(known), -1)
+
+    def statistic(total: NDArray[np.float64]) -> NDArray[np.float64]:
+        return _rates(total.reshape(len(total), -1, 4))[3]
+
+    found = cluster_bootstrap(
+        sums, statistic, resamples=resamples, confidence=confidence, seed=seed
+    )
+    return RankingMetrics(
+        *(Interval(found.estimate[k], found.lower[k], found.upper[k]) for k in range(2))
+    )
+
+
+def _levels(
+    values: NDArray[np.float64], sizes: NDArray[np.int64], count: int
+) -> NDArray[np.float64]:
+    """Percentiles (nearest) of the distinct scores of each stay, and one above all of them.
+
+    Raises:
+        ParameterError: fewer than two.
+    """
+    if count < 2:
+        raise ParameterError(f"n_thresholds must be at least 2, not {count}")
     stay = np.repeat(np.arange(len(sizes)), sizes)
     distinct = np.unique(np.stack([stay.astype(np.float64), values], axis=1), axis=0)[:, 1]
-    levels = np.linspace(0, 100, n_thresholds)
-    inner = np.unique(np.percentile(distinct, levels, method="nearest"))
-    thresholds = np.concatenate([inner, [np.nextafter(inner[-1], np.inf)]])
-    ahead = positive_ahead(positive, sizes, horizon)
-    cells, _ = snoozed_cells(values, positive, ahead, kept, sizes, thresholds, snooze)
-    tp, fp, fn, tn = (cells[:, k].astype(np.float64) for k in (TP, FP, FN, TN))
+    inner = np.unique(np.percentile(distinct, np.linspace(0, 100, count), method="nearest"))
+    return np.concatenate([inner, [np.nextafter(inner[-1], np.inf)]])
+
+
+def _rates(
+    cells: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Sensitivity, specificity, precision (B, K) at ascending thresholds, and areas (B, 2)."""
+    tp, fp, fn, tn = (cells[..., k] for k in (TP, FP, FN, TN))
     with np.errstate(invalid="ignore"):
         sensitivity, specificity = tp / (tp + fn), tn / (tn + fp)
         precision = np.where(tp + fp > 0, tp / (tp + fp), 1.0)
     # From the highest threshold (nobody is alarmed) to the lowest.
-    true, false = sensitivity[::-1], 1 - specificity[::-1]
-    auroc = float(np.trapezoid(np.append(true, 1.0), np.append(false, 1.0)))
-    auprc = float(np.sum(np.diff(true, prepend=0.0) * precision[::-1]))
-    return SnoozedCurve(thresholds, sensitivity, specificity, precision, auroc, auprc)
+    true, false = sensitivity[:, ::-1], 1 - specificity[:, ::-1]
+    end = np.ones((len(cells), 1))
+    auroc = np.trapezoid(
+        np.concatenate([true, end], axis=1), np.concatenate([false, end], axis=1), axis=1
+    )
+    auprc = (np.diff(true, prepend=0.0, axis=1) * precision[:, ::-1]).sum(axis=1)
+    return sensitivity, specificity, precision, np.stack([auroc, auprc], axis=1)
 
 
 def both_conventions(

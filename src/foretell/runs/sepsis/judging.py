@@ -115,6 +115,8 @@ def judge(
             "error": _interval(calibrated.error),
             "slope": calibrated.slope,
             "intercept": calibrated.intercept,
+            "slope_around": _interval(calibrated.slope_interval),
+            "intercept_around": _interval(calibrated.intercept_interval),
         },
         "decision_curve": curve.to_dicts(),
         "alarms": {

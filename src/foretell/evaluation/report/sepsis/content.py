@@ -84,8 +84,8 @@ def build(record: Record) -> dict[str, Any]:
         "matrix": _matrix(mine),
         "calibration": {
             "error": _around(tables["calibration"]["error"], 4),
-            "slope": fixed(tables["calibration"]["slope"], 2),
-            "intercept": fixed(tables["calibration"]["intercept"], 2, sign=True),
+            "slope": _recalibrated(tables["calibration"], "slope"),
+            "intercept": _recalibrated(tables["calibration"], "intercept", sign=True),
             "hours": f"{tables['hours']['judged']:,}",
             "bins": [
                 {"n": f"{b['n']:,}", "risk": percent(b["mean_probability"], 2),
@@ -135,6 +135,12 @@ def build(record: Record) -> dict[str, Any]:
         "reproduce": reproduce_section(record),
         "figures": figures,
     }  # fmt: skip
+
+
+def _recalibrated(found: Record, name: str, sign: bool = False) -> str:
+    """A figure of the logistic recalibration; runs from before have no interval of it."""
+    text, around = fixed(found[name], 2, sign=sign), found.get(f"{name}_around")
+    return text if around is None else f"{text} ({_span(around['lower'], around['upper'], 2)})"
 
 
 def _headline(record: Record, mine: Record, sequence: Rows) -> dict[str, Any]:
