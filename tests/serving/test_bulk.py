@@ -15,9 +15,11 @@ import pytest
 pytest.importorskip("jwt")
 
 from foretell.serving.config import Config, PollConfig
+from foretell.serving.errors import FencedError
 from foretell.serving.ingest.bulk import BulkExport, _lines, export_due
 from foretell.serving.ingest.client import FhirClient
 from foretell.serving.ingest.committer import Committer
+from foretell.serving.ingest.duty import Duty
 from foretell.serving.ingest.errors import PollError
 from foretell.serving.ingest.intake import Intake
 from foretell.serving.metrics import Metrics
@@ -237,3 +239,74 @@ def test_a_service_warms_up_before_it_closes_hours_though_it_is_killed(nursery, 
         store.close()
     finally:
         running.kill()
+
+
+def test_two_doors_with_the_same_poll_take_one_export(nursery, tmp_path, ehr):
+    ehr.resources = patients(time.time() - 3600 * HOURS, 5)
+    ehr.busy_polls = 3
+    # Whoever has it waits for the last file, and is killed there.
+    ehr.troubles = {"/r4/files/Observation": deque([(503, "30")])}
+    config = tmp_path / "c.toml"
+    config.write_text(
+        f'[service]\nstore = "{tmp_path / "s.db"}"\npartitions = 2\ntick_seconds = 0.3\n'
+        f"lease_seconds = 1.0\n[mllp]\nport = 0\n[http]\nport = 0\n[sites.A]\n"
+        f'[[polls]]\nsite = "A"\nurl = "{ehr.url}"\nwarm_up = true\nevery_seconds = 0.5\n'
+    )
+    roles = ("ingest,worker,dispatcher", "ingest")
+    doors = [Running(nursery, config, each, tmp_path, None) for each in roles]
+    try:
+        for door in doors:
+            door.wait()
+        until(lambda: ehr.counts["/r4/files/Observation.ndjson"] == 1)
+        # Longer than a lease: it is renewed while its holder waits.
+        time.sleep(4)
+        files = ("Patient", "Encounter", "Observation")
+        assert [ehr.counts[f"/r4/files/{kind}.ndjson"] for kind in files] == [1, 1, 1]
+        assert ehr.counts["/r4/$export"] == 1 and ehr.counts["/r4/Observation"] == 0
+        (holder,) = [door for door in doors if "taken over" in door.text()]
+        holder.kill()
+        until(lambda: ehr.counts["/r4/Observation"] >= 2)
+        # The other one goes on where it was, and learns anew who is who.
+        assert ehr.counts["/r4/$export"] == 1
+        assert [ehr.counts[f"/r4/files/{kind}.ndjson"] for kind in files] == [2, 2, 2]
+        store = open_store(tmp_path / "s.db", partitions=2)
+        found = [e for e in store.all_events(0, 10_000) if e.kind == "measured"]
+        assert sum(len(e.body["items"]) for e in found) == 5 * 2 * HOURS
+        store.close()
+    finally:
+        for door in doors:
+            door.kill()
+
+
+def test_a_duty_that_is_lost_writes_no_mark(store):
+    other = store.another()
+    one, two = Duty(store, "poll x", ttl=0.3), Duty(other, "poll x", ttl=30)
+    assert one.keep() and one.held and not two.keep() and not two.held
+    old = one.lease
+    store.set_mark("m", "1", old)
+    time.sleep(0.4)
+    assert two.keep() and two.held and not one.held
+    with pytest.raises(FencedError):
+        one.lease  # noqa: B018
+    with pytest.raises(FencedError):
+        store.set_mark("m", "2", old)
+    assert store.mark("m") == "1" and not one.keep()
+    two.leave()
+    assert one.keep() and one.lease.token > old.token
+    other.close()
+
+
+def test_marks_that_several_change_lose_nothing(store):
+    def count(held) -> None:
+        for _ in range(20):
+            held.change_mark("m", lambda before: str(int(before or 0) + 1))
+
+    stores = [store.another() for _ in range(3)]
+    threads = [threading.Thread(target=count, args=(held,)) for held in stores]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert store.mark("m") == "60"
+    for held in stores:
+        held.close()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
 import signal
 import socket
@@ -29,6 +28,7 @@ from foretell.serving.errors import StoreUnavailableError
 from foretell.serving.events import Delivery, digest, events_of
 from foretell.serving.ingest.bulk import export_due, hold
 from foretell.serving.ingest.committer import Committer
+from foretell.serving.ingest.duty import Duty
 from foretell.serving.ingest.intake import Intake
 from foretell.serving.ingest.mllp import MllpServer
 from foretell.serving.ingest.poller import FhirPoller
@@ -337,7 +337,7 @@ class Service:
                 self._start("notifier", self._notify)
         if "ingest" in self.roles:
             for i, poll in enumerate(self.config.polls):
-                self._start(f"poller-{i}", functools.partial(self._poll, poll))
+                self._poll(i, poll)
 
     def _notify(self) -> None:
         told = self.config.subscriptions
@@ -347,11 +347,20 @@ class Service:
             feeder=FanOut(told, self.tokens.named), notifications=True,
         ).run(self._workers_stop)  # fmt: skip
 
-    def _poll(self, poll: PollConfig) -> None:
-        store = self.store.another()
-        FhirPoller(
-            poll, self.intake, self.committer, store, self.metrics, warm_up=self._warm_up
-        ).run(self.stopping)
+    def _poll(self, number: int, poll: PollConfig) -> None:
+        # One process asks a server, for all doors that are told to.
+        name = f"poll {poll.site} {poll.url.rstrip('/')}/ {','.join(poll.resources)}"
+        duty = Duty(self.store.another(), name, ttl=self.config.service.lease_seconds + 2)
+        duty.keep()
+        self._start(f"duty-{number}", lambda: duty.run(self.stopping))
+
+        def work() -> None:
+            FhirPoller(
+                poll, self.intake, self.committer, self.store.another(), self.metrics,
+                warm_up=self._warm_up, duty=duty,
+            ).run(self.stopping)  # fmt: skip
+
+        self._start(f"poller-{number}", work)
 
     async def run(self, ready: Callable[[dict[str, int]], None] | None = None) -> None:
         """Serves until :attr:`stopping` is set or a signal comes; then drains and leaves."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -24,14 +23,14 @@ from foretell.serving.config import PollConfig
 from foretell.serving.events import Delivery, Quarantined, digest
 from foretell.serving.ingest.client import FhirClient, check
 from foretell.serving.ingest.committer import BusyError, Committer
+from foretell.serving.ingest.duty import Duty
 from foretell.serving.ingest.errors import PollError, retry_after
 from foretell.serving.ingest.intake import Intake
 from foretell.serving.metrics import Metrics
-from foretell.serving.store.base import Appended, Store
+from foretell.serving.store.base import Appended, Lease, Store
 from foretell.serving.worker.ticks import HOLD
 
 log = logging.getLogger("foretell.serving.bulk")
-_holding = threading.Lock()
 _LEASE = 60.0
 _LINES = 500
 _LONGEST_LINE = 4 << 20
@@ -53,12 +52,14 @@ def export_due(store: Store, config: PollConfig, *, again: bool = False) -> bool
 
 def hold(store: Store, config: PollConfig, until: float) -> None:
     """Asks all clocks to close no hours until a time; 0 where an export holds them no more."""
-    with _holding:
-        told = store.mark(HOLD)
+
+    def change(told: str | None) -> str:
         held: dict[str, float] = {} if told is None else json.loads(told)
         held = {name: end for name, end in held.items() if end > time.time()}
-        held[export_name(config)] = until
-        store.set_mark(HOLD, json.dumps(held))
+        return json.dumps({**held, export_name(config): until})
+
+    # Other exports may hold them, too, in other processes.
+    store.change_mark(HOLD, change)
 
 
 class BulkExport:
@@ -76,13 +77,15 @@ class BulkExport:
         metrics: counts.
         clock: seconds since 1970.
         again: whether an export that was taken to its end is followed by one of what is newer.
+        duty: that only one process has; without it nobody else may take the export.
     """
 
     def __init__(
         self, config: PollConfig, client: FhirClient, intake: Intake, committer: Committer,
         store: Store, metrics: Metrics, clock: Callable[[], float] = time.time, *,
-        again: bool = False,
+        again: bool = False, duty: Duty | None = None,
     ) -> None:  # fmt: skip
+        self._duty, self._turn = duty, None if duty is None else -1
         self._config, self._client, self._intake = config, client, intake
         self._committer, self._store, self._metrics = committer, store, metrics
         self._clock, self._again = clock, again
@@ -96,9 +99,14 @@ class BulkExport:
 
         Raises:
             PollError: the server does not answer as it should; the next call goes on from here.
+            FencedError: another process has the duty by now.
         """
         if self._begun is None:
             self._begun = time.time()
+        turn = None if self._duty is None else self._duty.lease.token
+        if turn != self._turn:
+            # Others may have read on meanwhile: what they have learnt is not known here.
+            self._turn, self._resumed = turn, False
         held = self._store.mark(self._name)
         told: dict[str, Any] = {} if held is None else json.loads(held)
         if told.get("state") == "done" and not self._again:
@@ -122,7 +130,7 @@ class BulkExport:
                     return False
         except _GoneError:
             # The server keeps it no longer: it is asked anew, from the same beginning.
-            self._store.set_mark(self._name, json.dumps({"state": "done", "time": told["since"]}))
+            self._note({"state": "done", "time": told["since"]})
             self._again = True
             raise PollError("the export is gone; it is asked for anew", 1.0) from None
         self._finish(told)
@@ -147,7 +155,7 @@ class BulkExport:
         if not self._client.ours(where):
             raise PollError("the export's state is on another server")
         told = {"state": "asked", "status": where, "since": since}
-        self._store.set_mark(self._name, json.dumps(told))
+        self._note(told)
         log.info("a bulk export was asked for")
         return told
 
@@ -188,7 +196,7 @@ class BulkExport:
         if read_instant(moment, UTC) is None:
             moment = datetime.fromtimestamp(self._clock(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         told = {**told, "state": "reading", "files": files, "time": moment, "secret": secret}
-        self._store.set_mark(self._name, json.dumps(told))
+        self._note(told)
         return told
 
     def _finish(self, told: dict[str, Any]) -> None:
@@ -197,13 +205,19 @@ class BulkExport:
             name = f"poll {self._config.site} {self._client.base}{resource}"
             held = self._store.mark(name)
             if moment is not None and (held is None or float(held) < moment):
-                self._store.set_mark(name, repr(moment))
-        self._store.set_mark(self._name, json.dumps({"state": "done", "time": told["time"]}))
+                self._store.set_mark(name, repr(moment), self._lease())
+        self._note({"state": "done", "time": told["time"]})
         hold(self._store, self._config, 0.0)
         with contextlib.suppress(Exception):
             # A kindness: the server may free its files.
             self._client.ask(told["status"], method="DELETE")
         log.info("a bulk export was taken to its end")
+
+    def _lease(self) -> Lease | None:
+        return None if self._duty is None else self._duty.lease
+
+    def _note(self, told: dict[str, Any]) -> None:
+        self._store.set_mark(self._name, json.dumps(told), self._lease())
 
     def _hold(self) -> None:
         assert self._begun is not None
@@ -224,7 +238,7 @@ class BulkExport:
                 future.result(60)
             waiting.clear()
             file["done"] = max(number, done)
-            self._store.set_mark(self._name, json.dumps(told))
+            self._note(told)
             self._hold()
 
         options: dict[str, Any] = {"accept": "application/fhir+ndjson", "secret": told["secret"]}

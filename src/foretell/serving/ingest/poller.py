@@ -13,10 +13,11 @@ from urllib.parse import urljoin, urlsplit
 
 from foretell.data.clinical.fhir import FhirError, read_instant
 from foretell.serving.config import PollConfig
-from foretell.serving.errors import StoreUnavailableError
+from foretell.serving.errors import FencedError, StoreUnavailableError
 from foretell.serving.ingest.bulk import BulkExport
 from foretell.serving.ingest.client import FhirClient
 from foretell.serving.ingest.committer import BusyError, Committer
+from foretell.serving.ingest.duty import Duty
 from foretell.serving.ingest.errors import PollError
 from foretell.serving.ingest.intake import Intake
 from foretell.serving.ingest.subscriber import Subscriber
@@ -44,6 +45,7 @@ class FhirPoller:
         metrics: counts.
         clock: seconds since 1970, for the first round's beginning.
         warm_up: whether a bulk export is taken though one was before.
+        duty: that only one process has; without it nobody else may ask the server for this.
 
     Raises:
         ParameterError: the key of SMART cannot be read.
@@ -58,7 +60,9 @@ class FhirPoller:
         metrics: Metrics,
         clock: Callable[[], float] = time.time,
         warm_up: bool = False,
+        duty: Duty | None = None,
     ) -> None:
+        self._duty = duty
         self._config, self._intake, self._committer = config, intake, committer
         self._store, self._metrics, self._clock = store, metrics, clock
         self._client = FhirClient(config)
@@ -68,22 +72,29 @@ class FhirPoller:
         self._export: BulkExport | None = None
         if config.warm_up or warm_up:
             self._export = BulkExport(
-                config, self._client, intake, committer, store, metrics, clock, again=warm_up
-            )
+                config, self._client, intake, committer, store, metrics, clock, again=warm_up,
+                duty=duty,
+            )  # fmt: skip
         self._subscriber: Subscriber | None = None
         if config.subscribe is not None:
-            self._subscriber = Subscriber(config, self._client, store, metrics)
+            self._subscriber = Subscriber(config, self._client, store, metrics, duty)
 
     def run(self, stop: Signal) -> None:
-        """Polls until told to stop."""
+        """Polls until told to stop, whenever the duty is this process's."""
         delay = 1.0
         while not stop.is_set():
+            if self._duty is not None and not self._duty.held:
+                stop.wait(0.2)
+                continue
             pause = self._config.every_seconds
             asked: str | None = None
             try:
                 asked = self._store.mark(catch_up_name(self._config.site))
                 self.round(stop)
                 delay = 1.0
+            except FencedError:
+                log.warning("another process polls from now on")
+                continue
             except Exception as error:
                 told = getattr(error, "pause", None)
                 pause = max(delay, told or 0.0)
@@ -111,6 +122,8 @@ class FhirPoller:
         end = time.monotonic() + seconds
         while not stop.is_set() and (left := end - time.monotonic()) > 0:
             stop.wait(min(left, 1.0))
+            if self._duty is not None and not self._duty.held:
+                return
             try:
                 if self._store.mark(catch_up_name(self._config.site)) != asked:
                     return
@@ -164,7 +177,9 @@ class FhirPoller:
         for future in waiting:
             future.result(60)
         if stop is None or not stop.is_set():
-            self._store.set_mark(name, repr(latest))
+            self._store.set_mark(
+                name, repr(latest), None if self._duty is None else self._duty.lease
+            )
             # Only now: what is durable need not be read again.
             self._etags[resource] = (text, kept)
         return count

@@ -10,6 +10,7 @@ from typing import Any
 
 from foretell.serving.config import PollConfig, SubscribeConfig
 from foretell.serving.ingest.client import FhirClient
+from foretell.serving.ingest.duty import Duty
 from foretell.serving.ingest.errors import PollError
 from foretell.serving.metrics import Metrics
 from foretell.serving.store.base import Store
@@ -59,12 +60,15 @@ class Subscriber:
         client: that asks it.
         store: of this thread, for its identifier.
         metrics: counts.
+        duty: that only one process has; without it nobody else may look after it.
     """
 
     def __init__(
-        self, config: PollConfig, client: FhirClient, store: Store, metrics: Metrics
-    ) -> None:
+        self, config: PollConfig, client: FhirClient, store: Store, metrics: Metrics,
+        duty: Duty | None = None,
+    ) -> None:  # fmt: skip
         assert config.subscribe is not None
+        self._duty = duty
         self._config, self._subscribe = config, config.subscribe
         self._client, self._store, self._metrics = client, store, metrics
         self._name = f"subscription {config.site} {client.base}"
@@ -98,7 +102,8 @@ class Subscriber:
                         raise PollError(f"the subscription is refused: {answer.status_code}")
                     ask_poller(self._store, self._config.site)
         if not identity:
-            self._store.set_mark(self._name, self._make())
+            made = self._make()
+            self._store.set_mark(self._name, made, None if self._duty is None else self._duty.lease)
             ask_poller(self._store, self._config.site)
         self._next = time.monotonic() + _EVERY
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -166,6 +166,10 @@ class Store(LinkedStore, GovernedStore):
         """Renews what the owner holds and takes free partitions until it holds ``most``."""
 
     @abstractmethod
+    def share(self, kind: str) -> None:
+        """Makes the one lease of a kind: of something that one process at a time does for all."""
+
+    @abstractmethod
     def release(self, kind: str, owner: str, partitions: Sequence[int] | None = None) -> None:
         """Gives leases back, all by default."""
 
@@ -273,8 +277,16 @@ class Store(LinkedStore, GovernedStore):
         """A named text, such as how far a poller has read."""
 
     @abstractmethod
-    def set_mark(self, name: str, value: str) -> None:
-        """Keeps a named text."""
+    def set_mark(self, name: str, value: str, lease: Lease | None = None) -> None:
+        """Keeps a named text.
+
+        Raises:
+            FencedError: a lease was given and does not stand.
+        """
+
+    @abstractmethod
+    def change_mark(self, name: str, change: Callable[[str | None], str]) -> None:
+        """Puts a named text in the place of what was there, which nobody changes meanwhile."""
 
     @abstractmethod
     def beat(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -276,6 +276,13 @@ class SqlStore(SqlLinked, SqlGoverned, Store):
                         (kind, owner),
                     )
         return [Lease(k, int(p), int(token), int(applied)) for k, p, token, applied in held]
+
+    def share(self, kind: str) -> None:
+        """See :class:`Store`."""
+        with self._transaction():
+            self._many(
+                "INSERT INTO lease VALUES (?, 0, NULL, 0, 0, 0) ON CONFLICT DO NOTHING", [(kind,)]
+            )
 
     def release(self, kind: str, owner: str, partitions: Sequence[int] | None = None) -> None:
         """See :class:`Store`."""
@@ -555,14 +562,25 @@ class SqlStore(SqlLinked, SqlGoverned, Store):
         found = self._run("SELECT value FROM meta WHERE name = ?", (name,))
         return str(found[0][0]) if found else None
 
-    def set_mark(self, name: str, value: str) -> None:
+    def set_mark(self, name: str, value: str, lease: Lease | None = None) -> None:
         """See :class:`Store`."""
         with self._transaction():
-            self._many(
-                "INSERT INTO meta VALUES (?, ?) ON CONFLICT (name) "
-                "DO UPDATE SET value = excluded.value",
-                [(name, value)],
-            )
+            if lease is not None:
+                self._fence(lease)
+            self._set_mark(name, value)
+
+    def change_mark(self, name: str, change: Callable[[str | None], str]) -> None:
+        """See :class:`Store`."""
+        # One after another, as appends: there may be no row yet that could be locked.
+        with self._transaction(append=True):
+            self._set_mark(name, change(self.mark(name)))
+
+    def _set_mark(self, name: str, value: str) -> None:
+        self._many(
+            "INSERT INTO meta VALUES (?, ?) ON CONFLICT (name) "
+            "DO UPDATE SET value = excluded.value",
+            [(name, value)],
+        )
 
     def beat(self) -> None:
         """See :class:`Store`."""
