@@ -66,6 +66,40 @@ def soon(check, seconds: float = 30):
         time.sleep(0.05)
 
 
+def test_methods_that_are_not_there_are_answered_with_those_that_are(client):
+    for path, methods in {
+        "/v1/model": "GET, PUT", "/v1/model/rollback": "POST", "/fhir": "POST",
+        "/fhir/metadata": "GET", "/fhir/AuditEvent": "GET", "/fhir/Subscription": "GET, POST",
+        "/fhir/Subscription/$status": "GET", "/fhir/Subscription/a": "DELETE, GET, PUT",
+        "/fhir/Subscription/a/$events": "GET", "/fhir/Observation": "GET, POST",
+        "/fhir/Observation/1": "GET, PUT", "/cds-services": "GET",
+        "/v1/patients/A/p/1/risk": "GET", "/board": "GET",
+    }.items():  # fmt: skip
+        answer = client.request("PATCH", path)
+        assert (answer.status_code, answer.headers["allow"]) == (405, methods), path
+        if path.startswith("/fhir"):
+            assert answer.json()["issue"][0]["code"] == "not-supported"
+    # What has doors of its own is no business of the general ones.
+    head = as_("engine")
+    assert client.post("/fhir/metadata", json={}, headers=head).status_code == 405
+    assert client.put("/fhir/Subscription/$status", json={}, headers=head).status_code == 405
+
+
+def test_texts_that_no_store_keeps_and_doubled_parameters_are_refused(client):
+    for path in ("/v1/patients?site=%00", "/v1/patients/A/%00/risk", "/fhir/Flag/%00",
+                 "/fhir/Flag?site=A&patient=%00", "/v1/patients?site=A&site=B"):  # fmt: skip
+        assert client.get(path, headers=as_("all")).status_code == 422, path
+    for code in ("\x00", "\ud800"):
+        body = json.dumps({"code": code})
+        answer = client.post("/v1/quarantine/retry", content=body, headers=as_("all"))
+        assert answer.status_code == 422, repr(code)
+    path = "/v1/patients/A/p1/actions"
+    for told in ({"action": "snooze"}, {"action": "suppress", "hours": 3, "reason": " \t "},
+                 {"action": "snooze", "hours": None}, {"action": "sleep"}, {}):  # fmt: skip
+        body = {"key": "k-12345678", **told}
+        assert client.post(path, json=body, headers=as_("nurse")).status_code == 422, told
+
+
 def test_a_shift_at_the_board(client):
     site = {"site": "A"}
     resp = {"system": "http://loinc.org", "code": "9279-1"}

@@ -237,7 +237,7 @@ def test_a_running_service_tries_a_run_and_goes_back(tmp_path, launch, deployed)
             assert client.put("/v1/model", json=body).status_code == 200
             assert client.put("/v1/model", json=body).status_code == 409
             wrong = client.put("/v1/model", json={"primary": "none-1", "reason": "because"})
-            assert wrong.status_code == 422 and "not loaded" in wrong.text
+            assert wrong.status_code == 409 and "not loaded" in wrong.text
             play(feed[half:], door, speed=None, tick=tick, every=3600)
         tick(feed[-1][0] + 3600)
         answer = client.post("/v1/model/rollback", json={"reason": "it did not"})

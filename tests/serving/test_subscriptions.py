@@ -31,6 +31,7 @@ from foretell.serving.subscriptions import (
 
 from .conftest import Running
 from .ehr import Ehr, observation, status, until
+from .test_smart import told
 
 T0 = 1_767_225_600.0
 BACKPORT = "http://hl7.org/fhir/uv/subscriptions-backport/StructureDefinition/"
@@ -49,7 +50,7 @@ def ehr() -> Iterator[Ehr]:
 class Desk:
     """A running service with two callers, and what is asked of it."""
 
-    def __init__(self, nursery, folder: Path, ehr: Ehr) -> None:
+    def __init__(self, nursery, folder: Path, ehr: Ehr, store: str | None = None) -> None:
         def token(name: str, scopes: str, sites: str = "") -> str:
             told = hashlib.sha256(name.encode()).hexdigest()
             return (f'[[tokens]]\nname = "{name}"\nsha256 = "{told}"\nscopes = [{scopes}]\n'
@@ -58,7 +59,8 @@ class Desk:
         config = folder / "c.toml"
         every = '"read", "act", "ingest", "audit", "admin", "subscribe"'
         config.write_text(
-            f'[service]\nstore = "{folder / "s.db"}"\npartitions = 3\nclock = "external"\n'
+            f'[service]\nstore = "{store or folder / "s.db"}"\npartitions = 3\n'
+            'clock = "external"\n'
             "tick_seconds = 0.5\n[mllp]\nport = 0\n[http]\nport = 0\n"
             f'[subscriptions]\nendpoints = ["{ehr.hook}"]\nbase = "https://us.example/fhir"\n'
             "attempts = 4\nlongest_pause_seconds = 0.2\nshortest_heartbeat_seconds = 1\n"
@@ -384,6 +386,43 @@ def test_events_survive_kill_nine_between_store_and_receiver(desk, ehr):
     assert all(len(v) == 1 for v in by_number.values())
 
 
+def test_hooks_go_out_and_come_in_on_postgres(nursery, tmp_path, postgres):
+    # One of its own: the other service of these tests may still have something to tell.
+    ehr = Ehr()
+    desk = Desk(nursery, tmp_path, ehr, postgres)
+    try:
+        desk.calm()
+        name = desk.make(FLAG, "full-resource")["id"]
+        until(lambda: desk.state(name) == "active")
+        ehr.hook_answers.append(503)
+        for hour, patient in enumerate(("p1", "p2")):
+            desk.sick(patient, hour)
+            desk.tick(hour + 1.01)
+        until(lambda: len(ehr.bundles("event-notification")) == 2)
+        desk.running.kill()
+        desk.start()
+        desk.sick("p3", 2)
+        desk.tick(3.01)
+        until(lambda: len({b["id"] for b in ehr.bundles("event-notification")}) == 3)
+        numbers = [status(b)["numbers"] for b in ehr.bundles("event-notification")]
+        assert sorted({n for some in numbers for n in some}) == [1, 2, 3]
+        flag = ehr.bundles("event-notification")[-1]["entry"][1]["resource"]
+        assert desk.ask("GET", f"/fhir/Flag/{flag['id']}").json() == flag
+        # The other way round: what another server tells, twice, and with two events lost.
+        one = observation("o1", "q1", desk.begin + 60)
+        said = [
+            desk.ask("POST", "/fhir?site=west", told("event-notification", n, [n], [r]))
+            for n, r in ((1, one), (1, one), (4, observation("o4", "q1", desk.begin + 90)))
+        ]
+        assert [a.status_code for a in said] == [200] * 3 and "known already" in said[1].text
+        notes = desk.ask("GET", "/v1/quarantine").json()["quarantine"]
+        assert [(n["reason"], n["code"]) for n in notes] == [("notification_gap", "2-3")]
+        assert desk.ask("DELETE", f"/fhir/Subscription/{name}").status_code == 204
+    finally:
+        desk.running.kill()
+        ehr.close()
+
+
 # ---------------------------------------------------------------- on both engines
 
 
@@ -521,6 +560,17 @@ def test_searches_hold_what_they_say():
     assert not read_criteria("RiskAssessment?probability=ge0").matches("A", withheld)
 
 
+def test_what_no_answer_could_show_again_is_not_taken():
+    endpoint = "https://ehr.example/hook"
+    channel = {"type": "rest-hook", "endpoint": endpoint}
+    plain = {"resourceType": "Subscription", "reason": "r", "criteria": FLAG, "channel": channel}
+    assert read_subscription(plain, [endpoint]).kind == "Flag"
+    for value in (float("inf"), float("nan"), "\ud800"):
+        wrong = {**channel, "extension": [{"url": "urn:x", "valueX": value}]}
+        with pytest.raises(FhirError, match="told again"):
+            read_subscription({**plain, "channel": wrong}, [endpoint])
+
+
 def test_notifications_are_read_in_the_words_of_three_versions():
     event = {"eventNumber": "4", "timestamp": "2026-01-01T00:00:00Z"}
     new = {"resourceType": "Bundle", "type": "subscription-notification", "entry": [
@@ -546,7 +596,9 @@ def test_notifications_are_read_in_the_words_of_three_versions():
         assert read_notification(other) is None
     for wrong in ({"eventsSinceSubscriptionStart": "four"}, {"type": "surprise"},
                   {"subscription": {}}, {"eventsSinceSubscriptionStart": -1},
-                  {"notificationEvent": [{"eventNumber": "9" * 40}]}):  # fmt: skip
+                  {"notificationEvent": [{"eventNumber": "9" * 40}]},
+                  {"subscription": {"reference": "Subscription/\ud800"}},
+                  {"subscription": {"reference": "Subscription/\x00"}}):  # fmt: skip
         first = {**new["entry"][0]["resource"], **wrong}
         with pytest.raises(FhirError):
             read_notification({**new, "entry": [{"resource": first}]})

@@ -12,7 +12,7 @@ import json
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import Body, Depends, FastAPI, Header, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -20,6 +20,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response, Streami
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.routing import Route
 
 from foretell import __version__
 from foretell.errors import ParameterError
@@ -27,9 +28,10 @@ from foretell.serving.api.auth import Caller, needs
 from foretell.serving.api.board import board_routes
 from foretell.serving.api.cds import cds_routes
 from foretell.serving.api.export import export_routes
-from foretell.serving.api.fhir import FHIR_JSON, fhir_routes
+from foretell.serving.api.fhir import FHIR_JSON, fhir_routes, outcome
 from foretell.serving.api.governance import governance_routes, reading
 from foretell.serving.api.subscriptions import subscription_routes
+from foretell.serving.api.words import TOLD, WHOLE, MaybeQuery, Name, NamePath, Refused
 from foretell.serving.audit import first_break
 from foretell.serving.errors import StoreUnavailableError
 from foretell.serving.events import action as action_event
@@ -41,18 +43,40 @@ if TYPE_CHECKING:
     from foretell.serving.service import Service
 
 log = logging.getLogger("foretell.serving.api")
-Name = Annotated[str, Field(min_length=1, max_length=200)]
+Hours = Annotated[int, Field(ge=1, le=72)]
 
 
-class ActionBody(BaseModel):
-    """What a clinician decides about a stay's alarms."""
-
+class _Action(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    action: Annotated[str, Field(pattern="^(acknowledge|snooze|suppress|resume)$")]
     stay: Name | None = None
-    hours: Annotated[int, Field(ge=1, le=72)] | None = None
-    reason: Annotated[str, Field(max_length=500)] | None = None
     key: Annotated[str, Field(min_length=8, max_length=100)]
+
+
+class Answer(_Action):
+    """A clinician has seen a stay's alarm, or lets its alarms go on."""
+
+    action: Literal["acknowledge", "resume"]
+    hours: Hours | None = None
+    reason: Annotated[str, Field(max_length=500, pattern=WHOLE)] | None = None
+
+
+class Snooze(_Action):
+    """A clinician has a stay's alarms wait for hours."""
+
+    action: Literal["snooze"]
+    hours: Hours
+    reason: Annotated[str, Field(max_length=500, pattern=WHOLE)] | None = None
+
+
+class Suppress(_Action):
+    """A clinician silences a stay's alarms for hours, and says why."""
+
+    action: Literal["suppress"]
+    hours: Hours
+    reason: Annotated[str, Field(min_length=1, max_length=500, pattern=TOLD)]
+
+
+ActionBody = Annotated[Answer | Snooze | Suppress, Body(discriminator="action")]
 
 
 class ClockBody(BaseModel):
@@ -66,21 +90,8 @@ class CodeBody(BaseModel):
     """A code that was set aside and is known by now."""
 
     model_config = ConfigDict(extra="forbid")
-    system: Annotated[str, Field(max_length=80)] = ""
-    code: Annotated[str, Field(min_length=1, max_length=40)]
-
-
-class Wrong(BaseModel):
-    """One thing that is wrong with a request: where, and the kind of problem."""
-
-    where: str
-    problem: str
-
-
-class Refused(BaseModel):
-    """Why a request is not taken; what was sent is not repeated."""
-
-    detail: str | list[Wrong]
+    system: Annotated[str, Field(max_length=80, pattern=WHOLE)] = ""
+    code: Annotated[str, Field(min_length=1, max_length=40, pattern=WHOLE)]
 
 
 Reader = Annotated[Caller, Depends(needs("read"))]
@@ -124,22 +135,70 @@ def build_app(service: Service) -> FastAPI:
     export_routes(app, service)
     board_routes(app, service)
     governance_routes(app, service)
+    _describe(app, service)
     return app
+
+
+def _describe(app: FastAPI, service: Service) -> None:
+    """Adds to the description what the framework and the configuration know."""
+    plain = app.openapi
+    schema = {"$ref": "#/components/schemas/Refused"}
+    unread = {"description": "the body is no text",
+              "content": {"application/json": {"schema": schema}}}  # fmt: skip
+
+    def told() -> dict[str, Any]:
+        held = plain()
+        for name in ("Snooze", "Suppress"):
+            hours = held["components"]["schemas"][name]["properties"]["hours"]
+            hours["maximum"] = service.config.alarms.longest_silence_hours
+        for path in held["paths"].values():
+            for operation in path.values():
+                if "application/json" in operation.get("requestBody", {}).get("content", {}):
+                    operation["responses"].setdefault("400", unread)
+        return held
+
+    app.openapi = told  # type: ignore[method-assign]
 
 
 def _told_no(
     request: Request, detail: Any, status: int, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
-    """A refusal, in the media type of the door it came to."""
-    fhir = request.url.path.startswith("/fhir")
-    body = {"detail": detail}
-    return JSONResponse(body, status, headers, media_type=FHIR_JSON if fhir else None)
+    """A refusal, in the words of the door it came to."""
+    if not request.url.path.startswith("/fhir"):
+        return JSONResponse({"detail": detail}, status, headers)
+    text = detail if isinstance(detail, str) else "; ".join(
+        f"{d['where']}: {d['problem']}" for d in detail
+    )  # fmt: skip
+    told = outcome("error", _ISSUES.get(status, "processing"), text)
+    return JSONResponse(told, status, headers, media_type=FHIR_JSON)
+
+
+# FHIR R4, value set issue-type.
+_ISSUES = {
+    400: "invalid", 401: "login", 403: "forbidden", 404: "not-found", 405: "not-supported",
+    409: "conflict", 413: "too-costly", 415: "not-supported", 422: "invalid", 429: "throttled",
+    500: "exception", 503: "transient",
+}  # fmt: skip
+
+
+def _allowed(request: Request) -> str:
+    """Methods of all routes of a path: the router names those of the first one only."""
+    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+    found = {
+        method for route in request.app.router.routes
+        if isinstance(route, Route) and route.path_regex.match(path)
+        for method in route.methods or ()
+    }  # fmt: skip
+    return ", ".join(sorted(found))
 
 
 def _errors(app: FastAPI) -> None:
     @app.exception_handler(StarletteHTTPException)
     async def refused(request: Request, error: StarletteHTTPException) -> JSONResponse:
-        return _told_no(request, error.detail, error.status_code, error.headers)
+        headers = dict(error.headers or {})
+        if error.status_code == 405:
+            headers["Allow"] = _allowed(request)
+        return _told_no(request, error.detail, error.status_code, headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -161,7 +220,7 @@ def _errors(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> JSONResponse:
         log.error("a request failed: %s", type(error).__name__)
-        return JSONResponse({"detail": "an internal error"}, 500)
+        return _told_no(request, "an internal error", 500)
 
     @app.middleware("http")
     async def counted(request: Request, call_next: Callable) -> Response:
@@ -203,13 +262,15 @@ def _health(app: FastAPI, service: Service) -> None:
 
 
 def _patients(app: FastAPI, service: Service) -> None:
-    missing: dict[int | str, dict[str, Any]] = {404: {"description": "there is no such patient"}}
+    missing: dict[int | str, dict[str, Any]] = {
+        404: {"model": Refused, "description": "there is no such patient"}
+    }
 
     @app.get("/v1/patients", tags=["patients"])
     def patients(
         caller: Reader,
-        site: Annotated[str | None, Query(max_length=200)] = None,
-        unit: Annotated[str | None, Query(max_length=200)] = None,
+        site: MaybeQuery = None,
+        unit: MaybeQuery = None,
         limit: Annotated[int, Query(ge=1, le=10_000)] = 500,
     ) -> dict[str, Any]:
         """Patients with an open stay, the highest risk first."""
@@ -230,7 +291,7 @@ def _patients(app: FastAPI, service: Service) -> None:
         return {"patients": found[:limit], "total": len(found)}
 
     @app.get("/v1/patients/{site}/{patient:path}/risk", tags=["patients"], responses=missing)
-    def risk(caller: Reader, site: str, patient: str) -> dict[str, Any]:
+    def risk(caller: Reader, site: NamePath, patient: NamePath) -> dict[str, Any]:
         """A patient's present risk and its course, with what drove it."""
         with service.stores.use() as store:
             why = reading(service, store, caller, site)
@@ -250,12 +311,10 @@ def _patients(app: FastAPI, service: Service) -> None:
         ]  # fmt: skip
         return {"patient": dict(row.view), "course": course, "alarms": raised}
 
-    @app.post("/v1/patients/{site}/{patient:path}/actions", tags=["patients"], responses=missing,
-              status_code=202)  # fmt: skip
-    def act(
-        caller: Actor, site: str, patient: str,
-        body: ActionBody,
-    ) -> dict[str, Any]:  # fmt: skip
+    @app.post("/v1/patients/{site}/{patient:path}/actions", tags=["patients"], status_code=202,
+              responses={**missing, 409: {"model": Refused,
+                                          "description": "it is another stay"}})  # fmt: skip
+    def act(caller: Actor, site: NamePath, patient: NamePath, body: ActionBody) -> dict[str, Any]:
         """Acknowledges, snoozes, suppresses or resumes a stay's alarms; ``key`` makes it once."""
         _visible(caller, site)
         told = body.model_dump(exclude={"key"}, exclude_none=True)
@@ -395,7 +454,7 @@ def _operations(app: FastAPI, service: Service) -> None:
             return {"dead": store.dead(1000)}
 
     @app.post("/v1/outbox/{row}/revive", tags=["operations"],
-              responses={404: {"description": "there is none"}})  # fmt: skip
+              responses={404: {"model": Refused, "description": "there is none"}})  # fmt: skip
     def revive(caller: Admin, row: int) -> dict[str, Any]:
         """Sends a dead letter again."""
         if not 0 < row < 2**62:
@@ -430,7 +489,8 @@ def _operations(app: FastAPI, service: Service) -> None:
         return {"intact": broken is None, "first_break": broken, "rows": len(rows), "last": last}
 
     @app.post("/v1/clock", tags=["operations"],
-              responses={409: {"description": "the service has its own clock"}})  # fmt: skip
+              responses={409: {"model": Refused,
+                               "description": "the service has its own clock"}})  # fmt: skip
     def clock(caller: Admin, body: Annotated[ClockBody, Body()]) -> dict[str, Any]:
         """Says what time it is, in a replay."""
         if service.config.service.clock != "external":

@@ -10,14 +10,22 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import Header, HTTPException, Request
+from fastapi import Depends, HTTPException, Request
+from fastapi.security import HTTPBearer
 
 from foretell.serving.config import SCOPES, TokenConfig
 
 if TYPE_CHECKING:
     from foretell.serving.service import Service
+
+
+# Said in the description of the service; what it means is judged here.
+BEARER = HTTPBearer(auto_error=False, scheme_name="bearer", description="A token of the service.")
+Bearer = Annotated[Any, Depends(BEARER)]
+# Parameters of queries that may be repeated.
+_LISTS = frozenset({"id"})
 
 
 @dataclass(frozen=True)
@@ -97,9 +105,9 @@ def new_token(name: str, scopes: Sequence[str] = SCOPES) -> tuple[str, TokenConf
 def needs(scope: str) -> Callable[..., Caller]:
     """A dependency: the caller, if they may."""
 
-    def checked(request: Request, authorization: Annotated[str | None, Header()] = None) -> Caller:
+    def checked(request: Request, bearer: Bearer) -> Caller:
         service: Service = request.app.state.service
-        caller = service.tokens.caller(authorization)
+        caller = service.tokens.caller(request.headers.get("authorization"))
         if caller is None:
             raise HTTPException(
                 401, "a bearer token is needed", headers={"WWW-Authenticate": "Bearer"}
@@ -110,6 +118,10 @@ def needs(scope: str) -> Callable[..., Caller]:
             raise HTTPException(429, "too many requests", headers=headers)
         if scope not in caller.scopes:
             raise HTTPException(403, f"the scope {scope!r} is needed")
+        names = [name for name, _ in request.query_params.multi_items() if name not in _LISTS]
+        if len(set(names)) < len(names):
+            # Which one counts would be a guess.
+            raise HTTPException(422, "a parameter is given more than once")
         return caller
 
     return checked

@@ -7,12 +7,13 @@ import logging
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import Depends, FastAPI, Header, HTTPException, Request
+from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from foretell.data.clinical.fhir import FhirError
-from foretell.serving.api.auth import Caller
+from foretell.serving.api.auth import Bearer, Caller
+from foretell.serving.api.words import WHOLE, Refused
 from foretell.serving.cds import OVERRIDES, SERVICES, UntrustedError, allowed_server, cards_of
 from foretell.serving.events import Event, events_of
 from foretell.serving.worker.state import PatientState
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from foretell.serving.service import Service
 
 log = logging.getLogger("foretell.serving.cds")
-Text = Annotated[str, Field(min_length=1, max_length=200)]
+Text = Annotated[str, Field(min_length=1, max_length=200, pattern=WHOLE)]
 _BY_ID = {s["id"]: s for s in SERVICES}
 _MOST = 20_000_000
 # What was measured longer ago says nothing of now.
@@ -93,9 +94,10 @@ class Feedback(_Loose):
     feedback: Annotated[list[FeedbackItem], Field(min_length=1, max_length=1000)]
 
 
-def _trusted(request: Request, authorization: Annotated[str | None, Header()] = None) -> Caller:
+def _trusted(request: Request, bearer: Bearer) -> Caller:
     """The caller, by a JWT of a CDS client or by a token of the service."""
     service: Service = request.app.state.service
+    authorization = request.headers.get("authorization")
     scheme, _, token = (authorization or "").partition(" ")
     caller = service.tokens.caller(authorization)
     headers = {"WWW-Authenticate": "Bearer"}
@@ -119,10 +121,10 @@ Trusted = Annotated[Caller, Depends(_trusted)]
 def cds_routes(app: FastAPI, service: Service) -> None:
     """Adds discovery, the services and their feedback."""
     refused: dict[int | str, dict[str, Any]] = {
-        400: {"description": "no JSON, or another hook's call"},
-        401: {"description": "the token proves nothing"},
-        404: {"description": "there is no such service"},
-        412: {"description": "the data that are needed are missing"},
+        400: {"model": Refused, "description": "another hook's call, or for one of several sites"},
+        401: {"model": Refused, "description": "the token proves nothing"},
+        404: {"model": Refused, "description": "there is no such service"},
+        412: {"model": Refused, "description": "the data that are needed are missing"},
     }
 
     @app.get("/cds-services", tags=["cds"])

@@ -10,8 +10,9 @@ from fastapi.responses import JSONResponse
 
 from foretell import __version__
 from foretell.serving.api.auth import Caller, needs
-from foretell.serving.api.fhir import FHIR_JSON, FhirResponse
+from foretell.serving.api.fhir import FHIR_JSON, FhirResponse, refusals
 from foretell.serving.api.governance import reading
+from foretell.serving.api.words import WHOLE, NameQuery
 from foretell.serving.events import digest
 from foretell.serving.resources import (
     alarm_resources,
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 Reader = Annotated[Caller, Depends(needs("read"))]
 Auditor = Annotated[Caller, Depends(needs("audit"))]
-Name = Annotated[str, Query(min_length=1, max_length=200)]
 _READ = ("RiskAssessment", "Flag", "CommunicationRequest")
 _OPERATION = (
     "http://hl7.org/fhir/uv/subscriptions-backport/OperationDefinition/backport-subscription-"
@@ -44,7 +44,7 @@ def export_routes(app: FastAPI, service: Service) -> None:
     def answer(body: dict[str, Any]) -> JSONResponse:
         return JSONResponse(body, media_type=FHIR_JSON)
 
-    @app.get("/fhir/metadata", tags=["fhir"], response_class=FhirResponse)
+    @app.get("/fhir/metadata", tags=["fhir"], response_class=FhirResponse, responses=refusals())
     def metadata() -> JSONResponse:
         """The CapabilityStatement."""
         search: list[dict[str, Any]] = [
@@ -70,7 +70,7 @@ def export_routes(app: FastAPI, service: Service) -> None:
             "rest": [{"mode": "server", "resource": search}],
         })  # fmt: skip
 
-    @app.get("/fhir/AuditEvent", tags=["fhir"], response_class=FhirResponse)
+    @app.get("/fhir/AuditEvent", tags=["fhir"], response_class=FhirResponse, responses=refusals())
     def events(
         caller: Auditor,
         after: Annotated[int, Query(ge=0, le=2**62)] = 0,
@@ -81,9 +81,9 @@ def export_routes(app: FastAPI, service: Service) -> None:
             rows = store.audit_rows(after, count)
         return answer(searchset([audit_event(r) for r in rows]))
 
-    @app.get("/fhir/{kind}", tags=["fhir"], response_class=FhirResponse,
-             responses={404: {"description": "there is no such patient or resource"}})  # fmt: skip
-    def search(caller: Reader, kind: str, site: Name, patient: Name) -> JSONResponse:
+    @app.get("/fhir/{kind:fhirtype}", tags=["fhir"], response_class=FhirResponse,
+             responses=refusals({404: "there is no such patient or resource"}))  # fmt: skip
+    def search(caller: Reader, kind: str, site: NameQuery, patient: NameQuery) -> JSONResponse:
         """What is said of a patient's present stay."""
         if kind not in _KINDS:
             raise HTTPException(404, "the resource is not kept here")
@@ -125,10 +125,10 @@ def export_routes(app: FastAPI, service: Service) -> None:
             ]
         return answer(searchset(found))
 
-    @app.get("/fhir/{kind}/{identity}", tags=["fhir"], response_class=FhirResponse,
-             responses={404: {"description": "there is no such resource"}})  # fmt: skip
+    @app.get("/fhir/{kind:fhirtype}/{identity}", tags=["fhir"], response_class=FhirResponse,
+             responses=refusals({404: "there is no such resource"}))  # fmt: skip
     def read(
-        caller: Reader, kind: str, identity: Annotated[str, Path(max_length=64)]
+        caller: Reader, kind: str, identity: Annotated[str, Path(max_length=64, pattern=WHOLE)]
     ) -> JSONResponse:
         """A resource as it stands now: where an event of a subscription has pointed."""
         gone = HTTPException(404, "there is no such resource")

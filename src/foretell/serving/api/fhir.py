@@ -6,14 +6,18 @@ import asyncio
 import json
 import logging
 import time
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from fastapi import Depends, FastAPI, Query, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
+from starlette.convertors import Convertor, register_url_convertor
 
 from foretell.data.clinical.fhir import FhirError
 from foretell.serving.api.auth import Caller, needs
+from foretell.serving.api.words import MaybeQuery
 from foretell.serving.errors import StoreUnavailableError
 from foretell.serving.ingest.committer import BusyError
 from foretell.serving.subscriptions.incoming import (
@@ -29,6 +33,67 @@ if TYPE_CHECKING:
 log = logging.getLogger("foretell.serving.api")
 FHIR_JSON = "application/fhir+json"
 _TYPES = ("application/fhir+json", "application/json", "text/json", "")
+
+
+class _TypeConvertor(Convertor[str]):
+    """A type of resource that has no doors of its own: those answer for their paths alone."""
+
+    regex = r"(?!(?:Subscription|AuditEvent|metadata)(?:/|$))[^/]+"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+class _IdConvertor(Convertor[str]):
+    """What FHIR calls an id: operations such as ``$status`` are none."""
+
+    regex = r"[A-Za-z0-9\-.]{1,64}"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("fhirtype", _TypeConvertor())
+register_url_convertor("fhirid", _IdConvertor())
+
+
+class Issue(BaseModel):
+    """What was wrong, and where in the resource."""
+
+    severity: Literal["fatal", "error", "warning", "information"]
+    code: str
+    diagnostics: str
+    expression: list[str] | None = None
+
+
+class OperationOutcome(BaseModel):
+    """How the doors for FHIR refuse; what was sent is not repeated."""
+
+    resourceType: Literal["OperationOutcome"]  # noqa: N815
+    issue: list[Issue]
+
+
+_REFUSALS = {
+    401: "a bearer token is needed", 403: "the token has not the scope, or not for the site",
+    422: "a parameter is not right", 429: "too many requests",
+    503: "the store is not available",
+}  # fmt: skip
+
+
+def refusals(more: Mapping[int, str] | None = None) -> dict[int | str, dict[str, Any]]:
+    """The refusals of a door for FHIR, those of all such doors and ``more``, for its description.
+
+    Args:
+        more: status -> when.
+    """
+    told = sorted({**_REFUSALS, **(more or {})}.items())
+    return {status: {"model": OperationOutcome, "description": text} for status, text in told}
 
 
 class FhirResponse(JSONResponse):
@@ -50,35 +115,26 @@ def outcome(severity: str, code: str, text: str, where: str = "") -> dict[str, A
 
 
 Sender = Annotated[Caller, Depends(needs("ingest"))]
-Site = Annotated[str | None, Query(max_length=200)]
 
 
 def fhir_routes(app: FastAPI, service: Service) -> None:
     """Adds ``POST /fhir`` and ``POST /fhir/{type}``, and ``PUT`` for rest-hooks with payload."""
-    told: dict[int | str, dict[str, Any]] = {
-        400: {"description": "no FHIR resource"}, 413: {"description": "too large"},
-        415: {"description": "not JSON"}, 429: {"description": "busy"},
-        503: {"description": "the store is not available"},
-    }  # fmt: skip
-    body = {
-        "requestBody": {
-            "required": True,
-            "content": {
-                FHIR_JSON: {
-                    "schema": {
-                        "type": "object",
-                        "required": ["resourceType"],
-                        "properties": {"resourceType": {"type": "string"}},
-                    }
-                }
-            },
-        }
+    told = refusals({400: "no resource that can be read, or it is not said of which site",
+                     413: "too large", 415: "not JSON"})  # fmt: skip
+    schema = {
+        "type": "object",
+        "required": ["resourceType"],
+        "properties": {"resourceType": {"type": "string"}},
     }
 
+    def body(required: bool = True) -> dict[str, Any]:
+        return {"requestBody": {"required": required, "content": {FHIR_JSON: {"schema": schema}}}}
+
     @app.post(
-        "/fhir", tags=["fhir"], responses=told, openapi_extra=body, response_class=FhirResponse
-    )  # type: ignore[arg-type]
-    async def post(request: Request, sender: Sender, site: Site = None) -> JSONResponse:
+        "/fhir", tags=["fhir"], responses=told, openapi_extra=body(False),
+        response_class=FhirResponse,
+    )  # fmt: skip
+    async def post(request: Request, sender: Sender, site: MaybeQuery = None) -> JSONResponse:
         """Takes a resource or a bundle; answered when it is durable.
 
         Without a body it is a hook that says there is something new: the site's server is asked.
@@ -86,27 +142,21 @@ def fhir_routes(app: FastAPI, service: Service) -> None:
         return await _take(service, request, sender, site)
 
     @app.post(
-        "/fhir/{kind}",
-        tags=["fhir"],
-        responses=told,
-        openapi_extra=body,
+        "/fhir/{kind:fhirtype}", tags=["fhir"], responses=told, openapi_extra=body(),
         response_class=FhirResponse,
-    )  # type: ignore[arg-type]
+    )  # fmt: skip
     async def create(
-        request: Request, sender: Sender, kind: str, site: Site = None
+        request: Request, sender: Sender, kind: str, site: MaybeQuery = None
     ) -> JSONResponse:
         """Takes a resource of a type."""
         return await _take(service, request, sender, site, kind)
 
     @app.put(
-        "/fhir/{kind}/{identity}",
-        tags=["fhir"],
-        responses=told,
-        openapi_extra=body,
+        "/fhir/{kind:fhirtype}/{identity}", tags=["fhir"], responses=told, openapi_extra=body(),
         response_class=FhirResponse,
-    )  # type: ignore[arg-type]
+    )  # fmt: skip
     async def update(
-        request: Request, sender: Sender, kind: str, identity: str, site: Site = None
+        request: Request, sender: Sender, kind: str, identity: str, site: MaybeQuery = None
     ) -> JSONResponse:
         """Takes a new version of a resource, as rest-hooks send it."""
         return await _take(service, request, sender, site, kind)

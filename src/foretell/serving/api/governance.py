@@ -7,10 +7,12 @@ import logging
 import time
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from fastapi import Depends, FastAPI, HTTPException, Query
+from fastapi import Body, Depends, FastAPI, HTTPException, Query
 from pydantic import BaseModel, ConfigDict, Field
 
+from foretell.errors import ParameterError
 from foretell.serving.api.auth import Caller, needs
+from foretell.serving.api.words import TOLD, MaybeQuery, Name, Reason, Refused
 from foretell.serving.audit import first_break
 from foretell.serving.rollout import change, history, not_asked, roll_back, told
 from foretell.serving.store.governed import Grant
@@ -24,20 +26,48 @@ log = logging.getLogger("foretell.serving.governance")
 Reader = Annotated[Caller, Depends(needs("read"))]
 Admin = Annotated[Caller, Depends(needs("admin"))]
 Auditor = Annotated[Caller, Depends(needs("audit"))]
-Name = Annotated[str, Field(min_length=1, max_length=200)]
-Reason = Annotated[str, Field(min_length=3, max_length=500)]
 
 
-class LineupBody(BaseModel):
-    """Who shall speak, and why."""
+Names = Annotated[list[Name], Field(max_length=1000)]
 
+
+class _Decision(BaseModel):
     model_config = ConfigDict(extra="forbid")
     primary: Name
-    candidate: Name | None = None
-    mode: Literal["off", "shadow", "canary"] = "off"
-    units: Annotated[list[Name], Field(max_length=1000)] = []
-    sites: Annotated[list[Name], Field(max_length=1000)] = []
+    units: Names = []
+    sites: Names = []
     reason: Reason
+
+
+class Alone(_Decision):
+    """A model speaks, no other is asked; and why."""
+
+    candidate: Name | None = None
+    mode: Literal["off"] = "off"
+
+
+class Shadowed(_Decision):
+    """A model speaks, a candidate is only compared; and why."""
+
+    candidate: Name
+    mode: Literal["shadow"]
+
+
+class Canary(_Decision):
+    """A candidate speaks in some units or sites, another model elsewhere; and why."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"anyOf": [
+            {"required": [name], "properties": {name: {"minItems": 1}}}
+            for name in ("units", "sites")
+        ]},
+    )  # fmt: skip
+    candidate: Name
+    mode: Literal["canary"]
+
+
+LineupBody = Alone | Shadowed | Canary
 
 
 class ReasonBody(BaseModel):
@@ -52,7 +82,7 @@ class GlassBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     site: Name
-    reason: Annotated[str, Field(min_length=10, max_length=500)]
+    reason: Annotated[str, Field(min_length=10, max_length=500, pattern=TOLD)]
     minutes: Annotated[int, Field(ge=1, le=24 * 60)] | None = None
 
 
@@ -77,8 +107,9 @@ def governance_routes(app: FastAPI, service: Service) -> None:
     _records(app, service)
 
     @app.post("/v1/break-glass", tags=["patients"], status_code=201,
-              responses={403: {"description": "not this token"}, 404: {"description": "no site"},
-                         409: {"description": "the site is theirs"}})  # fmt: skip
+              responses={403: {"model": Refused, "description": "not this token"},
+                         404: {"model": Refused, "description": "no site"},
+                         409: {"model": Refused, "description": "the site is theirs"}})  # fmt: skip
     def break_glass(caller: Reader, body: GlassBody) -> dict[str, Any]:
         """Opens another site to a clinician for a while; every read is recorded with the reason."""
         if not caller.break_glass:
@@ -104,7 +135,10 @@ def governance_routes(app: FastAPI, service: Service) -> None:
 
 
 def _models(app: FastAPI, service: Service) -> None:
-    refused: dict[int | str, dict[str, Any]] = {409: {"description": "it is so already"}}
+    refused: dict[int | str, dict[str, Any]] = {
+        409: {"model": Refused, "description": "it is so already, a version is not loaded, or "
+              "there is none before"}
+    }  # fmt: skip
 
     @app.get("/v1/model", tags=["operations"])
     def model(caller: Reader) -> dict[str, Any]:
@@ -113,13 +147,18 @@ def _models(app: FastAPI, service: Service) -> None:
             return told(store, service.versions, not_asked(store))
 
     @app.put("/v1/model", tags=["operations"], responses=refused)
-    def decide(caller: Admin, body: LineupBody) -> dict[str, Any]:
+    def decide(caller: Admin, body: Annotated[LineupBody, Body()]) -> dict[str, Any]:
         """Lets another model speak, or tries one, from the next hour that closes on."""
         line = Lineup(body.primary, body.candidate, body.mode, tuple(body.units),
                       tuple(body.sites))  # fmt: skip
         with service.stores.use() as store:
-            if not change(store, line, actor=caller.name, reason=body.reason,
-                          loaded=service.versions):  # fmt: skip
+            try:
+                new = change(store, line, actor=caller.name, reason=body.reason,
+                             loaded=service.versions)  # fmt: skip
+            except ParameterError as error:
+                # The request is sound; it is the service that has no such version.
+                raise HTTPException(409, str(error)) from None
+            if not new:
                 raise HTTPException(409, "it is so already")
             service.audit(store, caller, "lineup", line.primary, purpose=body.reason,
                           detail=json.dumps(line.to_json(), sort_keys=True))  # fmt: skip
@@ -127,11 +166,16 @@ def _models(app: FastAPI, service: Service) -> None:
         service.wake()
         return line.to_json()
 
-    @app.post("/v1/model/rollback", tags=["operations"])
+    @app.post("/v1/model/rollback", tags=["operations"], responses=refused)
     def rollback(caller: Admin, body: ReasonBody) -> dict[str, Any]:
         """Goes back to what spoke before, at once: its memory of every stay is kept warm."""
         with service.stores.use() as store:
-            line = roll_back(store, actor=caller.name, reason=body.reason, loaded=service.versions)
+            try:
+                line = roll_back(
+                    store, actor=caller.name, reason=body.reason, loaded=service.versions
+                )
+            except ParameterError as error:
+                raise HTTPException(409, str(error)) from None
             service.audit(store, caller, "rollback", line.primary, purpose=body.reason,
                           detail=json.dumps(line.to_json(), sort_keys=True))  # fmt: skip
         log.warning("rolled back: %s speaks from now on", line.primary)
@@ -141,8 +185,8 @@ def _models(app: FastAPI, service: Service) -> None:
     @app.get("/v1/shadow", tags=["operations"])
     def shadow(
         caller: Admin,
-        version: Annotated[str | None, Query(max_length=200)] = None,
-        site: Annotated[str | None, Query(max_length=200)] = None,
+        version: MaybeQuery = None,
+        site: MaybeQuery = None,
     ) -> dict[str, Any]:
         """How a model that is only compared differs from the one that speaks; no patients."""
         with service.stores.use() as store:

@@ -21,6 +21,7 @@ from foretell.serving.api.fhir import (
     outcome,
     parsed,
     read_body,
+    refusals,
 )
 from foretell.serving.resources import searchset
 from foretell.serving.store import Store, SubscriptionRow
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
 Subscriber = Annotated[Caller, Depends(needs("subscribe"))]
 Identity = Annotated[str, Path(max_length=64, pattern="^[A-Za-z0-9.-]+$")]
-Number = Annotated[int | None, Query(ge=0, le=2**53)]
 _MOST_BYTES = 64 << 10
 _MOST_EVENTS = 100
 
@@ -49,17 +49,36 @@ class _RefusedError(Exception):
         self.response = answer(status, outcome("error", code, text, where))
 
 
+def _body(*statuses: str) -> dict[str, Any]:
+    """The description of a subscription: its parts that do not depend on each other."""
+    text = {"type": "string", "minLength": 1, "maxLength": 2000}
+    schema = {
+        "type": "object",
+        "required": ["resourceType", "reason", "criteria", "channel"],
+        "properties": {
+            "resourceType": {"const": "Subscription"}, "status": {"enum": list(statuses)},
+            "reason": text, "criteria": text,
+            "end": {"type": ["string", "null"], "format": "date-time"},
+            "channel": {
+                "type": "object",
+                "required": ["type", "endpoint"],
+                "properties": {
+                    "type": {"const": "rest-hook"}, "endpoint": text,
+                    "payload": {"type": ["string", "null"]},
+                    "header": {"type": ["array", "null"], "items": {"type": "string"},
+                               "maxItems": 20},
+                },
+            },
+        },
+    }  # fmt: skip
+    return {"requestBody": {"required": True, "content": {FHIR_JSON: {"schema": schema}}}}
+
+
 def subscription_routes(app: FastAPI, service: Service) -> None:
     """Adds ``/fhir/Subscription``; before the general doors, which would take it for theirs."""
-    told: dict[int | str, dict[str, Any]] = {
-        400: {"description": "it cannot be served"},
-        404: {"description": "there is no such subscription"},
-        413: {"description": "too large"},
-        429: {"description": "too many subscriptions"},
-    }
-    body = {
-        "requestBody": {"required": True, "content": {FHIR_JSON: {"schema": {"type": "object"}}}}
-    }
+    told = refusals({404: "there is no such subscription"})
+    written = refusals({400: "it cannot be served", 404: "there is no such subscription",
+                        413: "too large", 429: "too many subscriptions"})  # fmt: skip
     settings = service.config.subscriptions
 
     async def wanted_of(
@@ -80,8 +99,8 @@ def subscription_routes(app: FastAPI, service: Service) -> None:
         return resource, wanted
 
     @app.post(
-        "/fhir/Subscription", tags=["subscriptions"], status_code=201, responses=told,
-        openapi_extra=body, response_class=FhirResponse,
+        "/fhir/Subscription", tags=["subscriptions"], status_code=201, responses=written,
+        openapi_extra=_body("requested"), response_class=FhirResponse,
     )  # fmt: skip
     async def create(request: Request, caller: Subscriber) -> Response:
         """Makes a subscription: ``requested`` until its endpoint has taken the handshake."""
@@ -115,7 +134,8 @@ def subscription_routes(app: FastAPI, service: Service) -> None:
         where = f"{_base(service, request)}/Subscription/{made.id}"
         return answer(201, shown(made), Location=where)
 
-    @app.get("/fhir/Subscription", tags=["subscriptions"], response_class=FhirResponse)
+    @app.get("/fhir/Subscription", tags=["subscriptions"], response_class=FhirResponse,
+             responses=refusals())  # fmt: skip
     def search(
         caller: Subscriber,
         status: Annotated[str | None, Query(pattern="^(requested|active|error|off)$")] = None,
@@ -128,7 +148,8 @@ def subscription_routes(app: FastAPI, service: Service) -> None:
             )
         return answer(200, searchset([shown(r) for r in found]))
 
-    @app.get("/fhir/Subscription/$status", tags=["subscriptions"], response_class=FhirResponse)
+    @app.get("/fhir/Subscription/$status", tags=["subscriptions"], response_class=FhirResponse,
+             responses=refusals())  # fmt: skip
     def statuses(
         caller: Subscriber,
         identity: Annotated[list[str] | None, Query(alias="id", max_length=100)] = None,
@@ -141,7 +162,7 @@ def subscription_routes(app: FastAPI, service: Service) -> None:
         return answer(200, searchset([_status(service, r) for r in found]))
 
     @app.get(
-        "/fhir/Subscription/{identity}", tags=["subscriptions"], responses=told,
+        "/fhir/Subscription/{identity:fhirid}", tags=["subscriptions"], responses=told,
         response_class=FhirResponse,
     )  # fmt: skip
     def read(caller: Subscriber, identity: Identity) -> JSONResponse:
@@ -150,8 +171,8 @@ def subscription_routes(app: FastAPI, service: Service) -> None:
             return answer(200, shown(_mine(store, caller, identity)))
 
     @app.put(
-        "/fhir/Subscription/{identity}", tags=["subscriptions"], responses=told,
-        openapi_extra=body, response_class=FhirResponse,
+        "/fhir/Subscription/{identity:fhirid}", tags=["subscriptions"], responses=written,
+        openapi_extra=_body("requested", "active", "off"), response_class=FhirResponse,
     )  # fmt: skip
     async def update(request: Request, caller: Subscriber, identity: Identity) -> Response:
         """Changes a subscription; ``requested`` starts it again, ``off`` stops it."""
@@ -193,8 +214,9 @@ def subscription_routes(app: FastAPI, service: Service) -> None:
         return answer(200, shown(made))
 
     @app.delete(
-        "/fhir/Subscription/{identity}", tags=["subscriptions"], status_code=204, responses=told
-    )
+        "/fhir/Subscription/{identity:fhirid}", tags=["subscriptions"], status_code=204,
+        responses=told, response_class=FhirResponse,
+    )  # fmt: skip
     def delete(caller: Subscriber, identity: Identity) -> Response:
         """Ends a subscription and forgets its events."""
         with service.stores.use() as store:
@@ -204,7 +226,7 @@ def subscription_routes(app: FastAPI, service: Service) -> None:
         return Response(status_code=204)
 
     @app.get(
-        "/fhir/Subscription/{identity}/$status", tags=["subscriptions"], responses=told,
+        "/fhir/Subscription/{identity:fhirid}/$status", tags=["subscriptions"], responses=told,
         response_class=FhirResponse,
     )  # fmt: skip
     def status_(caller: Subscriber, identity: Identity) -> JSONResponse:
@@ -214,7 +236,7 @@ def subscription_routes(app: FastAPI, service: Service) -> None:
         return answer(200, searchset([_status(service, row)]))
 
     @app.get(
-        "/fhir/Subscription/{identity}/$events", tags=["subscriptions"], responses=told,
+        "/fhir/Subscription/{identity:fhirid}/$events", tags=["subscriptions"], responses=told,
         response_class=FhirResponse,
     )  # fmt: skip
     def events(

@@ -74,7 +74,8 @@ def read_notification(bundle: Mapping[str, Any]) -> Notification | None:
     if told["type"] not in _KINDS:
         raise FhirError("the type of the notification is not taken", where=where)
     name = told["subscription"]
-    if not isinstance(name, str) or not 0 < len(name) <= 500:
+    # Half characters and controls cannot be kept, to know it again.
+    if not isinstance(name, str) or not 0 < len(name) <= 500 or not name.isprintable():
         raise FhirError("the subscription is not named", where=where)
     total = None if told["total"] is None else _number(told["total"], where)
     events = told["events"][:_MOST]
@@ -87,7 +88,8 @@ def read_notification(bundle: Mapping[str, Any]) -> Notification | None:
         # An older form counts the events of the notification, not each of them.
         count = _number(told.get("count") or 1, where)
         numbers = tuple(range(max(total - min(count, _MOST), 0) + 1, total + 1))
-    status_told = str(told["status"] or "")[:20]
+    held = told["status"]
+    status_told = held[:20] if isinstance(held, str) and held.isprintable() else ""
     return Notification(
         name, str(told["type"]), status_told, total, numbers, resources, len(events)
     )

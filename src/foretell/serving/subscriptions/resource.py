@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -151,6 +152,11 @@ def read_subscription(
         kept["end"] = told["end"]
     if topic is not None:
         kept["meta"] = {"profile": [BACKPORT + "backport-subscription"]}
+    try:
+        # Extensions are kept as they are: what no answer could show again is not taken.
+        json.dumps(kept, allow_nan=False, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
+        raise FhirError("a number or a text cannot be told again", where="Subscription") from None
     return Wanted(
         kind_of, found, topic, endpoint, headers, content, r4b, heartbeat, timeout,
         1 if most is None else min(most, _MOST), end, kept,
