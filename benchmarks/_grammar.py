@@ -15,6 +15,7 @@ from foretell.serving.ingest.mllp import frame
 
 T0 = 1_767_225_600.0
 CODES = ("8867-4", "9279-1", "8480-6", "8310-5", "59408-5", "2524-7", "6690-2", "no-code")
+ASKED = ("", "AL", "NE", "NE", "ER", "SU", "ne", "XX")
 JUNK = (
     "", '""', "0", "-1", "1e309", "-1e309", "1e-400", "nan", "inf", "9" * 400, "1,5", "<5", ">=7",
     "<>", "\\F\\", "\\X00\\", "\\X0D0A\\", "\\Xzz\\", "\\", "\\\\\\", "^~\\&", "|", "&&&",
@@ -133,6 +134,11 @@ class Mutator:
         text = data.decode("utf-8", "replace").replace("20260101", f"202601{r.randrange(10, 30)}")
         text = text.replace("|||P", f"|||P{r.randrange(9)}")
         lines = text.rstrip("\r").split("\r")
+        if r.random() < 0.06:
+            # Which answers it asks for, silence among them.
+            head = [*lines[0].split("|"), *[""] * 16][:16]
+            head[14:16] = r.choice(ASKED), r.choice(ASKED)
+            lines[0] = "|".join(head)
         for _ in range(r.choice((0, 1, 1, 2, 3, 6))):
             draw = r.random()
             i = r.randrange(len(lines))
