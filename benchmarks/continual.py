@@ -318,6 +318,8 @@ def methods(seed: int) -> dict[str, cl.ContinualMethod]:
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "wuperr": {"release": GaussianRelease(2.0)},
+    "wuperr, noise 4": {"release": GaussianRelease(4.0)},
+    "wuperr, noise 6": {"release": GaussianRelease(6.0)},
     "wuperr, no noise": {"release": None},
     "err": {"release": GaussianRelease(2.0), "ewc_lambda": 0.0},
     "wuperr, unfrozen": {"release": None, "freeze_first_layer": False},
