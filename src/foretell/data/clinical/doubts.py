@@ -64,8 +64,14 @@ class Described(NamedTuple):
     sex: str | None = None
 
     def then(self, now: Described) -> Described:
-        """What is known after ``now`` was told, too: the last word counts."""
+        """What is known after ``now`` was told, too: the last word counts.
+
+        Of two ages that agree that of the later moment does: a register may tell one of years ago.
+        """
         aged = self if now.age is None else now
+        if self.age is not None and self.moment is not None and now.moment is not None:
+            agreed = CONTRADICTORY_AGE not in contradictions(self, now)
+            aged = self if agreed and now.moment < self.moment else aged
         return Described(aged.age, aged.moment, now.sex or self.sex)
 
 

@@ -8,17 +8,21 @@ schema's terms, and :func:`stays_from_feed` a whole feed into hourly stays. Time
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 import polars as pl
 
 from foretell.data.clinical.binning import bin_observations
+from foretell.data.clinical.doubts import DOUBTS, is_old
 from foretell.data.clinical.repair import UnitRepair, Verdict
 from foretell.data.clinical.schema import Schema
 from foretell.data.clinical.stays import Stays
 from foretell.data.clinical.treatments import TreatmentCodes
+from foretell.data.clinical.visits import IDLE, Result, visits_of
+from foretell.data.panel import DataNote
 from foretell.errors import DataError
 
 Status = Literal["preliminary", "final", "corrected", "deleted"]
@@ -243,20 +247,28 @@ def stays_from_feed(
     schema: Schema | None = None,
     normaliser: Normaliser | None = None,
     until: float | None = None,
+    idle: float = IDLE,
 ) -> Stays:
     """Hourly stays from the records of a feed, in any order.
 
     Of each result the last version counts, in the hour in which its first one became known.
 
-    A stay begins at its admission, or with its first measurement where none is recorded, and ends
-    with its discharge, ``until``, or its last measurement. Hours go by when values became known.
-    Its unit is the first one: a table holds one a stay, and a later one was no news before.
+    A stay begins at its admission, or with its first specimen where none is told when its result
+    becomes known, and ends with its discharge, the admission to another visit, ``until``, or its
+    last measurement. Who comes back has another stay of the same patient, ``"site/patient~2"``; see
+    :func:`foretell.data.clinical.visits.visits_of`: the stays are those that a service sees. Hours
+    go by when values became known. A stay's unit is the first one: a table holds one a stay, and a
+    later one was no news before.
+
+    Results that belong to no stay, such as those that became known after a discharge, and what is
+    told of a patient that cannot all be true are counted in the notes.
 
     Args:
         records: of the readers.
         schema: the channels of the stays, the 34 of the 2019 challenge by default.
         normaliser: of codes and units, the schema's by default.
         until: time at which the record ends.
+        idle: hours without any result after which a stay counts as left.
     """
     schema = Schema.default().channels("p19") if schema is None else schema
     normaliser = Normaliser(schema) if normaliser is None else normaliser
@@ -283,51 +295,73 @@ def stays_from_feed(
             else:
                 latest[key] = (*held[:3], first)
     _settle_times(latest)
-    measured: dict[tuple[str, str], list[tuple[str, float, float, float, str]]] = {}
+    measured: dict[tuple[str, str], list[tuple[str, float, float, float, str, str | None]]] = {}
     for (site, patient, group, time), (_, channel, record, first) in latest.items():
-        if record.status == "deleted":
-            continue
-        owner = (site, renamed.get((site, patient), patient))
+        # What was deleted is no value, but somebody was there.
+        owner = (site, _final(renamed, site, patient))
         known = normaliser(record)
         value = known.value if isinstance(known, Normal) else math.nan
-        measured.setdefault(owner, []).append((channel, value, time, first, group))
+        row = (channel, value, time, first, group, record.visit)
+        measured.setdefault(owner, []).append(row)
     rows: dict[str, list] = {n: [] for n in ("id", "channel", "value", "time", "arrival", "source")}
     stays: dict[str, list] = {
         n: [] for n in ("id", "patient", "hours", "age", "site", "sex", "unit")
     }
-    for owner in sorted(set(measured) | {k for k in visits if k not in renamed}):
-        changes = sorted(visits.get(owner, []), key=lambda v: v.time)
+    outside, doubts = 0, Counter[str]()
+    owners = sorted(set(measured) | {k for k in visits if k not in renamed})
+    names = {"/".join(owner) for owner in owners}
+    for owner in owners:
         values = measured.get(owner, [])
-        admitted = [v.admitted if v.admitted is not None else v.time for v in changes
-                    if v.kind in ("admit", "register")]  # fmt: skip
-        if not admitted and not values:
-            continue
-        begin = min(admitted) if admitted else min(v[2] for v in values)
-        ends = [v.time for v in changes if v.kind == "discharge"]
-        last = max([*(v[3] for v in values), begin])
-        end = min([*ends, *([] if until is None else [until])], default=last)
-        identity = "/".join(owner)
-        stays["id"].append(identity)
-        stays["patient"].append(identity)
-        stays["hours"].append(max(math.ceil((end - begin) / 3600), 1))
-        stays["site"].append(owner[0])
-        for name in ("age", "sex", "unit"):
-            told = [getattr(v, name) for v in changes if getattr(v, name) is not None]
-            # A correction of age or sex holds for all hours; a later unit was not known before.
-            stays[name].append(None if not told else told[0] if name == "unit" else told[-1])
-        for channel, value, time, issued, group in values:
-            row = (identity, channel, value, (time - begin) / 3600, (issued - begin) / 3600, group)
-            for column, cell in zip(rows.values(), row, strict=True):
-                column.append(cell)
+        changes = visits.get(owner, [])
+        told = [Result(v[3], v[3] if is_old(v[2], v[3]) else v[2], v[5]) for v in values]
+        found = visits_of(changes, told, idle=idle)
+        outside += found.outside
+        doubts.update(found.doubts)
+        for number, stay in enumerate(found.stays, 1):
+            identity = name = "/".join(owner)
+            if number > 1:
+                name = f"{identity}~{number}"
+                while name in names:
+                    name += "~"
+                names.add(name)
+            stays["id"].append(name)
+            stays["patient"].append(identity)
+            stays["hours"].append(stay.hours(until, idle))
+            stays["site"].append(owner[0])
+            stays["age"].append(stay.described.age)
+            stays["sex"].append(stay.described.sex)
+            stays["unit"].append(stay.unit)
+            for i in stay.results:
+                channel, value, time, first, group, _ = values[i]
+                if math.isnan(value):
+                    continue
+                at, then = (time - stay.begin) / 3600, (first - stay.begin) / 3600
+                cells = (name, channel, value, at, then, group)
+                for column, cell in zip(rows.values(), cells, strict=True):
+                    column.append(cell)
     if not stays["id"]:
         raise DataError("the feed holds no stay", hint="Admissions or measurements are needed")
     text = dict.fromkeys(("id", "patient", "site", "sex", "unit", "channel", "source"), pl.String)
     numbers = dict.fromkeys(("value", "time", "arrival", "age"), pl.Float64)
     kinds = {**text, **numbers, "hours": pl.Int64}
-    return bin_observations(
+    binned = bin_observations(
         pl.DataFrame(rows, schema={n: kinds[n] for n in rows}),
         pl.DataFrame(stays, schema={n: kinds[n] for n in stays}),
         schema=schema,
         categories=("site", "unit", "sex"),
         numbers=("age",),
     )
+    notes = [DataNote(name, f"{n:,} times: {DOUBTS[name]}", n) for name, n in doubts.items()]
+    if outside:
+        message = f"{outside:,} results belong to no stay and were left out"
+        notes.append(DataNote("outside_stays", message, outside))
+    return replace(binned, notes=(*binned.notes, *notes))
+
+
+def _final(renamed: Mapping[tuple[str, str], str], site: str, patient: str) -> str:
+    """Who a patient is after all merges; merges in a circle end where they began."""
+    seen = {patient}
+    while (now := renamed.get((site, patient))) is not None and now not in seen:
+        seen.add(now)
+        patient = now
+    return patient

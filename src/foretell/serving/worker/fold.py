@@ -284,7 +284,8 @@ class Fold(Keeping):
     ) -> None:
         items = body["items"]
         visit = body.get("visit")
-        first = min(item[3] for item in items)
+        # An old specimen is no sign that somebody was here when it was taken.
+        first = min(i[4] if is_old(i[3], i[4], self.max_age) else i[3] for i in items)
         other = visit is not None and state.visit is not None and visit != state.visit
         if state.end == "idle" and not other and first > state.last:
             # Somebody is heard of again whom the service had given up.

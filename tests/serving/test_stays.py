@@ -1,0 +1,108 @@
+"""The stays of a table are those that the service saw, also of patients who come back."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+
+import numpy as np
+import pytest
+
+from foretell.data.clinical.feed import stays_from_feed
+from foretell.data.clinical.hl7 import Message
+from foretell.data.clinical.hl7.writer import Result, result_message, visit_message
+from foretell.data.clinical.schema import Schema
+from foretell.learners.risk.early_warning import EarlyWarningScore
+from foretell.serving.store import open_store
+from foretell.serving.worker.worker import rebuild
+
+from .test_fold import CODES, READER, T0, adt, hr, make_fold, one, play
+
+
+def coming_back(seed: int, patients: int = 8) -> list[tuple[float, bytes]]:
+    """(arrival, message) of patients with several stays, told as completely as hospitals do."""
+    rng = random.Random(seed)
+    out: list[tuple[float, bytes]] = []
+    for p in range(patients):
+        name, time = f"P{p}", T0 + rng.randrange(0, 3600)
+        numbers, told = rng.random() < 0.7, rng.random() < 0.8
+        for stay in range(rng.randrange(1, 4)):
+            visit = {"visit": f"V{p}-{stay}"} if numbers else {}
+            hours = rng.randrange(2, 12)
+            control = f"{p}-{stay}"
+            if told or not numbers:
+                came = visit_message("H", name, "A01", time=time, control=control + "a", unit="ICU",
+                                     admitted=time, born="19500101", sex="F", **visit)  # fmt: skip
+                out.append((time, came))
+            ended = time + 3600 * hours + rng.randrange(0, 3600)
+            silent = numbers and stay and rng.random() < 0.3
+            if not silent:
+                left = visit_message("H", name, "A03", time=ended, control=control + "d", **visit)
+                out.append((ended, left))
+            # Some results come after the discharge, and some name a visit that is over.
+            for k in range(hours + 2):
+                for _ in range(rng.randrange(0, 3)):
+                    at = time + 3600 * k + rng.randrange(1, 3600)
+                    found = [
+                        Result(c, round(rng.uniform(low, high), 1), unit)
+                        for c, (low, high, unit) in CODES.items() if rng.random() < 0.7
+                    ]  # fmt: skip
+                    if rng.random() < 0.05:
+                        at -= 60 * 3600
+                    if found:
+                        sent = max(at, time + 3600 * k)
+                        out.append((sent, result_message("H", name, found, time=at, sent=sent,
+                                    control=f"{control}-{len(out)}", **visit)))  # fmt: skip
+            time = ended + 3600 * rng.choice([4, 30, 100]) + rng.randrange(0, 3600)
+    return sorted(out, key=lambda m: m[0])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_who_comes_back_has_the_stays_that_the_service_saw(tmp_path, seed):
+    messages = coming_back(seed)
+    store = open_store(tmp_path / "s.db", partitions=4)
+    play(store, messages, end=messages[-1][0] + 7200)
+    records = [r for _, m in messages for r in READER.read(Message.from_bytes(m))]
+    stays = stays_from_feed(records, schema=Schema.default().channels("p19"),
+                            until=messages[-1][0] + 7200)  # fmt: skip
+    table = EarlyWarningScore("news2").evaluate(stays)
+    wanted = table.points / 20
+    wanted[table.known == 0] = np.nan
+    several = compared = 0
+    for patient in sorted(set(stays.patients.tolist())):
+        site, _, name = patient.partition("/")
+        seen = defaultdict(dict)
+        for s in store.scores(site, name):
+            known = s.risk is not None and s.model == "news2-1"
+            seen[s.stay][s.hour] = (s.time - 3600 * s.hour, s.risk if known else np.nan)
+        live = sorted((next(iter(hours.values()))[0], hours) for hours in seen.values())
+        mine = [i for i in range(len(stays)) if stays.patients[i] == patient]
+        assert len(live) == len(mine), patient
+        for i, (_, hours) in zip(mine, live, strict=True):
+            truth = wanted[stays.offsets[i] : stays.offsets[i + 1]]
+            assert abs(len(hours) - len(truth)) <= 1
+            n = min(len(hours), len(truth))
+            found = [hours[h][1] for h in range(1, n + 1)]
+            np.testing.assert_allclose(found, truth[:n], atol=1e-6, err_msg=patient)
+            compared += n
+        several += len(mine) > 1
+    assert several >= 3 and compared > 80
+    assert {n.kind for n in stays.notes} >= {"outside_stays", "old_specimen"}
+
+
+def test_a_correction_after_the_discharge_counts_where_the_result_stands(tmp_path):
+    store = open_store(tmp_path / "s.db", partitions=2)
+    one(store, adt("A01", T0, "1", visit="V", admitted=T0),
+        hr(180.0, T0 + 60, "2", order="o", visit="V"), tick=T0 + 3 * 3600)  # fmt: skip
+    one(store, adt("A03", T0 + 3 * 3600 + 60, "3", visit="V"))
+    assert [s.risk for s in store.scores("H", "P")] == pytest.approx([0.15] * 3)
+    late = T0 + 9 * 3600
+    one(store, hr(80.0, T0 + 60, "4", order="o", visit="V", status="C", sent=late),
+        hr(170.0, T0 + 120, "5", order="q", visit="V", sent=late))  # fmt: skip
+    scores = store.scores("H", "P")
+    assert [s.risk for s in scores] == [0.0] * 3
+    assert [s.issued for s in scores] == pytest.approx([0.15] * 3)
+    assert store.state("H", "P").view["left_out"] == 1
+    again = open_store(tmp_path / "b.db", partitions=2)
+    rebuild(store, again, make_fold)
+    assert again.fingerprint() == store.fingerprint()
