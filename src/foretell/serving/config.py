@@ -132,7 +132,10 @@ class HttpConfig(_Table):
 
 
 class SiteConfig(_Table):
-    """A hospital: its clock, the names it sends under, and its codes."""
+    """A hospital: its clock, the names it sends under, and its codes.
+
+    ``units`` are those that metrics tell apart.
+    """
 
     zone: str = "UTC"
     facilities: tuple[str, ...] = ()
@@ -141,6 +144,7 @@ class SiteConfig(_Table):
     codes: dict[str, str] = Field(default_factory=dict)
     treatments: dict[str, Literal["antibiotic", "sepsis", "none"]] = Field(default_factory=dict)
     silence_hours: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    units: tuple[Annotated[str, Field(min_length=1, max_length=80)], ...] = ()
 
     @field_validator("silence_hours")
     @classmethod

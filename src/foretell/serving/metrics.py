@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections import Counter as Counts
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from foretell.serving.store.base import Effects, Store
@@ -37,10 +39,19 @@ _TIMES = (
 _SHARES = (0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
 
 
-class Metrics:
-    """All metrics of one process, in a registry of their own."""
+_QUIET = ("acknowledged", "snoozed", "suppressed")
+_OFTEN = 30.0
 
-    def __init__(self) -> None:
+
+class Metrics:
+    """All metrics of one process, in a registry of their own.
+
+    Args:
+        units: site -> names of units that are told apart; any text may stand in a feed's, so that
+            others are ``"other"``.
+    """
+
+    def __init__(self, units: Mapping[str, Collection[str]] | None = None) -> None:
         from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
         self.registry: CollectorRegistry = CollectorRegistry()
@@ -120,6 +131,22 @@ class Metrics:
             "foretell_channel_silence_limit_seconds", "Silence of a channel that is too long",
             ("site", "channel"), **kept,
         )  # fmt: skip
+        self.unit_scores = Counter(
+            "foretell_unit_scores_total", "Scores of closed hours by unit and status",
+            ("site", "unit", "status"), **kept,
+        )  # fmt: skip
+        self.unit_alarms = Counter(
+            "foretell_unit_alarms_total",
+            "Alarms by unit and tier",
+            ("site", "unit", "tier"),
+            **kept,
+        )
+        self.quiet = Gauge(
+            "foretell_stays_quiet", "Open stays whose alarms are silent for now, by unit and why",
+            ("site", "unit", "why"), **kept,
+        )  # fmt: skip
+        self._units = {site: frozenset(names) for site, names in (units or {}).items()}
+        self._counted = -_OFTEN
         told = {
             "events": "Events in the log", "stays": "Open stays",
             "quarantined": "Parts of messages set aside", "owned": "Partitions with an owner",
@@ -135,10 +162,16 @@ class Metrics:
         """See :class:`foretell.serving.worker.worker.Watcher`."""
         for seconds in waited:
             self.score.observe(max(seconds, 0.0))
+        at = {(s.site, s.patient): s.view.get("unit") for s in effects.states if s.view}
         for score in effects.scores:
             self.scored.labels(score.status).inc()
+            unit = self._unit(score.site, at.get((score.site, score.patient)))
+            self.unit_scores.labels(score.site, unit, score.status).inc()
         for row in effects.outbox:
             self.notes.labels(row.kind).inc()
+            if row.kind == "alarm":
+                unit = self._unit(row.site, row.body.get("unit"))
+                self.unit_alarms.labels(row.site, unit, str(row.body["tier"])).inc()
         for failed in effects.journal:
             if failed.kind == "off":
                 self.failures.labels(failed.version).inc()
@@ -151,6 +184,22 @@ class Metrics:
                 both = beside.alarm is not None and beside.raised is not None
                 of = "both" if both else "compared" if beside.alarm is not None else "spoken"
                 self.compared_alarms.labels(beside.version, of).inc()
+
+    def _unit(self, site: str, name: str | None) -> str:
+        if not name:
+            return "unknown"
+        return name if name in self._units.get(site, ()) else "other"
+
+    def standing(self, store: Store) -> None:
+        """Counts stays whose alarms are silent; all that are open are looked at."""
+        found: Counts[tuple[str, str, str]] = Counts()
+        for view in store.views():
+            if view["policy"] in _QUIET:
+                site = str(view["site"])
+                found[site, self._unit(site, view["unit"]), str(view["policy"])] += 1
+        self.quiet.clear()
+        for labels, count in found.items():
+            self.quiet.labels(*labels).set(count)
 
     def sites(self, open_since: Mapping[str, float], now: float) -> None:
         """Says of each site with open stays whether its hours are closed in time."""
@@ -184,4 +233,8 @@ class Metrics:
 
         for name, value in store.counts().items():
             self._sizes[name].set(value)
+        # Every view is read for it: not as often as somebody may ask.
+        if time.monotonic() - self._counted >= _OFTEN:
+            self._counted = time.monotonic()
+            self.standing(store)
         return generate_latest(self.registry)

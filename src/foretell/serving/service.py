@@ -169,7 +169,7 @@ class Service:
         self._fold: Fold | None = self._folds() if "worker" in self.roles else None
         self.store: Store = _patiently(config)
         self.stores = StorePool(self.store)
-        self.metrics = Metrics()
+        self.metrics = Metrics({name: site.units for name, site in config.sites.items()})
         key = config.service.pseudonym_key
         self.pseudonyms = Pseudonyms() if key is None else Pseudonyms.from_file(key)
         http = config.http

@@ -1,0 +1,60 @@
+"""What is counted of units, and that a feed's own words stay out of it."""
+
+from __future__ import annotations
+
+from foretell.data.clinical.hl7.writer import Result, result_message, visit_message
+from foretell.serving.config import read_config
+from foretell.serving.events import action
+from foretell.serving.metrics import Metrics
+from foretell.serving.worker import Worker
+from foretell.serving.worker.ticks import send_ticks
+
+from .test_fold import T0, delivery, make_fold
+
+
+def test_scores_alarms_and_silences_are_told_by_unit(store):
+    config = read_config({"sites": {"H": {"units": ["MICU", "SICU"]}}})
+    metrics = Metrics({name: site.units for name, site in config.sites.items()})
+    worker = Worker(store, make_fold(), name="w", ttl=3600, watcher=metrics)
+    worker.keep_leases(now=True)
+
+    def work() -> None:
+        while worker.work():
+            pass
+
+    sick = [Result("8867-4", 135.0, "/min"), Result("9279-1", 30.0, "/min")]
+    well = [Result("8867-4", 70.0, "/min")]
+    # What stands in a feed's field may be anybody's name.
+    places = {"P1": ("MICU", sick), "P2": ("Miller^Ann", well), "P3": ("", sick)}
+    for name, (unit, results) in places.items():
+        store.append([
+            delivery(visit_message("H", name, "A01", time=T0, control=f"{name}a", visit=name,
+                                   unit=unit, admitted=T0)),
+            delivery(result_message("H", name, results, time=T0 + 60, control=f"{name}r",
+                                    visit=name)),
+        ])  # fmt: skip
+    work()
+    send_ticks(store, T0 + 3600)
+    work()
+    told = {"action": "suppress", "hours": 4, "reason": "palliative care", "by": "dr"}
+    store.append_events([action("H", "P1", told, T0 + 3700, b"k" * 16)])
+    work()
+    send_ticks(store, T0 + 7200)
+    work()
+    page = metrics.text(store).decode()
+    lines = set(page.splitlines())
+    for line in (
+        'foretell_unit_scores_total{site="H",status="ok",unit="MICU"} 2.0',
+        'foretell_unit_scores_total{site="H",status="ok",unit="other"} 2.0',
+        'foretell_unit_alarms_total{site="H",tier="urgent",unit="MICU"} 1.0',
+        'foretell_unit_alarms_total{site="H",tier="urgent",unit="unknown"} 1.0',
+        'foretell_stays_quiet{site="H",unit="MICU",why="suppressed"} 1.0',
+        'foretell_stays_quiet{site="H",unit="unknown",why="snoozed"} 1.0',
+    ):
+        assert line in lines, line
+    assert "Miller" not in page and "P1" not in page
+    told = {"action": "resume", "by": "dr"}
+    store.append_events([action("H", "P1", told, T0 + 7300, b"l" * 16)])
+    work()
+    metrics.standing(store)
+    assert 'why="suppressed"' not in metrics.text(store).decode()
