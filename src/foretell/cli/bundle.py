@@ -39,6 +39,9 @@ def inspect_command(bundle: Bundle, as_json: Json = False) -> None:
         stdout.print(f"sha256 {told['sha256']}", markup=False, highlight=False)
         stdout.print(f"signed by {signer}", markup=False, highlight=False, soft_wrap=True)
         stdout.print(f"first layer {told['frozen_layer']}", markup=False, highlight=False)
+        if told["warm_up"]:
+            together = ", ".join(repr(name) for name in told["warm_up"])
+            stdout.print(f"trained on rows of {together} in one place", markup=False)
         table = Table("site", "hours", "positive", "stored", "release", "linked", "audit")
         for site in told["sites"]:
             name = site["name"]

@@ -107,7 +107,7 @@ def test_what_would_do_does():
         return linkage(h, people, s, people, (sigma * spread.astype(np.float64)) ** 2), s
 
     assert rate(sigma)[0].best < 0.15 < rate(sigma / 2)[0].best
-    half, s = rate(sigma / 2)
+    _, s = rate(sigma / 2)
     noise = (sigma / 2 * spread.astype(np.float64)) ** 2
     units = units_for(h, s, people, noise, 0.1, rng)
     assert 2 <= units < 48
@@ -165,7 +165,8 @@ def test_audit_that_cannot_attack_does_not_pass():
 
 
 @pytest.mark.parametrize(
-    "settings", [{"max_r2": 2.0}, {"max_linkage": 0.0}, {"attacks": ()}, {"attacks": ("guess",)}, {"rows": 3}],
+    "settings",
+    [{"max_r2": 2.0}, {"max_linkage": 0.0}, {"attacks": ()}, {"attacks": ("guess",)}, {"rows": 3}],
     ids=["r2", "linkage", "none", "guess", "rows"],
 )  # fmt: skip
 def test_bad_settings(settings):

@@ -149,8 +149,9 @@ def test_a_bundle_from_before_standards_is_read(tmp_path):
         document = json.loads(opened.metadata()["foretell.site_bundle"])
         arrays = {n: opened.get_tensor(n) for n in opened.keys() if not n.startswith("standards/")}
     document["schema"] = 1
-    for name in ("standardised", "upper_learning_rate"):
+    for name in ("standardised", "upper_learning_rate", "freeze", "warmup_sites"):
         del document["parameters"][name]
+    del document["sites"][0]["warm_up"]
     text = json.dumps(document)
     header = {"foretell.site_bundle": text, "sha256": bundle_module._digest(text, arrays)}
     save_file(arrays, tmp_path / "old", metadata=header)
@@ -158,7 +159,7 @@ def test_a_bundle_from_before_standards_is_read(tmp_path):
     assert torch.equal(read.standards_.spread, torch.ones(SETTINGS["hidden"][0]))
     x = table(9)[0]
     np.testing.assert_array_equal(read.predict_proba(x), model.predict_proba(x))
-    assert bundle.schema == 2
+    assert bundle.schema == 3
 
 
 def test_episodes_of_another_first_layer_are_refused(exported, tmp_path):
@@ -248,6 +249,8 @@ def test_gate_holds_back_and_is_overridden(tmp_path):
     assert bundle.audits["one"]["overridden"] and not bundle.audits["one"]["passed"]
     read = read_bundle(tmp_path / "x")
     assert read.audits["one"]["inversion"]["ridge"]["features"] > 0.3
+    assert read.summary()["linked"] == {"one": 1.0}
+    assert "100.0% are linked" in read.audits["one"]["reason"]
 
 
 def test_commands(exported):

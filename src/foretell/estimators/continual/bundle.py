@@ -33,8 +33,8 @@ from foretell.estimators.continual.site import Episodes, SiteRecord, frozen_hash
 from foretell.learners.restoring import restored
 from foretell.learners.risk.feed_forward import FeedForwardRiskLearner, FeedForwardShape
 
-SCHEMA = 2
-"""1 had no standards of the first layer's units."""
+SCHEMA = 3
+"""1 had no standards of the first layer's units, 2 no warm-up."""
 _DOCUMENT = "foretell.site_bundle"
 _LARGEST_DOCUMENT = 16 * 2**20
 _IDENTIFYING = re.compile(r"(^|_)(mrn|ssn|name|phone|fax|email|zip|address|date|birth|ids?)(_|$)")
@@ -128,6 +128,7 @@ class SiteBundle:
             "frozen_layer": self.frozen,
             "written_by": self.current_site,
             "hidden": list(self.parameters["hidden"]),
+            "warm_up": [s.name for s in self.sites if s.warm_up],
             "sites": [s.to_dict() for s in self.sites],
             "episodes": {
                 n: {"rows": len(e.label), "positives": int(e.label.sum()), "width": e.h.shape[1]}

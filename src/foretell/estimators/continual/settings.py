@@ -9,11 +9,21 @@ from typing import Any, Literal, Self
 
 from foretell.errors import ParameterError
 from foretell.estimators.continual.release import Release
+from foretell.estimators.continual.warmup import check_warmup
 
 NewChannels = Literal["statistics", "adapter", "ignore"]
 
 _FIXED = frozenset(
-    {"features", "horizon", "hidden", "n_knots", "freeze_first_layer", "standardised"}
+    {
+        "features",
+        "horizon",
+        "hidden",
+        "n_knots",
+        "freeze_first_layer",
+        "freeze",
+        "warmup_sites",
+        "standardised",
+    }
 )
 """What the first site settles for all."""
 
@@ -111,6 +121,7 @@ def check_settings(told: Mapping[str, Any]) -> None:
         raise ParameterError(f"gamma must lie in [0, 1], not {told['gamma']}")
     if told["fisher_scale"] not in ("mean", "count"):
         raise ParameterError(f"fisher_scale is 'mean' or 'count', not {told['fisher_scale']!r}")
+    check_warmup(told["freeze"], told["warmup_sites"], told["freeze_first_layer"])
     if told["new_channels"] not in ("statistics", "adapter", "ignore"):
         raise ParameterError(f"new_channels cannot be {told['new_channels']!r}")
     if told["release"] is not None and not isinstance(told["release"], Release):

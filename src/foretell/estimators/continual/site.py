@@ -58,6 +58,7 @@ class SiteRecord:
         release: what was done to the exemplars, JSON values.
         new_channels: features that no earlier site had.
         trained: whether it had both classes.
+        warm_up: whether its rows trained the first layer beside those of other sites.
     """
 
     name: str
@@ -72,6 +73,7 @@ class SiteRecord:
     release: dict[str, Any] = field(default_factory=dict)
     new_channels: tuple[str, ...] = ()
     trained: bool = True
+    warm_up: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from foretell.data.clinical.features import CausalFeatureBuilder
 from foretell.data.clinical.stays import Stays
 from foretell.errors import ArtefactError, DataError, ParameterError
-from foretell.estimators.continual import exchange, settings
+from foretell.estimators.continual import exchange, settings, warmup
 from foretell.estimators.continual.bundle import SiteBundle, read_bundle, write_bundle
 from foretell.estimators.continual.carried import AT_ONCE, Adapter, Carried
 from foretell.estimators.continual.course import train_site
@@ -32,6 +32,7 @@ from foretell.estimators.continual.rows import (
 )
 from foretell.estimators.continual.settings import Course, Keeping, NewChannels
 from foretell.estimators.continual.site import Episodes, SiteRecord, SiteRows, Standards
+from foretell.estimators.continual.warmup import Freeze, WarmSite, Warmup
 from foretell.estimators.continual.witness import ReleaseAudit, ReleaseWitness
 from foretell.estimators.risk import FeedForwardRisk
 from foretell.learners.risk.feed_forward import FeedForwardRiskLearner
@@ -71,6 +72,9 @@ class WUPERR(FeedForwardRisk):
         memory_per_site: representations that are stored.
         positives_per_site: of the hours with an onset ahead at most.
         freeze_first_layer: False is an ablation: stored representations then grow stale.
+        freeze: ``"first_site"``, or ``"after_warmup"``: the first ``warmup_sites`` sites with both
+            classes, in one place, train the first layer together; no bundle leaves before.
+        warmup_sites: see ``freeze``.
         standardised: whether columns of the encoding, and for later sites the units of the first
             layer, are standardised by the first site. Without, a frozen layer shows later sites
             mostly what varied most at the first.
@@ -118,6 +122,8 @@ class WUPERR(FeedForwardRisk):
     stays = 64
     max_steps: int | None = None
     schedule = "one_cycle"
+    not_finite_: int
+    _warm: Warmup | None
 
     def __init__(
         self,
@@ -135,6 +141,8 @@ class WUPERR(FeedForwardRisk):
         memory_per_site: int = 5000,
         positives_per_site: int = 1000,
         freeze_first_layer: bool = True,
+        freeze: Freeze = "first_site",
+        warmup_sites: int = 1,
         standardised: bool = True,
         new_channels: NewChannels = "statistics",
         release: Release | None = GaussianRelease(),  # noqa: B008  (frozen)
@@ -167,6 +175,8 @@ class WUPERR(FeedForwardRisk):
         self.memory_per_site = memory_per_site
         self.positives_per_site = positives_per_site
         self.freeze_first_layer = freeze_first_layer
+        self.freeze = freeze
+        self.warmup_sites = warmup_sites
         self.standardised = standardised
         self.new_channels = new_channels
         self.release = release
@@ -244,9 +254,8 @@ class WUPERR(FeedForwardRisk):
                 X, y, validation=validation, rows=rows, patients=patients,
                 sample_weight=sample_weight, rate=rate,
             )  # fmt: skip
-        if first:
-            self._begin(given, site)
-        fresh = fresh_channels(given.features, self._constants, self.features_)
+        warm = warmup.going_on(self._warm, self.warmup_sites, self.sites_.values())
+        fresh = fresh_channels(given.features, self._constants, self.features_) if not warm else ()
         record = described(site, given, fresh)
         if fresh:
             warnings.warn(
@@ -254,8 +263,8 @@ class WUPERR(FeedForwardRisk):
                 f"are untrained. new_channels={self.new_channels!r} at {site!r}",
                 stacklevel=2,
             )
-        self._witness: ReleaseWitness | None = None
-        if not record.trained:
+        self._witnesses: dict[str, ReleaseWitness | None] = {}
+        if not (record.trained or first):
             warnings.warn(
                 f"{site!r} has {record.positives} positive hours of {record.hours}: nothing is "
                 "learned there, and precision and episodes stay as they are",
@@ -264,18 +273,26 @@ class WUPERR(FeedForwardRisk):
             record.intercept = self.offset_
             self.sites_[site] = record
             return self
+        parts: Sequence[WarmSite] = [WarmSite(given, held, record)]
+        if warm:
+            warm = warm.joined(parts[0])
+            parts = warm.sites
+            given, held = warm.pooled()
+            self._begin(given, site)
         course = Course.of(self)
-        adapt = bool(fresh) and self.new_channels == "adapter" and not first
+        adapt = bool(fresh) and self.new_channels == "adapter"
         trained = train_site(
-            self._carried(), course, given, held, first=first, adapt=adapt, strategies=strategies
-        )
+            self._carried(), course, given, held, first=bool(warm), adapt=adapt,
+            strategies=strategies,
+        )  # fmt: skip
         self.result_, self.standards_ = trained.result, trained.standards
         if trained.adapter is not None:
             self.adapters_[site] = trained.adapter
         self.sites_[site] = record
         self.current_site_ = site
-        self.is_fitted_ = True
-        self._remember(given, held, record)
+        self.is_fitted_, self._warm = True, None if warm is None or warm.over else warm
+        for part in parts:
+            self._remember(*part)
         return self
 
     def decision_function(
@@ -368,16 +385,21 @@ class WUPERR(FeedForwardRisk):
             NotFittedError: the model was not trained here: only a site can speak for its patients.
         """
         self._require_fit()
-        record = self.sites_[self.current_site_]
-        report = exchange.audited(
-            record, self._witness, audit, override=override, min_patients=self.min_patients
-        )
+        warmup.check_over(self.warmup_sites, list(self.sites_.values()))
+        # After a warm-up several sites speak for their patients for the first time.
+        reports = {
+            name: exchange.audited(
+                self.sites_[name], self._witnesses.get(name), audit, override=override,
+                min_patients=self.min_patients,
+            )
+            for name in self._witnesses or [self.current_site_]
+        }  # fmt: skip
         bundle = exchange.packed(
             self._carried(),
             parameters=settings.travelling(self.get_params(deep=False)),
             builder=self.features_,
             current_site=self.current_site_,
-            audits={**getattr(self, "audits_", {}), record.name: report},
+            audits={**getattr(self, "audits_", {}), **reports},
             not_finite=self.not_finite_,
         )
         self.audits_ = bundle.audits
@@ -418,7 +440,7 @@ class WUPERR(FeedForwardRisk):
         model.sites_, model.current_site_ = carried.sites, bundle.current_site
         model.episodes_, model.adapters_ = carried.episodes, carried.adapters
         model.audits_, model.not_finite_ = dict(bundle.audits), bundle.not_finite
-        model._witness = None
+        model._witnesses, model._warm = {}, None
         model.is_fitted_ = True
         return model
 
@@ -440,24 +462,24 @@ class WUPERR(FeedForwardRisk):
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the rows that the audit looks at: a copy or a pickle must not carry them."""
-        state = dict(super().__getstate__())
-        state.pop("_witness", None)
-        return {**state, "_witness": None}
+        """Without rows, of the audit or a warm-up: a copy or a pickle must not carry them."""
+        return {**super().__getstate__(), "_witnesses": {}, "_warm": None}
+
+    @property
+    def _witness(self) -> ReleaseWitness | None:
+        """Of the site that was trained last."""
+        return self._witnesses.get(self.current_site_)
 
     def _forget(self, site: str) -> None:
         """As before the first site, which is this one."""
         self.sites_: dict[str, SiteRecord] = {}
-        self.episodes_: dict[str, Episodes] = {}
-        self.precision_: dict[str, Tensor] = {}
-        self.anchor_: dict[str, Tensor] = {}
         self.adapters_: dict[str, Adapter] = {}
-        self.not_finite_ = 0
+        self._warm = Warmup(self.warmup_sites)
         self.current_site_ = site
         self.features_ = None
 
     def _begin(self, given: SiteRows, site: str) -> None:
-        """Encoder and untrained net of the first site."""
+        """Encoder and untrained net of the first site, or of a warm-up; nothing is kept yet."""
         positive = int(given.label.sum())
         if not 0 < positive < len(given.label):
             raise DataError(
@@ -474,6 +496,10 @@ class WUPERR(FeedForwardRisk):
             torch.manual_seed(self.random_state)
             self.learner_ = FeedForwardRiskLearner(self._shape(width))
         self.standards_ = Standards.none(self.learner_.shape.hidden[0])
+        self.episodes_: dict[str, Episodes] = {}
+        self.precision_: dict[str, Tensor] = {}
+        self.anchor_: dict[str, Tensor] = {}
+        self.not_finite_ = 0
 
     def _carried(self) -> Carried:
         """What other modules work on: the net itself and the very mappings, not copies."""
@@ -489,7 +515,7 @@ class WUPERR(FeedForwardRisk):
             kept = remember(self._carried(), keeping, given, held, record, builder=self.features_)
         self.precision_, self.anchor_ = kept.precision, kept.anchor
         self.not_finite_ += kept.not_finite
-        self._witness = kept.witness
+        self._witnesses[record.name] = kept.witness
 
     def _record(self, site: str) -> SiteRecord:
         if site not in self.sites_:
