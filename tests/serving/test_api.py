@@ -66,6 +66,34 @@ def soon(check, seconds: float = 30):
         time.sleep(0.05)
 
 
+def test_an_error_of_ours_is_answered_and_its_words_stay_inside(tmp_path, caplog):
+    import asyncio
+
+    from foretell.serving.api.app import build_app
+    from foretell.serving.config import read_config
+    from foretell.serving.service import Service
+
+    store = str(tmp_path / "s.db")
+    service = Service(read_config({"service": {"store": store}}), roles=("ingest",))
+    app = build_app(service)
+
+    @app.get("/fhir-broken")
+    def broken() -> None:
+        raise KeyError("CANARY")
+
+    async def ask() -> httpx.Response:
+        # It would raise what the application raises to its server.
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+            return await client.get("/fhir-broken")
+
+    answer = asyncio.run(ask())
+    assert answer.status_code == 500 and answer.headers["cache-control"] == "no-store"
+    assert answer.json()["issue"][0]["code"] == "exception"
+    assert "KeyError" in caplog.text and "CANARY" not in caplog.text + answer.text
+    service.store.close()
+
+
 def test_methods_that_are_not_there_are_answered_with_those_that_are(client):
     for path, methods in {
         "/v1/model": "GET, PUT", "/v1/model/rollback": "POST", "/fhir": "POST",

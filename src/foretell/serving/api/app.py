@@ -217,14 +217,15 @@ def _errors(app: FastAPI) -> None:
     async def wrong(request: Request, error: ParameterError) -> JSONResponse:
         return _told_no(request, str(error), 422)
 
-    @app.exception_handler(Exception)
-    async def failed(request: Request, error: Exception) -> JSONResponse:
-        log.error("a request failed: %s", type(error).__name__)
-        return _told_no(request, "an internal error", 500)
-
     @app.middleware("http")
     async def counted(request: Request, call_next: Callable) -> Response:
-        response = await call_next(request)
+        try:
+            response: Response = await call_next(request)
+        except Exception as error:
+            # Here, not in a handler: the server would log the error's words, which may name
+            # somebody, and close the connection.
+            log.error("a request failed: %s", type(error).__name__)
+            response = _told_no(request, "an internal error", 500)
         route = getattr(request.scope.get("route"), "path", "none")
         service = request.app.state.service
         service.metrics.requests.labels(route, str(response.status_code)).inc()
