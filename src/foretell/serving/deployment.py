@@ -103,7 +103,7 @@ class Deployment:
             hidden = self.model.represent(fixed, layer="last")
         gated = self.gate.judge(fixed, risk, hidden)
         scores = np.nan_to_num(gated.score, nan=0.0)
-        alarms = run_policy(self.policy, scores, fixed.lengths, issued=gated.issued)
+        alarms = run_policy(self.policy, scores, fixed.lengths, issued=gated.may_alarm)
         return Judged(fixed, risk, gated, alarms)
 
     def predict(self, stays: Stays) -> pl.DataFrame:
@@ -249,7 +249,8 @@ class DeploymentStream:
         score = float(gated.score[0]) if gated.issued[0] else None
         hour = int(self._risks.hour)
         policy = self._deployment.policy
-        self.alarm_state, alarm = policy.step(self.alarm_state, hour, score)
+        may = bool(gated.may_alarm[0])
+        self.alarm_state, alarm = policy.step(self.alarm_state, hour, score if may else None)
         return Hour(hour, Status(int(gated.status[0])), score, tuple(gated.reasons(0)), alarm)
 
     def _repaired(self, row: NDArray[np.float32]) -> NDArray[np.float32]:

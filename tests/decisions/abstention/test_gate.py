@@ -7,7 +7,7 @@ import pytest
 
 from foretell.data.clinical import Schema, Stays
 from foretell.decisions.abstention import Gate, MondrianConformal, QualityMonitor, Status
-from foretell.errors import DataError, NotFittedError
+from foretell.errors import DataError, NotFittedError, ParameterError
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +50,60 @@ def test_few_clean_hours_are_rejected_and_reasons_are_told(gate, parts):
     row = int(np.argmax(said.status == Status.OUT_OF_DISTRIBUTION))
     assert "unlike" in said.reasons(row)[-1]
     assert Status.INVALID_INPUT.indeterminate and not Status.AMBIGUOUS.indeterminate
+
+
+def test_alarms_need_hours_like_those_before_an_onset(tmp_path):
+    from foretell.data.clinical import target
+    from foretell.data.simulators import hospitals
+    from foretell.decisions.alarms import AlarmPolicy, Tier
+    from foretell.estimators import FeedForwardRisk
+    from foretell.serving.deployment import Deployment
+
+    stays, _ = hospitals(stays=2400, sites=1, hours=(16, 40), seed=6)
+    train, known, test = (
+        stays.select(slice(a, b)) for a, b in ((0, 100), (100, 1400), (1400, 2400))
+    )
+    plain = Gate(conformal=MondrianConformal(alpha=0.02)).fit(train, known)
+    level = 0.3
+    gate = Gate(conformal=MondrianConformal(alpha=0.02), alarm_level=level).fit(train, known)
+    assert not gate.conformal.pooled
+    risk = scores(test)
+    said, without = gate.judge(test, risk), plain.judge(test, risk)
+    np.testing.assert_array_equal(said.score, without.score)
+    np.testing.assert_array_equal(without.may_alarm, without.issued)
+    np.testing.assert_array_equal(said.may_alarm, said.issued & (said.p_values[:, 1] >= level))
+    # Of hours before an onset no more than the level is held back.
+    wanted = target(test, gate.horizon)
+    septic = wanted.at_risk & (wanted.label == 1) & said.issued
+    held = ~said.may_alarm[septic]
+    assert septic.sum() > 100 and 0.1 < held.mean() < level + 0.1
+    row = int(np.flatnonzero(said.issued & ~said.may_alarm)[0])
+    assert said.reasons(row)[-1].endswith("no alarm is raised")
+    # The deployment heeds it, in tables and hour by hour, and keeps it.
+    model = FeedForwardRisk(hidden=(8,), n_knots=3, max_steps=20, patience=9, threads=1)
+    model.fit(train, validation=known)
+    policy = AlarmPolicy(tiers=(Tier("urgent", 0.001),), snooze=0)
+    Deployment(model, gate, policy).save(tmp_path)
+    deployed = Deployment.load(tmp_path)
+    few = test.select(slice(12))
+    told = deployed.judge(few)
+    np.testing.assert_array_equal(told.alarms.raised, told.gated.may_alarm & (told.risk >= 0.001))
+    assert told.alarms.raised.any() and (told.gated.issued & ~told.alarms.raised).any()
+    from foretell.serving.worker.deployed import DeploymentScorer
+
+    scorer, offsets = DeploymentScorer(deployed), few.offsets
+    for i in range(len(few)):
+        one = few.select([i])
+        described = {"age": float(one.number("age")[0]), "sex": str(one.names("sex")[0])}
+        live, memory = deployed.stream(**described), scorer.state0()
+        stream = scorer.builder.stream(scaled=True, **described)
+        for hour, values in enumerate(one.matrix()):
+            at = offsets[i] + hour
+            assert (live.step(values).alarm is not None) == told.alarms.raised[at]
+            memory, said_live = scorer.step(memory, stream.step(values))
+            assert (said_live.alarming is not None) == told.gated.may_alarm[at]
+    with pytest.raises(ParameterError, match="alarm_level"):
+        Gate(alarm_level=1.0)
 
 
 @pytest.mark.real_data

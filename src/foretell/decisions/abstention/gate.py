@@ -77,12 +77,14 @@ class Gated(NamedTuple):
             score: it is a reason to measure more, not to be silent.
         p_values: (R, 2) conformity with either class.
         quality: what the rules say.
+        may_alarm: (R,) whether the hour may raise an alarm; one that may not keeps its score.
     """
 
     status: NDArray[np.int8]
     score: NDArray[np.float64]
     p_values: NDArray[np.float64]
     quality: Quality
+    may_alarm: NDArray[np.bool_]
 
     @property
     def issued(self) -> NDArray[np.bool_]:
@@ -96,6 +98,8 @@ class Gated(NamedTuple):
             told.append("the measurements are unlike those the model was validated on")
         if self.status[row] == Status.AMBIGUOUS:
             told.append("the measurements do not decide; another one may")
+        if self.issued[row] and not self.may_alarm[row]:
+            told.append("the measurements are unlike those before an onset: no alarm is raised")
         return told
 
     def to_polars(self) -> pl.DataFrame:
@@ -126,6 +130,9 @@ class Gate:
             The two are joined class by class (Bonferroni: twice the smaller p-value), so that
             ``alpha`` of ``conformal`` holds for both together.
         ambiguity: share of misses per class of the prediction sets; None for no such status.
+        alarm_level: an hour raises an alarm only if its conformity with the hours before an onset
+            is at least this; None lets all hours with a score. Of true alarms at most this share
+            is lost, under exchangeability. Policies take :attr:`Gated.may_alarm`.
         horizon: hours within which the onset counts, for the classes of the calibration.
         max_rows: rows of the calibration part that are used at most, all positive ones among them.
         random_state: of their choice.
@@ -141,16 +148,20 @@ class Gate:
         *,
         hidden: MondrianConformal | None = None,
         ambiguity: float | None = None,
+        alarm_level: float | None = None,
         horizon: float = 4,
         max_rows: int = 100_000,
         random_state: int = 0,
     ) -> None:
         if max_rows < 1:
             raise ParameterError(f"max_rows must be positive, not {max_rows}")
+        if alarm_level is not None and not 0 < alarm_level < 1:
+            raise ParameterError(f"alarm_level must lie inside (0, 1), or None, not {alarm_level}")
         self.quality = quality
         self.conformal = MondrianConformal() if conformal is None else conformal
         self.hidden = hidden
         self.ambiguity = ambiguity
+        self.alarm_level = alarm_level
         self.horizon = horizon
         self.max_rows = max_rows
         self.random_state = random_state
@@ -333,7 +344,10 @@ class Gate:
         status[rejected] = Status.OUT_OF_DISTRIBUTION
         status[broken] = Status.INVALID_INPUT
         silent = (status == Status.INVALID_INPUT) | (status == Status.OUT_OF_DISTRIBUTION)
-        return Gated(status, np.where(silent, np.nan, scores), p_values, quality)
+        may_alarm = ~silent
+        if self.alarm_level is not None:
+            may_alarm &= p_values[:, 1] >= self.alarm_level
+        return Gated(status, np.where(silent, np.nan, scores), p_values, quality, may_alarm)
 
     def stream(self) -> GateStream:
         """The gate for one stay, hour by hour, equal to :meth:`judge`."""
@@ -348,6 +362,7 @@ class Gate:
             "quality": quality.limits(),
             "hidden": self.hidden is not None,
             "ambiguity": self.ambiguity,
+            "alarm_level": self.alarm_level,
             "horizon": self.horizon,
             "max_rows": self.max_rows,
             "random_state": self.random_state,
@@ -377,6 +392,7 @@ class Gate:
                 if config.get("hidden", False)
                 else None,
                 ambiguity=config["ambiguity"],
+                alarm_level=config.get("alarm_level"),
                 horizon=config["horizon"],
                 max_rows=config["max_rows"],
                 random_state=config["random_state"],

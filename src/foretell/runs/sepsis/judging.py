@@ -69,7 +69,7 @@ def tune(
     def tuned(constraint: Mapping[str, float]) -> TunedAlarms:
         return tune_alarms(
             policy, stays, scores, target_sensitivity=section.target_sensitivity,
-            constraint=constraint, horizon=section.horizon, issued=gated.issued,
+            constraint=constraint, horizon=section.horizon, issued=gated.may_alarm,
             candidates=section.candidates,
         )  # fmt: skip
 

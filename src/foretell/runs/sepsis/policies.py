@@ -198,6 +198,6 @@ def evaluate_run(
     told = deployment.judge(stays)
     scores = np.nan_to_num(told.gated.score, nan=0.0)
     chosen = deployment.policy if policy is None else policy
-    return evaluate_policy(told.stays, chosen, scores, told.gated.issued, **options) | {
+    return evaluate_policy(told.stays, chosen, scores, told.gated.may_alarm, **options) | {
         "version": deployment.version
     }

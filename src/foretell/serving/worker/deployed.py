@@ -141,7 +141,7 @@ class DeploymentScorer:
             return Risk(None, status.name.lower(), self.version, why)
         score = float(gated.score[0])
         name = OK if status is Status.OK else status.name.lower()
-        return Risk(score, name, self.version, why, drivers)
+        return Risk(score, name, self.version, why, drivers, bool(gated.may_alarm[0]))
 
     def _drivers(
         self, memory: Memory, features: NDArray[np.float32], risk: float

@@ -103,7 +103,7 @@ class Hours(Asked):
         unit = state.unit(hour)
         policy = self.policies.get(risk.model, self.policy)
         alarms = self._acted(state, before.alarms, hour)
-        alarms, alarm = policy.step(alarms, hour, risk.value, unit=unit)
+        alarms, alarm = policy.step(alarms, hour, risk.alarming, unit=unit)
         beside: dict[str, AlarmState] = {}
         self._compared: ShadowRow | None = None
         line = self.lineup(state, hour)
@@ -115,7 +115,8 @@ class Hours(Asked):
                 known = replace(own.start(), hour=hour - 1 if hour > 1 else NEVER)
             known = self._acted(state, known, hour)
             value = None if other is None else other.value
-            beside[shadow], raised = own.step(known, hour, value, unit=unit)
+            heard = None if other is None else other.alarming
+            beside[shadow], raised = own.step(known, hour, heard, unit=unit)
             self._compared = ShadowRow(
                 state.site, state.patient, state.stay, hour, shadow, unit or "",
                 value, NO_SCORE if other is None else other.status,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -38,6 +38,7 @@ class Risk:
         model: that spoke.
         reason: of an abstention or a failure.
         drivers: (name, points or share) of what drove it, the strongest first.
+        may_alarm: whether it may raise an alarm.
     """
 
     value: float | None
@@ -45,6 +46,12 @@ class Risk:
     model: str = ""
     reason: str | None = None
     drivers: tuple[tuple[str, float], ...] = ()
+    may_alarm: bool = True
+
+    @property
+    def alarming(self) -> float | None:
+        """The value, for a policy of alarms; None where it may raise none."""
+        return self.value if self.may_alarm else None
 
 
 class Scorer(Protocol):
@@ -280,5 +287,5 @@ class Ladder:
             return out, Risk(None, NO_SCORE, "", reason), beyond
         answer = said[speaker]
         if speaker != order[0] and answer.status == OK:
-            answer = Risk(answer.value, DEGRADED, answer.model, reason, answer.drivers)
+            answer = replace(answer, status=DEGRADED, reason=reason)
         return out, answer, beyond
