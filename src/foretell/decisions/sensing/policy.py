@@ -163,13 +163,18 @@ class SensingPolicy:
                     panel.name, float(gains[0, j]), panel.cost, float(worth[j]), now.hour,
                     now.hour + panel.turnaround, panel.loinc,
                     f"risk {100 * risk:.1f} %; {panel.name} {last}; "
-                    f"expected gain {gains[0, j]:.2g} at cost {panel.cost:g}",
+                    f"expected gain {_digits(gains[0, j])} at cost {panel.cost:g}",
                     None if doubt is None else float(doubt[0]),
                 )
             )  # fmt: skip
             if len(found) == k:
                 break
         return found
+
+
+def _digits(gain: float) -> str:
+    """Two digits that mean something, without an exponent."""
+    return np.format_float_positional(gain, precision=2, fractional=False, trim="-")
 
 
 def reveal(
