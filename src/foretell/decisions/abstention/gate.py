@@ -24,11 +24,11 @@ from foretell.data.clinical.features import CausalFeatureBuilder
 from foretell.data.clinical.labels import target
 from foretell.data.clinical.schema import Schema
 from foretell.data.clinical.stays import Stays
+from foretell.decisions.abstention.calibration import thinned
 from foretell.decisions.abstention.conformal import (
     MIN_POSITIVES,
     MondrianConformal,
     PredictionSets,
-    sorted_scores,
 )
 from foretell.decisions.abstention.quality import (
     RULES,
@@ -128,13 +128,15 @@ class Gate:
         conformal: the test; its ``alpha`` bounds the share of rejected hours in each class.
         hidden: a second test, on a hidden layer of the model, as COMPOSER has it; None for none.
             The two are joined class by class (Bonferroni: twice the smaller p-value), so that
-            ``alpha`` of ``conformal`` holds for both together.
+            ``alpha`` of ``conformal`` holds for both together. Its guarantee must be the same, and
+            the prediction sets have it, too.
         ambiguity: share of misses per class of the prediction sets; None for no such status.
         alarm_level: an hour raises an alarm only if its conformity with the hours before an onset
             is at least this; None lets all hours with a score. Of true alarms at most this share
             is lost, under exchangeability. Policies take :attr:`Gated.may_alarm`.
         horizon: hours within which the onset counts, for the classes of the calibration.
-        max_rows: rows of the calibration part that are used at most, all positive ones among them.
+        max_rows: rows of the calibration part that are used at most, all positive ones among them;
+            about so many where patients count.
         random_state: of their choice.
 
     Attributes:
@@ -159,6 +161,11 @@ class Gate:
             raise ParameterError(f"alarm_level must lie inside (0, 1), or None, not {alarm_level}")
         self.quality = quality
         self.conformal = MondrianConformal() if conformal is None else conformal
+        if hidden is not None and hidden.guarantee != self.conformal.guarantee:
+            raise ParameterError(
+                f"one test promises {self.conformal.guarantee!r}, that of the hidden layer "
+                f"{hidden.guarantee!r}: what of both?"
+            )
         self.hidden = hidden
         self.ambiguity = ambiguity
         self.alarm_level = alarm_level
@@ -202,15 +209,18 @@ class Gate:
         self.features_ = builder
         wanted = target(calibration, self.horizon)
         usable = wanted.at_risk & ~self.quality.check(calibration).invalid
-        rows = self._some(usable, wanted.label, rng)
+        patients = _numbered(calibration)
+        rows = self._some(usable, wanted.label, rng, patients)
         known = self._some(good, None, rng)
+        whose = patients[rows]
         self.conformal.fit(
-            usual.transform(train, known), builder.transform(calibration, rows), wanted.label[rows]
-        )
+            usual.transform(train, known), builder.transform(calibration, rows), wanted.label[rows],
+            whose,
+        )  # fmt: skip
         if self.hidden is not None and represent is not None:
             self.hidden.fit(
                 _of_rows(represent, train, known), _of_rows(represent, calibration, rows),
-                wanted.label[rows],
+                wanted.label[rows], whose,
             )  # fmt: skip
         self._fit_sets(calibration, probabilities, usable, wanted.label)
         return self
@@ -244,27 +254,34 @@ class Gate:
                 "the calibration stays have no hour of one class",
                 hint="Go on with the older calibration until there are more patients",
             )
-        rows = self._some(usable, wanted.label, np.random.default_rng(self.random_state))
-        chosen, inner = wanted.label[rows], None
+        rng, patients = np.random.default_rng(self.random_state), _numbered(calibration)
+        rows = self._some(usable, wanted.label, rng, patients)
+        chosen, whose, inner = wanted.label[rows], patients[rows], None
         # All that may fail comes before anything is changed.
         inputs = builder.transform(calibration, rows)
         if self.hidden is not None and represent is not None:
             inner = _of_rows(represent, calibration, rows)
         self._fit_sets(calibration, probabilities, usable, wanted.label)
-        self.conformal.recalibrate(inputs, chosen)
+        self.conformal.recalibrate(inputs, chosen, whose)
         if self.hidden is not None and inner is not None:
-            self.hidden.recalibrate(inner, chosen)
+            self.hidden.recalibrate(inner, chosen, whose)
         return self
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What whoever uses the gate must know of its calibration."""
-        if not self.conformal.pooled:
-            return ()
-        return (
-            f"fewer than {MIN_POSITIVES} calibration hours of one class: both classes share one "
-            "calibration, and septic hours may be turned away more often than promised",
-        )
+        told = []
+        if self.conformal.pooled:
+            told.append(
+                f"fewer than {MIN_POSITIVES} calibration hours of one class: both classes share "
+                "one calibration, and septic hours may be turned away more often than promised"
+            )
+        if self.conformal.least_p >= self.conformal.alpha:
+            told.append(
+                "too few calibration patients for this guarantee at this level: nothing is turned "
+                "away"
+            )
+        return tuple(told)
 
     def _fit_sets(
         self,
@@ -280,17 +297,27 @@ class Gate:
         p = np.asarray(probabilities, np.float64)
         if p.shape != (calibration.n_rows,):
             raise DataError(f"there are {p.shape} probabilities for {calibration.n_rows} hours")
-        self.sets_ = PredictionSets(alpha=self.ambiguity).fit(p[usable], label[usable])
+        sets = PredictionSets(alpha=self.ambiguity, guarantee=self.conformal.guarantee)
+        self.sets_ = sets.fit(p[usable], label[usable], _numbered(calibration)[usable])
 
     def _some(
-        self, usable: NDArray[np.bool_], label: NDArray | None, rng: np.random.Generator
+        self,
+        usable: NDArray[np.bool_],
+        label: NDArray | None,
+        rng: np.random.Generator,
+        patients: NDArray | None = None,
     ) -> NDArray[np.int64]:
-        """Ascending numbers of at most ``max_rows`` usable rows, the positive ones first."""
+        """Ascending numbers of about ``max_rows`` usable rows, the positive ones first."""
         rows = np.flatnonzero(usable)
         if len(rows) <= self.max_rows:
             return rows
         kept = np.zeros(0, np.int64) if label is None else rows[label[rows] == 1][: self.max_rows]
         others = np.setdiff1d(rows, kept, assume_unique=True)
+        guarantee = self.conformal.guarantee
+        if patients is not None and guarantee != "rows":
+            room = max(self.max_rows - len(kept), 1)
+            more = thinned(others, patients[others], room, guarantee, rng)
+            return np.sort(np.concatenate([kept, more]))
         more = rng.choice(others, self.max_rows - len(kept), replace=False)
         return np.sort(np.concatenate([kept, more]))
 
@@ -367,9 +394,7 @@ class Gate:
             "max_rows": self.max_rows,
             "random_state": self.random_state,
         }
-        arrays: dict[str, NDArray] = {}
-        if self.sets_ is not None and self.sets_.calibration_ is not None:
-            arrays = dict(zip(("zero", "one"), self.sets_.calibration_, strict=True))
+        arrays = {} if self.sets_ is None else self.sets_.arrays()
         save_artefact(folder, type(self).__name__, config, arrays)
         self.conformal.save(Path(folder) / "conformal")
         if self.hidden is not None:
@@ -399,11 +424,9 @@ class Gate:
             )
             gate.features_ = builder
             if "zero" in arrays:
-                gate.sets_ = PredictionSets(alpha=config["ambiguity"])
-                gate.sets_.calibration_ = (
-                    sorted_scores(arrays["zero"]),
-                    sorted_scores(arrays["one"]),
-                )
+                guarantee = gate.conformal.guarantee
+                gate.sets_ = PredictionSets(alpha=config["ambiguity"], guarantee=guarantee)
+                gate.sets_.restore(arrays)
         except ArtefactError:
             raise
         except (LookupError, TypeError, ValueError, ForetellError) as error:
@@ -457,6 +480,12 @@ class GateStream:
         self._features.restore(snapshot["features"])
         self._quality = QualityStream(self._quality.monitor, snapshot["quality"])
         return self
+
+
+def _numbered(stays: Stays) -> NDArray[np.int64]:
+    """(R,) number of the patient of every hour."""
+    number = np.unique(stays.patients.astype(str), return_inverse=True)[1]
+    return np.repeat(number, stays.lengths)
 
 
 def _of_rows(represent: Represent, stays: Stays, rows: NDArray[np.int64]) -> NDArray[np.float32]:
