@@ -40,18 +40,29 @@ def score(risk: float | None = 0.31, **changed) -> ScoreRow:
 
 
 def test_assessments_with_and_without_a_score():
-    told = valid(risk_assessment(score(), visit="V1", recommended=[
+    told = valid(risk_assessment(score(), visit="V1", horizon=12.0, recommended=[
         {"panel": "lactate", "reason": "never measured", "loinc": ["2524-7"]}]))  # fmt: skip
     (prediction,) = told["prediction"]
     assert prediction["probabilityDecimal"] == 0.31 and "fraction" in prediction["rationale"]
     assert "lactate" in told["mitigation"] and told["status"] == "final"
     assert told["subject"] == {"type": "Patient", "identifier": {"value": "p 1/x"}}
+    assert (prediction["whenRange"]["low"]["value"], prediction["whenRange"]["high"]) == (
+        0, {"value": 12.0, "unit": "h", "system": "http://unitsofmeasure.org", "code": "h"}
+    )  # fmt: skip
+    assert told["basis"] == [
+        {"type": "Observation", "display": "heart rate (LOINC 8867-4)"},
+        {"type": "Observation", "display": "body temperature (LOINC 8310-5)"},
+    ]
+    assert "basis" not in valid(risk_assessment(score(drivers=(("age", 0.1),))))
     withheld = valid(risk_assessment(score(None, status="invalid_input", reason="HR is stuck")))
     (prediction,) = withheld["prediction"]
     assert "probabilityDecimal" not in prediction and "HR is stuck" in prediction["rationale"]
     assert prediction["_probabilityDecimal"]["extension"][0]["valueCode"] == "unknown"
     assert valid(risk_assessment(score(issued=0.2)))["status"] == "corrected"
-    rule = valid(risk_assessment(score(0.35, model="news2-1", status="degraded")))
+    # Of what is not known, and of a rule, no hours are claimed.
+    assert "whenRange" not in risk_assessment(score())["prediction"][0]
+    rule = valid(risk_assessment(score(0.35, model="news2-1", status="degraded"), horizon=4.0))
+    assert "whenRange" not in rule["prediction"][0]
     # Points of a rule are no probability.
     assert "probabilityDecimal" not in rule["prediction"][0]
     assert "not a probability" in rule["prediction"][0]["qualitativeRisk"]["text"]
@@ -59,13 +70,15 @@ def test_assessments_with_and_without_a_score():
 
 def test_alarms_proposals_provenance_and_audit():
     body = {"alarm": "k", "stay": "s", "visit": "V1", "hour": 3, "tier": "urgent", "risk": 0.6,
-            "status": "ok", "model": "m-1", "drivers": [["HR", 0.2]]}  # fmt: skip
+            "status": "ok", "model": "m-1", "horizon": 6.0, "drivers": [["HR", 0.2]]}  # fmt: skip
     row = OutboxRow("A", "p1", 0, "k", "alarm", 1.76e9, body)
     flag, request = (valid(r) for r in alarm_resources(row))
     assert flag["status"] == "active" and request["priority"] == "urgent"
     bundle = valid(transaction(row))
     kinds = [e["resource"]["resourceType"] for e in bundle["entry"]]
     assert kinds == ["RiskAssessment", "Flag", "CommunicationRequest"]
+    (assessed,) = bundle["entry"][0]["resource"]["prediction"]
+    assert assessed["whenRange"]["high"]["value"] == 6.0
     assert all(e["request"]["ifNoneExist"].startswith("identifier=urn:") for e in bundle["entry"])
     assert transaction(row) == bundle
     note = OutboxRow("A", "p1", 0, "k/1", "correction", 1.76e9, {
@@ -98,6 +111,12 @@ def test_a_running_service_answers_in_fhir(ward):
             count[kind] = bundle["total"]
             for entry in bundle.get("entry", ())[:5]:
                 valid(entry["resource"])
+            for entry in bundle.get("entry", ()) if kind == "RiskAssessment" else ():
+                (one,) = entry["resource"]["prediction"]
+                spoken = entry["resource"]["method"]["text"].startswith("FeedForwardRisk")
+                assert one.get("whenRange", {}).get("high", {}).get("value") == (
+                    4.0 if spoken else None
+                )
         assert count["RiskAssessment"] == count["Provenance"] >= 9
         assert count["Flag"] == count["CommunicationRequest"] >= 1
         assert client.get("/fhir/Medication", params=about).status_code == 404

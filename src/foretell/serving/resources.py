@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
+from foretell.data.clinical.schema import Schema
 from foretell.serving.events import digest
 from foretell.serving.store.base import OutboxRow, ScoreRow
 
@@ -16,7 +18,7 @@ NOTE = "Decision support, not a diagnosis. The clinician decides."
 _ABSENT = "http://hl7.org/fhir/StructureDefinition/data-absent-reason"
 _ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 _RULES = ("news2-", "sirs-", "qsofa-")
-_HORIZON = 4.0
+_HOURS = {"unit": "h", "system": "http://unitsofmeasure.org", "code": "h"}
 
 
 def instant(time: float) -> str:
@@ -42,23 +44,28 @@ def score_key(site: str, patient: str, stay: str, hour: int) -> str:
 
 def risk_assessment(
     score: ScoreRow, *, visit: str | None = None,
-    recommended: Sequence[Mapping[str, Any]] = (),
+    recommended: Sequence[Mapping[str, Any]] = (), horizon: float | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """RiskAssessment of an hour.
+
+    Args:
+        score: of the hour.
+        visit: identifier of the encounter.
+        recommended: what to measure.
+        horizon: hours ahead of which the model speaks; None where it is not known, or where a
+            bedside rule spoke, which foretells no hours.
 
     A withheld score has no probability: a data-absent-reason stands in its place, and the reason
     in the rationale. The points of a bedside rule are no probability, either, and are told in
     words.
     """
     key = score_key(score.site, score.patient, score.stay, score.hour)
-    prediction: dict[str, Any] = {
-        "outcome": {"coding": [SEPSIS]},
-        "whenRange": {
-            "low": {"value": 0, "unit": "h", "system": "http://unitsofmeasure.org", "code": "h"},
-            "high": {"value": _HORIZON, "unit": "h", "system": "http://unitsofmeasure.org",
-                     "code": "h"},
-        },
-    }  # fmt: skip
+    prediction: dict[str, Any] = {"outcome": {"coding": [SEPSIS]}}
+    if horizon is not None and not score.model.startswith(_RULES):
+        prediction["whenRange"] = {
+            "low": {"value": 0, **_HOURS},
+            "high": {"value": horizon, **_HOURS},
+        }
     if score.risk is None:
         code = "error" if score.status == "no_score" else "unknown"
         prediction["_probabilityDecimal"] = {"extension": [{"url": _ABSENT, "valueCode": code}]}
@@ -86,11 +93,26 @@ def risk_assessment(
         "prediction": [prediction],
         "note": [{"text": NOTE}],
     }
+    basis = [_observed(name) for name, _ in score.drivers if name in _variables()]
+    if basis:
+        out["basis"] = basis
     if visit:
         out["encounter"] = reference("Encounter", visit)
     if recommended:
         out["mitigation"] = "; ".join(f"consider {r['panel']}: {r['reason']}" for r in recommended)
     return out
+
+
+@cache
+def _variables() -> Schema:
+    return Schema.default()
+
+
+def _observed(name: str) -> dict[str, Any]:
+    """What moved a score: the latest observation of a variable, by its words and its code."""
+    variable = _variables()[name]
+    codes = f" (LOINC {variable.loinc[0]})" if variable.loinc else ""
+    return {"type": "Observation", "display": f"{variable.title}{codes}"}
 
 
 def alarm_resources(row: OutboxRow) -> list[dict[str, Any]]:
@@ -227,7 +249,7 @@ def transaction(row: OutboxRow) -> dict[str, Any]:
         body.get("risk"), str(body.get("status") or ""), str(body.get("model") or ""),
         body.get("reason"), tuple((n, v) for n, v in body.get("drivers") or ()),
     )  # fmt: skip
-    made = [risk_assessment(score, visit=body.get("visit"))]
+    made = [risk_assessment(score, visit=body.get("visit"), horizon=body.get("horizon"))]
     if row.kind == "alarm":
         made += alarm_resources(row)
     entries = []

@@ -40,6 +40,7 @@ _KINDS = ("RiskAssessment", "Flag", "CommunicationRequest", "ServiceRequest", "P
 
 def export_routes(app: FastAPI, service: Service) -> None:
     """Adds the searches of resources."""
+    horizons = service.reference.ladder.horizons
 
     def answer(body: dict[str, Any]) -> JSONResponse:
         return JSONResponse(body, media_type=FHIR_JSON)
@@ -108,7 +109,10 @@ def export_routes(app: FastAPI, service: Service) -> None:
                 _named(
                     _assessment_id(s),
                     risk_assessment(
-                        s, visit=visit, recommended=wanted if s.hour == scores[-1].hour else ()
+                        s,
+                        visit=visit,
+                        recommended=wanted if s.hour == scores[-1].hour else (),
+                        horizon=horizons.get(s.model),
                     ),
                 )
                 for s in scores
@@ -149,7 +153,10 @@ def export_routes(app: FastAPI, service: Service) -> None:
                 held = [s for s in scores if s.hour == row.body["hour"]]
                 if not held:
                     raise gone
-                found = _named(identity, risk_assessment(held[0], visit=row.body.get("visit")))
+                made = risk_assessment(
+                    held[0], visit=row.body.get("visit"), horizon=horizons.get(held[0].model)
+                )
+                found = _named(identity, made)
             else:
                 found = _of_alarm(row, store.notes_of(row.site, row.patient), kind)
             service.audit(

@@ -17,7 +17,7 @@ def resources_of(store: Store, row: OutboxRow) -> list[dict[str, Any]]:
             body.get("risk"), body.get("risk"), str(body.get("status") or ""),
             str(body.get("model") or ""), body.get("reason"),
         )  # fmt: skip
-        made = [risk_assessment(score, visit=body.get("visit"))]
+        made = [risk_assessment(score, visit=body.get("visit"), horizon=body.get("horizon"))]
         return [_named(r, row.key) for r in made]
     if row.kind == "alarm":
         return [_named(r, row.key) for r in alarm_resources(row)]

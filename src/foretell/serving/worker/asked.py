@@ -53,6 +53,7 @@ class Asked:
             raise ParameterError("the policies of a ladder have different tiers")
         # What a checkpoint is good for: other scorers start with what the hours hold.
         self._versions, self._tiers = self.ladder.versions, tiers[0]
+        self._horizons = self.ladder.horizons
         self._number = {version: i for i, version in enumerate(self._versions)}
 
     def prepare(

@@ -59,6 +59,10 @@ class DeploymentScorer:
     def __init__(self, deployment: Deployment, *, drivers: int = 5) -> None:
         self.deployment, self.version = deployment, deployment.version
         self._model, self._most = deployment.model, drivers
+        # Where times are censored later, risks are still those of the score's horizon.
+        self.horizon = float(
+            getattr(deployment.model, "score_horizon", None) or deployment.model.horizon
+        )
         features = deployment.model.features_
         # Trees take features as they are.
         self._trees: Any = getattr(deployment.model, "trees_", None)
@@ -77,6 +81,11 @@ class DeploymentScorer:
     def schema(self) -> Schema:
         """The channels."""
         return self.deployment.gate.schema
+
+    @property
+    def panels(self) -> dict[str, frozenset[int]]:
+        """Numbers of the channels of each panel that may be offered."""
+        return {} if self._adviser is None else self._adviser.channels
 
     def state0(self) -> dict[str, NDArray]:
         """The memories of model and gate before the first hour."""

@@ -166,6 +166,7 @@ class Hours(Asked):
             body = {
                 "stay": state.stay, "visit": state.visit, "hour": hour, "risk": risk.value,
                 "status": risk.status, "model": risk.model,
+                "horizon": self._horizons.get(risk.model),
             }  # fmt: skip
             self._send(state, key, "score", state.hour_end(hour), body)
 
@@ -189,6 +190,7 @@ class Hours(Asked):
                 "raised_in": now, "tier": alarm.tier, "why": alarm.reason, "risk": alarm.score,
                 "status": risk.status,
                 "model": risk.model, "unit": state.unit(hour), "drivers": list(risk.drivers),
+                "horizon": self._horizons.get(risk.model),
             }  # fmt: skip
             self._send(state, identity, "alarm", state.hour_end(hour), body)
         elif not held[1]:

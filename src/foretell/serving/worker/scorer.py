@@ -214,6 +214,12 @@ class Ladder:
         return [scorer.version for scorer in self.scorers]
 
     @property
+    def horizons(self) -> dict[str, float]:
+        """Version -> hours ahead of which it speaks, of those that say so."""
+        told = {s.version: getattr(s, "horizon", None) for s in self.scorers}
+        return {version: hours for version, hours in told.items() if hours is not None}
+
+    @property
     def schema(self) -> Schema:
         """The channels of the service."""
         return self.scorers[0].builder.schema
