@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, FastAPI, HTTPException, Path, Query, Request
 from fastapi.responses import JSONResponse, Response
+from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
 from foretell.data.clinical.fhir import FhirError
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
 Subscriber = Annotated[Caller, Depends(needs("subscribe"))]
 Identity = Annotated[str, Path(max_length=64, pattern="^[A-Za-z0-9.-]+$")]
+# One or, as searches of FHIR have it, several between commas.
+Ids = Annotated[str, Field(max_length=4000, pattern="^[A-Za-z0-9.,-]*$")]
 _MOST_BYTES = 64 << 10
 _MOST_EVENTS = 100
 
@@ -152,7 +155,7 @@ def subscription_routes(app: FastAPI, service: Service) -> None:
              responses=refusals())  # fmt: skip
     def statuses(
         caller: Subscriber,
-        identity: Annotated[list[str] | None, Query(alias="id", max_length=100)] = None,
+        identity: Annotated[list[Ids] | None, Query(alias="id", max_length=100)] = None,
     ) -> JSONResponse:
         """The states of the caller's subscriptions."""
         with service.stores.use() as store:
