@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -54,6 +53,7 @@ def serve(
 
         from foretell.serving.api.auth import new_token
         from foretell.serving.config import Config, read_config
+        from foretell.serving.logs import set_up_log
         from foretell.serving.service import Service
 
         settings = Config() if config is None else read_config(config)
@@ -84,8 +84,7 @@ def serve(
         if check:
             stdout.print("the configuration is right")
             return
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-        logging.getLogger("httpx").setLevel(logging.WARNING)
+        set_up_log(settings.service.log)
         if not settings.tokens and settings.http is not None:
             if settings.http.host not in ("127.0.0.1", "::1", "localhost"):
                 from foretell.errors import ParameterError

@@ -49,6 +49,7 @@ class ServiceConfig(_Table):
     queue: Annotated[int, Field(ge=16, le=1_000_000)] = 2048
     group: Annotated[int, Field(ge=1, le=4096)] = 256
     drain_seconds: Annotated[float, Field(ge=0, le=600)] = 20.0
+    log: Literal["text", "json"] = "text"
 
 
 class ModelConfig(_Table):
