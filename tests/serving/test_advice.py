@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 
 import numpy as np
@@ -41,9 +42,14 @@ class Advising:
         return {"since": np.full(size, 1000, np.int64), "known": np.zeros(size, bool)}
 
     def step(self, state, features):
+        moved = float(np.nan_to_num(features) @ self._weights)
         new = np.isfinite(features) & ~state["known"]
         held = {"since": np.where(new, 0, state["since"] + 1), "known": state["known"] | new}
-        return held, Risk(0.5, model=self.version)
+        return held, Risk(1 / (1 + math.exp(-moved / 9)), model=self.version)
+
+    @property
+    def panels(self):
+        return self._adviser.channels
 
     def advise(self, state, features, after, *, risk, hour, ordered, asked):
         self.calls += 1
@@ -53,7 +59,7 @@ class Advising:
 
         return told(
             self._adviser(
-                predict, np.nan_to_num(features), after["since"], after["known"], risk=risk,
+                predict, np.zeros(len(features)), after["since"], after["known"], risk=risk,
                 hour=hour, ordered=ordered, asked=asked,
             )
         )  # fmt: skip
@@ -137,6 +143,14 @@ def test_what_was_offered_is_the_same_in_every_replay(tmp_path):
         rebuild(store, other, make_fold, batch=batch)
         assert other.fingerprint() == store.fingerprint()
     assert load(store.state("H", "P").body).asked
+    # The same leucocytes and lactate say what they did to the risk, once each.
+    answered = store.state("H", "P").view["answered"]
+    assert [(a["panel"], a["offered"], a["measured"]) for a in answered] == [
+        ("blood count", 1, 5), ("lactate", 8, 10)
+    ]  # fmt: skip
+    risks = {s.hour: s.risk for s in store.scores("H", "P")}
+    assert all((a["before"], a["after"]) == (risks[a["measured"] - 1], risks[a["measured"]])
+               and a["before"] < a["after"] for a in answered)  # fmt: skip
 
 
 def test_an_hour_that_closes_unchanged_is_not_asked_again(tmp_path):

@@ -78,6 +78,11 @@ class Adviser:
             self._codes[panel.name] = {code for c in known for code in schema[c].loinc}
         self._size, self._fresh, self._least = len(names), fresh, least
 
+    @property
+    def channels(self) -> dict[str, frozenset[int]]:
+        """Numbers of the channels that each panel brings."""
+        return {name: frozenset(mine) for name, mine in self._channels.items()}
+
     def __call__(
         self,
         predict: Callable[[NDArray], NDArray],

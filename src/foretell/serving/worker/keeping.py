@@ -16,10 +16,19 @@ from foretell.serving.errors import ScorerFailedError
 from foretell.serving.store.base import Effects, ScoreRow, StateRow
 from foretell.serving.worker.hours import Hours
 from foretell.serving.worker.scorer import AMBIGUOUS, NO_SCORE, Risk
-from foretell.serving.worker.state import STANDS, Checkpoint, Measured, PatientState, dump, load
+from foretell.serving.worker.state import (
+    ANSWERS,
+    STANDS,
+    Checkpoint,
+    Measured,
+    PatientState,
+    dump,
+    load,
+)
 
 log = logging.getLogger("foretell.serving.worker")
 _NOTHING = Risk(None, NO_SCORE)
+_KEPT = 20
 
 
 class Keeping(Hours):
@@ -155,6 +164,7 @@ class Keeping(Hours):
             "quiet_until": _quiet_until(alarms), "quiet_reason": _quiet_reason(alarms),
             "alarms": len(standing),
             "last_alarm": standing[-1][1] if standing else None,
+            "answered": list(state.answered),
             "orders": sorted(state.orders), "end": state.end, "results": state.heard,
             "late": state.late, "left_out": state.left_out, "skewed": state.skewed,
             "doubts": {name: held[0] for name, held in sorted(state.doubts.items())},
@@ -206,12 +216,30 @@ class Keeping(Hours):
         """Keeps which panels are offered as an hour that was computed last closes.
 
         What stands at the close of an hour counts as offered: when views are made depends on
-        commits, when hours close on the log alone.
+        commits, when hours close on the log alone. What was offered and has come is kept with what
+        it did to the risk.
         """
+        if state.asked:
+            self._answer(state, hour, risk)
         for panel in self._advise(state, hour, risk):
             made = state.asked.get(panel["panel"])
             if made is None or hour - made > STANDS:
                 state.asked[panel["panel"]] = hour
+
+    def _answer(self, state: PatientState, hour: int, risk: Risk) -> None:
+        number = self._number.get(self._asked(state, hour)[0])
+        panels = {} if number is None else getattr(self.ladder.scorers[number], "panels", {})
+        came = {r.channel for r in state.records.values() if r.hour == hour and not r.stale}
+        for name, channels in panels.items():
+            made = state.asked.get(name)
+            if made is None or not made < hour <= made + ANSWERS or not channels & came:
+                continue
+            # From here on the result itself holds the panel back.
+            del state.asked[name]
+            # In the order of a snapshot, which sorts its keys.
+            told = {"after": risk.value, "before": state.issued.get(hour - 1), "measured": hour,
+                    "offered": made, "panel": name}  # fmt: skip
+            state.answered = [*state.answered, told][-_KEPT:]
 
     def take_effects(self) -> Effects:
         """All that followed since the last call, with the snapshots of every patient touched."""

@@ -20,6 +20,8 @@ _READ = (2, 3)
 STANDS = 1
 """Hours for which an offer to measure stands behind the one it was made in: whoever looks once an
 hour must see it. After that it was seen, and its refractory hours hold it back."""
+ANSWERS = 6
+"""Hours within which a result counts as an answer to an offer."""
 # sender's group (8 bytes), channel, 1 if late and 2 if stale, hour, value, specimen time, first and
 # last issue, rank
 _RECORD = struct.Struct("<8sHBidddd B")
@@ -98,6 +100,7 @@ class PatientState:
         off: version -> why a scorer is not asked.
         skewed: results whose sender's clock was wrong.
         asked: panel -> hour in which it was offered last, as hours closed.
+        answered: offers whose results came, with the risk before and after.
         aged: as of when the age was told.
         doubts: name of a doubt -> [how often, hours in which it is told].
         held: policies of the hours after ``base``, between :func:`load` and the fold.
@@ -132,6 +135,7 @@ class PatientState:
     late: int = 0
     skewed: int = 0
     asked: dict[str, int] = field(default_factory=dict)
+    answered: list[dict[str, Any]] = field(default_factory=list)
     aged: float | None = None
     doubts: dict[str, list[Any]] = field(default_factory=dict)
     records: dict[tuple[bytes, float], Measured] = field(default_factory=dict)
@@ -168,7 +172,7 @@ _PLAIN = (
     "late", "versions", "tiers", "lineups", "off", "skewed",
 )  # fmt: skip
 
-_IF_ANY = ("asked", "aged", "doubts")
+_IF_ANY = ("asked", "answered", "aged", "doubts")
 
 
 def dump(state: PatientState) -> bytes:
@@ -178,7 +182,7 @@ def dump(state: PatientState) -> bytes:
     head: dict[str, Any] = {name: getattr(state, name) for name in _PLAIN}
     # Left out where there is nothing, so that older snapshots are the same bytes.
     there = {name: getattr(state, name) for name in _IF_ANY}
-    head |= {name: value for name, value in there.items() if value not in (None, {})}
+    head |= {name: value for name, value in there.items() if value not in (None, {}, [])}
     head["issued"] = sorted(state.issued.items())
     head["treatments"] = {name: list(t) for name, t in state.treatments.items()}
     if base is not None:
