@@ -53,7 +53,7 @@ def model_of(way: str, seed: int, args: argparse.Namespace) -> tuple[MQCNN, list
         hidden=args.hidden, **shared,
     )  # fmt: skip
     target = float(way.removeprefix("private_"))
-    return model, [PrivateTraining(target_epsilon=target, max_grad_norm=args.bound)]
+    return model, [PrivateTraining(target_epsilon=target, max_grad_norm=args.bound, noise_seed=0)]
 
 
 def run(panel: Panel, way: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:

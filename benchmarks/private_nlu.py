@@ -65,11 +65,17 @@ def strategies(way: str, examples: int, steps: int) -> list[Any]:
         return []
     if way == "micro_8":
         return [
-            MicroBatchTraining(noise(8.0, examples, steps), microbatch_size=MICRO, layer_scale=None)
+            MicroBatchTraining(
+                noise(8.0, examples, steps), microbatch_size=MICRO, layer_scale=None, noise_seed=0
+            )
         ]
     if way == "micro_8_true":
-        return [MicroBatchTraining(target_epsilon=8.0, microbatch_size=MICRO, layer_scale=None)]
-    return [PrivateTraining(target_epsilon=float(way.removeprefix("exact_")))]
+        return [
+            MicroBatchTraining(
+                target_epsilon=8.0, microbatch_size=MICRO, layer_scale=None, noise_seed=0
+            )
+        ]
+    return [PrivateTraining(target_epsilon=float(way.removeprefix("exact_")), noise_seed=0)]
 
 
 def run(text: TextSet, way: str, seed: int, steps: int) -> dict[str, Any]:

@@ -87,9 +87,9 @@ def many_runs(make) -> tuple[np.ndarray, np.ndarray, object]:
 
 def test_naive_accounting_of_micro_batches_is_caught_in_training():
     scores, coins, true = many_runs(
-        lambda: MicroBatchTraining(1.0, microbatch_size=16, layer_scale=None)
+        lambda: MicroBatchTraining(1.0, microbatch_size=16, layer_scale=None, noise_seed=1)
     )
-    _, _, naive = many_runs_of_one_step(PrivateTraining(1.0))
+    _, _, naive = many_runs_of_one_step(PrivateTraining(1.0, noise_seed=0))
     bound = audit_clopper_pearson(
         scores[coins], scores[~coins], 1e-5, curve="gaussian", threat_model="white_box_iterates"
     )
@@ -105,7 +105,7 @@ def many_runs_of_one_step(strategy):
 
 
 def test_exact_clipping_keeps_its_claim_in_training():
-    scores, coins, claim = many_runs(lambda: PrivateTraining(1.0))
+    scores, coins, claim = many_runs(lambda: PrivateTraining(1.0, noise_seed=0))
     bound = audit_clopper_pearson(
         scores[coins], scores[~coins], 1e-5, curve="gaussian", threat_model="white_box_iterates"
     )
@@ -140,8 +140,8 @@ def test_dirac_canaries_stand_out_without_noise_and_hide_behind_it():
     tensors = TensorExamples(canaries)
     bounds = {}
     for name, strategy in (
-        ("noise", PrivateTraining(1.5, target_delta=1e-6)),
-        ("none", ClippingOnly(target_delta=1e-6)),
+        ("noise", PrivateTraining(1.5, target_delta=1e-6, noise_seed=0)),
+        ("none", ClippingOnly(target_delta=1e-6, noise_seed=0)),
     ):
         learner = BagOfWordsLearner(20 + 120, 3)
         initial = {k: v.clone() for k, v in learner.state_dict().items()}
@@ -185,7 +185,7 @@ def test_iterate_scores_change_nothing():
     states = []
     for extra in ([], [IterateScores(TensorExamples(canaries))]):
         learner = BagOfWordsLearner(50, 3)
-        train(learner, examples, [PrivateTraining(1.0), *extra], steps=5)
+        train(learner, examples, [PrivateTraining(1.0, noise_seed=0), *extra], steps=5)
         states.append(learner.state_dict())
     for name, value in states[0].items():
         assert torch.equal(value, states[1][name])

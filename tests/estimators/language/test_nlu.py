@@ -105,7 +105,7 @@ def test_same_seed_same_weights():
     """Twice the same, private or not: the seed decides."""
     private = pytest.importorskip("foretell.training.private")
     pytest.importorskip("dp_accounting", reason="needs the extra 'private'")
-    for make in (list, lambda: [private.PrivateTraining(1.0, accountant="rdp")]):
+    for make in (list, lambda: [private.PrivateTraining(1.0, accountant="rdp", noise_seed=0)]):
         one = small(max_steps=5, accumulate=2).fit(phrases(), strategies=make())
         two = small(max_steps=5, accumulate=2).fit(phrases(), strategies=make())
         three = small(max_steps=5, random_state=1).fit(phrases(), strategies=make())
@@ -140,7 +140,7 @@ def test_private_training_keeps_to_its_budget_and_says_what_it_assumes(
     pytest.importorskip("dp_accounting", reason="needs the extra 'private'")
     from foretell.training.private import PrivateTraining
 
-    strategy = PrivateTraining(target_epsilon=8, accountant="rdp")
+    strategy = PrivateTraining(target_epsilon=8, accountant="rdp", noise_seed=0)
     model = small(encoder=encoder, characters=characters, accumulate=2, learning_rate=2e-2)
     model.fit(phrases(1000), strategies=[strategy])
     assert strategy.clipper.names() == []
@@ -152,7 +152,7 @@ def test_private_training_keeps_to_its_budget_and_says_what_it_assumes(
     assert NLU.load(tmp_path).privacy_ == model.privacy_
     words = sorted({word for tokens in phrases(1000).tokens for word in tokens})
     public = small(vocabulary=words, max_steps=2).fit(
-        phrases(1000), strategies=[PrivateTraining(1.0, accountant="rdp")]
+        phrases(1000), strategies=[PrivateTraining(1.0, accountant="rdp", noise_seed=0)]
     )
     assert not any("vocabulary" in a for a in public.privacy_.assumptions)
 
@@ -162,9 +162,13 @@ def test_private_training_does_not_choose_weights_by_validation():
     from foretell.training.private import PrivateTraining
 
     options = {"max_steps": 6, "validate_every": 1, "learning_rate": 0.3}
-    one = small(**options).fit(phrases(), strategies=[PrivateTraining(1.0, accountant="rdp")])
+    one = small(**options).fit(
+        phrases(), strategies=[PrivateTraining(1.0, accountant="rdp", noise_seed=0)]
+    )
     two = small(**options).fit(
-        phrases(), strategies=[PrivateTraining(1.0, accountant="rdp")], validation=phrases(50, 1)
+        phrases(),
+        strategies=[PrivateTraining(1.0, accountant="rdp", noise_seed=0)],
+        validation=phrases(50, 1),
     )
     states = [m.learner_.state_dict() for m in (one, two)]
     assert all(torch.equal(states[0][n], states[1][n]) for n in states[0])

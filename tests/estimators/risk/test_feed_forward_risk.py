@@ -101,10 +101,12 @@ def test_the_same_seed_gives_the_same_net(stays):
 def test_private_training_says_what_one_record_is(stays):
     few = {**SMALL, "max_steps": 5, "stays": 30, "negatives": 40}
     by_stay = FeedForwardRisk(**few, unit="stay").fit(
-        stays, strategies=[PrivateTraining(1.0, target_delta=1e-3)]
+        stays, strategies=[PrivateTraining(1.0, target_delta=1e-3, noise_seed=0)]
     )
     assert by_stay.privacy_ is not None and by_stay.privacy_.unit == "stay"
-    by_row = FeedForwardRisk(**few).fit(stays, strategies=[PrivateTraining(1.0, target_delta=1e-5)])
+    by_row = FeedForwardRisk(**few).fit(
+        stays, strategies=[PrivateTraining(1.0, target_delta=1e-5, noise_seed=0)]
+    )
     assert by_row.privacy_ is not None and by_row.privacy_.unit == "hour of a stay"
     assert any("k times" in a for a in by_row.privacy_.assumptions)
     assert any("knots" in a for a in by_row.privacy_.assumptions)

@@ -223,7 +223,12 @@ def train_line(folder, size=300, batch_size=30, bound=1.0, slow=0.0, steps=30, r
     x = torch.randn(size, 4, generator=torch.Generator().manual_seed(0))
     learner = Line()
     strategy = PrivateTraining(
-        1.0, max_grad_norm=bound, noise_decay=0.9, layer_scale="quantile", accountant="rdp"
+        1.0,
+        max_grad_norm=bound,
+        noise_decay=0.9,
+        layer_scale="quantile",
+        accountant="rdp",
+        noise_seed=0,
     )
     if slow:
         draw = strategy.draw

@@ -41,8 +41,8 @@ def train(strategies, **options):
 
 
 def test_the_statement_counts_twice_the_bound():
-    exact = PrivateTraining(1.0, accountant="rdp")
-    slots = MicroBatchTraining(2.0, microbatch_size=10, accountant="rdp")
+    exact = PrivateTraining(1.0, accountant="rdp", noise_seed=0)
+    slots = MicroBatchTraining(2.0, microbatch_size=10, accountant="rdp", noise_seed=0)
     train([exact])
     train([slots])
     statement = slots.statement()
@@ -52,15 +52,17 @@ def test_the_statement_counts_twice_the_bound():
 
 
 def test_a_target_is_met_by_twice_the_noise():
-    exact = PrivateTraining(target_epsilon=3, accountant="rdp")
-    slots = MicroBatchTraining(target_epsilon=3, microbatch_size=10, accountant="rdp")
+    exact = PrivateTraining(target_epsilon=3, accountant="rdp", noise_seed=0)
+    slots = MicroBatchTraining(target_epsilon=3, microbatch_size=10, accountant="rdp", noise_seed=0)
     train([exact], max_steps=2)
     train([slots], max_steps=2)
     assert slots.first_noise == pytest.approx(2 * exact.first_noise, rel=1e-3)
 
 
 def test_groups_fixed_in_advance_are_records_of_their_own():
-    groups = MicroBatchTraining(1.0, microbatch_size=10, fixed_groups=True, accountant="rdp")
+    groups = MicroBatchTraining(
+        1.0, microbatch_size=10, fixed_groups=True, accountant="rdp", noise_seed=0
+    )
     train([groups])
     statement = groups.statement()
     assert (statement.unit, statement.sensitivity_factor) == ("microbatch", 1)
@@ -69,7 +71,7 @@ def test_groups_fixed_in_advance_are_records_of_their_own():
 
 def test_slots_of_one_example_are_exact():
     """No two examples share a slot, or one could turn the other's gradient around."""
-    one = MicroBatchTraining(1.0, microbatch_size=1, accountant="rdp")
+    one = MicroBatchTraining(1.0, microbatch_size=1, accountant="rdp", noise_seed=0)
     slots = []
     share = one.slots
     one.slots = lambda size, rng: slots.append(share(size, rng)) or slots[-1]
@@ -83,7 +85,7 @@ def test_slots_of_one_example_are_exact():
 def test_one_example_can_move_the_sum_by_twice_the_bound_and_no_more(layer_scale):
     """Two slots' worth of opposite examples: the claim of one bound would be false."""
     model = Classifier()
-    strategy = MicroBatchTraining(1.0, microbatch_size=2, layer_scale=layer_scale)
+    strategy = MicroBatchTraining(1.0, microbatch_size=2, layer_scale=layer_scale, noise_seed=0)
     train([strategy], max_steps=1)
     strategy.arrange(dict(model.named_parameters()))
     bounds = strategy.layers.bounds()
@@ -104,7 +106,7 @@ def test_noise_of_layers_is_one_gaussian_of_the_multiplier():
             self.seen = {n: p.grad.clone() for n, p in context.parameters.items()}
 
     watch = Watch()
-    strategy = MicroBatchTraining(1.0, microbatch_size=10, layer_scale="uniform")
+    strategy = MicroBatchTraining(1.0, microbatch_size=10, layer_scale="uniform", noise_seed=0)
     strategy.draw = lambda context: np.zeros(0, dtype=np.int64)
     train([strategy, watch], max_steps=1)
     # C_l = 1 / sqrt(2) and sqrt(2) of it in noise: deviation 1 on every number, over 10 slots.
@@ -123,12 +125,12 @@ def test_decay_composes_the_noise_that_was_used():
 
 def test_wrong_settings_are_named():
     with pytest.raises(ParameterError, match="microbatch_size"):
-        MicroBatchTraining(1.0, microbatch_size=0)
+        MicroBatchTraining(1.0, microbatch_size=0, noise_seed=0)
     with pytest.raises(ParameterError, match="layer_scale"):
-        MicroBatchTraining(1.0, layer_scale="size")  # type: ignore[arg-type]
+        MicroBatchTraining(1.0, layer_scale="size", noise_seed=0)  # type: ignore[arg-type]
     with pytest.raises(ParameterError, match="no option clipping"):
-        MicroBatchTraining(1.0, clipping="ghost")
+        MicroBatchTraining(1.0, clipping="ghost", noise_seed=0)
     with pytest.raises(ParameterError, match="quantile"):
-        MicroBatchTraining(1.0, max_grad_norm="quantile")
+        MicroBatchTraining(1.0, max_grad_norm="quantile", noise_seed=0)
     with pytest.raises(TrainingError, match="accumulate=1"):
-        train([MicroBatchTraining(1.0)], accumulate=2, max_steps=1)
+        train([MicroBatchTraining(1.0, noise_seed=0)], accumulate=2, max_steps=1)

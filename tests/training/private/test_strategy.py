@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -69,7 +70,9 @@ def weights(model):
 
 @pytest.mark.parametrize("bound", [1.0, "automatic", "quantile"])
 def test_learns_within_a_budget_and_says_so(bound):
-    strategy = PrivateTraining(target_epsilon=8, max_grad_norm=bound, accountant="rdp")
+    strategy = PrivateTraining(
+        target_epsilon=8, max_grad_norm=bound, accountant="rdp", noise_seed=0
+    )
     model, _ = train([strategy], max_steps=150)
     data = examples().batch(np.arange(1000), np.random.default_rng(0))
     assert (model(data).argmax(1) == data["y"]).float().mean() > 0.85
@@ -82,10 +85,10 @@ def test_learns_within_a_budget_and_says_so(bound):
 
 
 def test_fewer_steps_cost_less():
-    strategy = PrivateTraining(2.0, accountant="rdp")
+    strategy = PrivateTraining(2.0, accountant="rdp", noise_seed=0)
     train([strategy], max_steps=10)
     ten = strategy.statement().epsilon
-    strategy = PrivateTraining(2.0, accountant="rdp")
+    strategy = PrivateTraining(2.0, accountant="rdp", noise_seed=0)
     train([strategy], max_steps=40)
     assert ten < strategy.statement().epsilon
 
@@ -98,7 +101,7 @@ def test_a_step_is_the_clipped_sum_and_noise_over_the_expected_size():
             self.seen = {n: p.grad.clone() for n, p in context.parameters.items()}
 
     model, watch = learner(), Watch()
-    strategy = PrivateTraining(1.0, max_grad_norm=0.5)
+    strategy = PrivateTraining(1.0, max_grad_norm=0.5, noise_seed=0)
     start = {n: p.detach().clone() for n, p in model.named_parameters()}
     drawn = []
     draw = strategy.draw
@@ -121,7 +124,7 @@ def test_a_step_is_the_clipped_sum_and_noise_over_the_expected_size():
 
 
 def test_draws_are_poisson():
-    strategy = PrivateTraining(1.0)
+    strategy = PrivateTraining(1.0, noise_seed=0)
     sizes, members = [], np.zeros(1000)
     draw = strategy.draw
 
@@ -139,7 +142,7 @@ def test_draws_are_poisson():
 
 
 def test_an_empty_draw_is_a_step_of_noise():
-    strategy = PrivateTraining(1.0)
+    strategy = PrivateTraining(1.0, noise_seed=0)
     strategy.draw = lambda context: np.zeros(0, dtype=np.int64)
     model, result = train([strategy], max_steps=2)
     assert result.steps == 2 and result.skipped == 0
@@ -148,15 +151,19 @@ def test_an_empty_draw_is_a_step_of_noise():
 
 
 def test_micro_batches_change_nothing():
-    whole, _ = train([PrivateTraining(1.0)], batch_size=100, max_steps=5)
-    parts, _ = train([PrivateTraining(1.0)], batch_size=25, accumulate=4, max_steps=5)
+    whole, _ = train([PrivateTraining(1.0, noise_seed=0)], batch_size=100, max_steps=5)
+    parts, _ = train([PrivateTraining(1.0, noise_seed=0)], batch_size=25, accumulate=4, max_steps=5)
     torch.testing.assert_close(weights(whole), weights(parts), rtol=1e-4, atol=1e-5)
 
 
 def test_same_seed_same_weights_and_secure_runs_differ():
-    one, _ = train([PrivateTraining(1.0)])
-    two, _ = train([PrivateTraining(1.0)])
+    one, _ = train([PrivateTraining(1.0, noise_seed=0)])
+    two, _ = train([PrivateTraining(1.0, noise_seed=0)])
     assert torch.equal(weights(one), weights(two))
+    other, _ = train([PrivateTraining(1.0, noise_seed=1)])
+    run, _ = train([PrivateTraining(1.0, noise_seed=0)], seed=4)
+    assert not torch.equal(weights(one), weights(other))
+    assert not torch.equal(weights(one), weights(run))
     three, _ = train([PrivateTraining(1.0, secure_mode=True)])
     four, _ = train([PrivateTraining(1.0, secure_mode=True)])
     assert not torch.equal(weights(three), weights(four))
@@ -164,7 +171,9 @@ def test_same_seed_same_weights_and_secure_runs_differ():
 
 def test_a_resumed_run_has_the_same_weights_and_the_same_statement(tmp_path):
     def strategy():
-        return PrivateTraining(1.0, max_grad_norm="quantile", noise_decay=0.9, accountant="rdp")
+        return PrivateTraining(
+            1.0, max_grad_norm="quantile", noise_decay=0.9, accountant="rdp", noise_seed=0
+        )
 
     whole = strategy()
     model, _ = train([whole])
@@ -187,23 +196,88 @@ def test_a_resumed_run_has_the_same_weights_and_the_same_statement(tmp_path):
     assert last.statement() == whole.statement()
 
 
+def test_noise_follows_from_nothing_that_is_known():
+    """Whoever knows the seed of a run draws neither its noise nor its examples again."""
+    made = []
+    for _ in range(2):
+        strategy = PrivateTraining(1.0)
+        rows, draw = [], strategy.draw
+        strategy.draw = lambda context, rows=rows, draw=draw: rows.append(draw(context)) or rows[-1]
+        model, _ = train([strategy], max_steps=3)
+        made.append((weights(model), np.concatenate(rows), strategy))
+        assert strategy.noise.secret.bit_length() > 90
+    assert not torch.equal(made[0][0], made[1][0])
+    assert not np.array_equal(made[0][1], made[1][1])
+    told = {
+        name: " ".join(s.statement().assumptions)
+        for name, s in (
+            ("default", made[0][2]),
+            ("seeded", _trained(PrivateTraining(1.0, noise_seed=0))),
+            ("secure", _trained(PrivateTraining(1.0, secure_mode=True))),
+        )
+    }
+    assert "reproducible" in told["seeded"] and "only while that number is secret" in told["seeded"]
+    assert "checkpoints" in told["default"] and "reproducible" not in told["default"]
+    assert "checkpoints" not in told["secure"] and "reproducible" not in told["secure"]
+
+
+def _trained(strategy):
+    train([strategy], max_steps=2)
+    return strategy
+
+
+def test_two_runs_of_one_object_have_noise_of_their_own():
+    """The same noise on both would be taken off by their difference."""
+    for options in ({}, {"noise_seed": 0}):
+        strategy = PrivateTraining(1.0, **options)
+        one, _ = train([strategy], max_steps=3)
+        two, _ = train([strategy], max_steps=3)
+        assert not torch.equal(weights(one), weights(two))
+
+
+def test_a_killed_run_goes_on_with_the_noise_of_its_checkpoint(tmp_path):
+    """Without a seed too: the secret is in the checkpoint, and nowhere else."""
+    path, copied = tmp_path / "run", tmp_path / "copy"
+
+    class Copy(Strategy):
+        def after_step(self, context):
+            if context.step == 12 and not copied.exists():
+                shutil.copytree(path, copied)
+
+    whole, _ = train([PrivateTraining(1.0), Copy()], checkpoint=path, checkpoint_every=5)
+    same, result = train([PrivateTraining(1.0), Copy()], checkpoint=copied, resume=True)
+    assert result.steps == 40 and torch.equal(weights(same), weights(whole))
+    with pytest.raises(TrainingError, match="'noise_seed': 'given'"):
+        train([PrivateTraining(1.0, noise_seed=0), Copy()], checkpoint=copied, resume=True)
+
+
+def test_a_resumed_run_refuses_another_noise_seed(tmp_path):
+    path = tmp_path / "run"
+    train([PrivateTraining(1.0, noise_seed=0)], max_steps=4, schedule="constant", checkpoint=path)
+    with pytest.raises(TrainingError, match="another noise_seed"):
+        train(
+            [PrivateTraining(1.0, noise_seed=1)],
+            max_steps=8, schedule="constant", checkpoint=path, resume=True,
+        )  # fmt: skip
+
+
 def test_a_resumed_run_refuses_another_bound(tmp_path):
     path = tmp_path / "run.ckpt"
-    train([PrivateTraining(1.0)], checkpoint=path, checkpoint_every=5)
+    train([PrivateTraining(1.0, noise_seed=0)], checkpoint=path, checkpoint_every=5)
     with pytest.raises(ForetellError, match="max_grad_norm"):
-        train([PrivateTraining(1.0, max_grad_norm=2.0)], checkpoint=path, resume=True)
+        train([PrivateTraining(1.0, max_grad_norm=2.0, noise_seed=0)], checkpoint=path, resume=True)
 
 
 def test_penalties_on_parameters_pull_without_noise():
-    free, _ = train([PrivateTraining(1.0)], max_steps=60)
-    held, _ = train([PrivateTraining(1.0), L2ToReference(100.0)], max_steps=60)
+    free, _ = train([PrivateTraining(1.0, noise_seed=0)], max_steps=60)
+    held, _ = train([PrivateTraining(1.0, noise_seed=0), L2ToReference(100.0)], max_steps=60)
     start = weights(learner())
     assert (weights(held) - start).norm() < 0.7 * (weights(free) - start).norm()
 
 
 def test_weights_and_averages_compose():
     ones = ImportanceWeighting(lambda scores, batch: torch.full_like(scores, 0.5))
-    train([PrivateTraining(1.0), ones, WeightAveraging()], max_steps=3)
+    train([PrivateTraining(1.0, noise_seed=0), ones, WeightAveraging()], max_steps=3)
 
 
 def test_strategies_that_mix_examples_are_refused():
@@ -216,21 +290,27 @@ def test_strategies_that_mix_examples_are_refused():
             return encoding.mean()
 
     with pytest.raises(TrainingError, match=r"Relative\.weigh may look at several examples"):
-        train([PrivateTraining(1.0), Relative()])
+        train([PrivateTraining(1.0, noise_seed=0), Relative()])
     with pytest.raises(TrainingError, match="Domains adds a penalty on data"):
-        train([PrivateTraining(1.0), Domains()])
+        train([PrivateTraining(1.0, noise_seed=0), Domains()])
 
 
 def test_weighted_draws_are_refused():
     data = TensorExamples({"x": torch.randn(200, 5), "y": torch.zeros(200, dtype=torch.long)},
                           sampling_weights=np.ones(200))  # fmt: skip
     with pytest.raises(TrainingError, match="sampling weights"):
-        fit(learner(), data, strategies=[PrivateTraining(1.0)], max_steps=1, progress=False)
+        fit(
+            learner(),
+            data,
+            strategies=[PrivateTraining(1.0, noise_seed=0)],
+            max_steps=1,
+            progress=False,
+        )
 
 
 def test_all_processes_draw_the_same_examples_and_follow_the_same_bound():
     """An example that two processes drew each for itself would count twice."""
-    whole = PrivateTraining(1.0, max_grad_norm="quantile")
+    whole = PrivateTraining(1.0, max_grad_norm="quantile", noise_seed=0)
     train([whole], max_steps=1)
 
     def context(rank):
@@ -285,7 +365,7 @@ if __name__ == "__main__":
     learners, statements = [], []
     for devices in (1, 2):
         learner = Line()
-        strategy = PrivateTraining(1.0, max_grad_norm="quantile", accountant="rdp")
+        strategy = PrivateTraining(1.0, max_grad_norm="quantile", accountant="rdp", noise_seed=0)
         fit(learner, data, strategies=[strategy], max_steps=20, batch_size=40, optimizer="sgd",
             learning_rate=0.05, device="cpu", devices=devices, progress=False)
         learners.append(learner)
@@ -297,7 +377,7 @@ if __name__ == "__main__":
 
 
 def test_one_object_speaks_of_one_kind_of_run():
-    strategy = PrivateTraining(1.0, accountant="rdp")
+    strategy = PrivateTraining(1.0, accountant="rdp", noise_seed=0)
     train([strategy], max_steps=10)
     ten = strategy.statement()
     train([strategy], max_steps=10)
@@ -309,7 +389,7 @@ def test_one_object_speaks_of_one_kind_of_run():
 
 def test_a_step_larger_than_the_data_is_refused():
     with pytest.raises(TrainingError, match="2000 examples of 1000 is no sample"):
-        train([PrivateTraining(1.0)], batch_size=1000, accumulate=2)
+        train([PrivateTraining(1.0, noise_seed=0)], batch_size=1000, accumulate=2)
 
 
 def test_secure_noise_is_normal_and_follows_from_no_seed():
@@ -339,17 +419,17 @@ def test_secure_noise_is_normal_and_follows_from_no_seed():
 )
 def test_wrong_settings_are_named(options, message):
     with pytest.raises(ParameterError, match=message):
-        PrivateTraining(**options)
+        PrivateTraining(**options, noise_seed=0)
 
 
 def test_wrong_bounds_are_named():
     for bound in (0.0, -1.0, float("nan"), "median"):
         with pytest.raises(ParameterError, match="max_grad_norm"):
-            train([PrivateTraining(1.0, max_grad_norm=bound)])
+            train([PrivateTraining(1.0, max_grad_norm=bound, noise_seed=0)])
 
 
 def test_clipping_without_noise_guarantees_nothing_and_says_so():
-    strategy = PrivateTraining(0.0)
+    strategy = PrivateTraining(0.0, noise_seed=0)
     train([strategy], max_steps=2)
     statement = strategy.statement()
     assert statement.epsilon == float("inf") and "no differential privacy" in str(statement)
@@ -364,6 +444,6 @@ def test_there_is_no_statement_before_training():
 
 def test_few_examples_and_a_large_delta_are_warned_of():
     data = TensorExamples({"x": torch.randn(50, 5), "y": torch.zeros(50, dtype=torch.long)})
-    strategy = PrivateTraining(1.0, target_delta=0.1)
+    strategy = PrivateTraining(1.0, target_delta=0.1, noise_seed=0)
     with pytest.warns(UserWarning, match="hides little"), pytest.warns(UserWarning, match="delta"):
         fit(learner(), data, strategies=[strategy], max_steps=1, batch_size=10, progress=False)

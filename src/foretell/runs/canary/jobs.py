@@ -102,7 +102,7 @@ def run_job(job: Job, text: TextSet) -> Done:
     begun = time.process_time()
     with limited_threads(recipe.threads), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        model.fit(shown, strategies=strategies_of(section.private))
+        model.fit(shown, strategies=strategies_of(section.private, job.seed))
         fitted = time.process_time()
         attack = ModelInversionAttack(seed=job.seed, **recipe.attack.model_dump())
         report = attack.run(model, planted)
@@ -149,17 +149,22 @@ def make_model(recipe: Recipe, name: str, train: TextSet, seed: int) -> NLU:
     return model
 
 
-def strategies_of(section: PrivateSection | None) -> list[Strategy]:
-    """How a model is trained privately, if it is."""
+def strategies_of(section: PrivateSection | None, seed: int) -> list[Strategy]:
+    """How a model is trained privately, if it is.
+
+    Its noise follows from the run's seed: the models are attacked here and go nowhere, and a run is
+    repeated from its recipe. Their statements say so.
+    """
     if section is None:
         return []
     if section.clipping_only:
-        return [ClippingOnly(max_grad_norm=section.max_grad_norm)]
+        return [ClippingOnly(max_grad_norm=section.max_grad_norm, noise_seed=seed)]
     return [
         PrivateTraining(
             section.noise_multiplier,
             target_epsilon=section.target_epsilon,
             max_grad_norm=section.max_grad_norm,
+            noise_seed=seed,
         )
     ]
 

@@ -189,8 +189,10 @@ class Training:
 
     def _private(self) -> list[PrivateTraining]:
         section, settings = self.recipe.models[self.model], self.recipe.private
+        # The models are attacked here and go nowhere; a run is repeated from its recipe.
+        seed = self.recipe.seeds[0]
         if section.clipping_only:
-            return [ClippingOnly(max_grad_norm=settings.max_grad_norm)]
+            return [ClippingOnly(max_grad_norm=settings.max_grad_norm, noise_seed=seed)]
         if section.target_epsilon is None:
             return []
         return [
@@ -199,6 +201,7 @@ class Training:
                 target_delta=settings.delta,
                 max_grad_norm=settings.max_grad_norm,
                 accountant=settings.accountant,
+                noise_seed=seed,
             )
         ]
 

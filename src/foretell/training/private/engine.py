@@ -50,14 +50,16 @@ class PrivacyEngine:
         accountant: ``"pld"`` (tight) or ``"rdp"`` (quick).
         secure_mode: noise, draws and slots from the operating system's randomness, each number of
             noise of four Gaussians; such a training cannot be repeated.
-        seed: of draws, slots and noise, and a secret; drawn by chance where it is None.
+        seed: of draws, slots and noise, for a training that must be repeated: it is a secret, and
+            the statement says so. None for 128 bits of the operating system's randomness.
     """
 
     def __init__(
         self, accountant: Accountant = "pld", secure_mode: bool = False, seed: int | None = None
     ) -> None:
         self.accountant, self.secure_mode = accountant, secure_mode
-        self.seed = secrets.randbits(63) if seed is None else seed
+        self.seed = secrets.randbits(128) if seed is None else seed
+        self._given = seed
         self.mechanism: PrivateTraining | None = None
         self._criterion_checked = False
 
@@ -181,6 +183,7 @@ class PrivacyEngine:
             noise_decay=noise_decay, smallest_noise=smallest_noise,
             layer_scale=layer_scale, noise_allocation=noise_allocation,
             accountant=self.accountant, secure_mode=self.secure_mode,
+            noise_seed=None if self.secure_mode else self._given,
         )  # fmt: skip
         mechanism: PrivateTraining
         if clipping_mode == "microbatch":
@@ -204,6 +207,7 @@ class PrivacyEngine:
             mechanism.poisson, mechanism.adjacency = False, "zero_out_example"
         a_pass = max(1, round(examples / size))
         planned = max(1, round(length * a_pass)) if length > 0 else int(-length)
+        mechanism.noise.start(self.seed)
         mechanism.plan(examples, size, planned)
         mechanism.arrange({n: p for n, p in module.named_parameters() if p.requires_grad})
         clipper = ExactClipper(Surrogate(module), "auto" if clipping_mode == "microbatch"
@@ -305,6 +309,8 @@ class PrivacyEngine:
                     f"the state is of a training with {name} {before}, and this one has {now}: its "
                     "statement could not speak of both. Set it as it was"
                 )
+        if mechanism.noise.seed is not None:
+            mechanism.noise.seed = int(state["seed"])  # as all else, it is the state's now
         mechanism.load_state_dict(state["mechanism"])
         self.seed = self._draws.seed = int(state["seed"])
         self._draws.made = self._draws.drawn = int(state["steps"])

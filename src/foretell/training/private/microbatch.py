@@ -14,6 +14,7 @@ from foretell.learners.contract import Batch
 from foretell.training.context import Context
 from foretell.training.private.clipping.rules import wide
 from foretell.training.private.layers import LayerScale
+from foretell.training.private.noise import SLOT_STREAM
 from foretell.training.private.strategy import PrivateTraining, add_penalties
 from foretell.training.strategy import Gradient
 
@@ -122,7 +123,7 @@ class MicroBatchTraining(PrivateTraining):
         loss = 0.0
         for batch in parts:
             size = len(next(iter(batch.values())))
-            for rows in self.slots(size, self._rng(context)):
+            for rows in self.slots(size, self._rng(context, SLOT_STREAM)):
                 part = {key: value[rows] for key, value in batch.items()}
                 scores, weights, _ = context.evaluate(part, finite=False)
                 mean = (scores * weights).mean()

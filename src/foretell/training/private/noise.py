@@ -10,7 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from foretell.errors import ParameterError, TrainingError
+
 _AT_ONCE = 1 << 18
+_OWN = 7919
+DRAW_STREAM, SLOT_STREAM, _NOISE = range(3)
 
 
 class NoiseSource:
@@ -20,14 +24,47 @@ class NoiseSource:
         secure: noise comes from the operating system's randomness, and each number is the mean of
             four (Holohan and Braghin 2021), so that neither a seed nor the holes of floating point
             numbers give it away. Such a run cannot be repeated bit by bit.
+        seed: of the noise, which whoever knows it can draw again and take off: for runs that must
+            be repeated. None for 128 bits of the operating system's randomness, the same all
+            through a run, so that one that was killed goes on as if it had not been.
 
     Attributes:
-        generator: where noise comes from if not secure; torch's own where it is None.
+        secret: what noise follows from if not secure; None before :meth:`start`.
     """
 
-    def __init__(self, secure: bool = False) -> None:
-        self.secure = secure
-        self.generator: torch.Generator | None = None
+    def __init__(self, secure: bool = False, seed: int | None = None) -> None:
+        if seed is not None and seed < 0:
+            raise ParameterError(f"noise_seed must not be negative, not {seed}")
+        self.secure, self.seed = secure, seed
+        self.secret: int | None = None
+        self._run = 0
+        self._numbers: np.random.Generator | None = None
+
+    def fresh(self) -> int:
+        """A new secret, or the seed."""
+        return secrets.randbits(128) if self.seed is None else self.seed
+
+    def start(self, secret: int, run: int = 0) -> None:
+        """Begins a run, which may be one of several with one seed.
+
+        Args:
+            secret: what its noise follows from.
+            run: which of them; the same noise on two sums would be taken off by their difference.
+        """
+        self.secret, self._run, self._numbers = secret, run, None
+
+    def begin(self, step: int) -> None:
+        """The next numbers are those of a step."""
+        self._numbers = None if self.secure else self.stream(_NOISE, step)
+
+    def stream(self, purpose: int, step: int) -> np.random.Generator:
+        """Numbers for a purpose and step, of nothing but chance where the source is secure."""
+        if self.secure:
+            return np.random.default_rng(secrets.randbits(128))
+        if self.secret is None:
+            self.start(self.fresh())
+        key = (_OWN, self._run, purpose, step)
+        return np.random.default_rng(np.random.SeedSequence(self.secret, spawn_key=key))
 
     def add(
         self,
@@ -42,20 +79,51 @@ class NoiseSource:
             deviations: parameter -> standard deviation.
             device: of the sums.
         """
+        card = None
         for parameter, total in sums.items():
             deviation = deviations[parameter]
             if self.secure:
                 noise = torch.from_numpy(_secure_normal(total.numel()) * deviation)
-                total += noise.view(total.shape).to(device, total.dtype)
+            elif total.device.type == "cuda":
+                if card is None:
+                    # Of a card's generator all 63 bits count; of a processor's only 32 would.
+                    number = int(self._stream().integers(2**63))
+                    card = torch.Generator(total.device).manual_seed(number)
+                total += torch.empty_like(total).normal_(0, deviation, generator=card)
+                continue
             else:
-                total += torch.empty_like(total).normal_(0, deviation, generator=self.generator)
+                kind = np.float64 if total.dtype == torch.float64 else np.float32
+                drawn = self._stream().standard_normal(total.numel(), kind)
+                noise = torch.from_numpy(drawn) * deviation
+            total += noise.view(total.shape).to(device, total.dtype)
 
     def normal(self, deviation: float, device: torch.device) -> float:
         """One number."""
         if self.secure:
             return float(_secure_normal(1)[0] * deviation)
-        number = torch.empty((), device=device)
-        return float(number.normal_(0, deviation, generator=self.generator))
+        return float(self._stream().standard_normal() * deviation)
+
+    def _stream(self) -> np.random.Generator:
+        if self._numbers is None:
+            self._numbers = self.stream(_NOISE, 0)
+        return self._numbers
+
+    def state_dict(self) -> dict[str, str | int]:
+        """What the noise follows from: a secret."""
+        return {"secret": "" if self.secret is None else hex(self.secret), "run": self._run}
+
+    def load_state_dict(self, state: Mapping[str, str | int]) -> None:
+        """Takes it back.
+
+        Raises:
+            TrainingError: it is of another seed than this one's.
+        """
+        if not state["secret"]:
+            return
+        secret = int(str(state["secret"]), 16)
+        if self.seed is not None and secret != self.seed:
+            raise TrainingError("the state is of a training with another noise_seed")
+        self.start(secret, int(state["run"]))
 
 
 def _secure_normal(count: int) -> NDArray[np.float64]:

@@ -150,9 +150,6 @@ class PrivateOptimizer(torch.optim.Optimizer):
         self._sums = {}
         number = self.draws.made - 1
         device = self.trained[0].device
-        if not self.mechanism.noise.secure:
-            seed = generator(self.draws.seed, STEP, number).integers(2**63)
-            self.mechanism.noise.generator = torch.Generator(device).manual_seed(int(seed))
         self.mechanism.release(sums, number, device)
         for parameter, total in sums.items():
             parameter.grad = total

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import secrets
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -31,9 +30,8 @@ from foretell.training.private.layers import (
     NoiseAllocation,
     check_layers,
 )
-from foretell.training.private.noise import NoiseSource
+from foretell.training.private.noise import DRAW_STREAM, NoiseSource
 from foretell.training.private.statement import PrivacyStatement
-from foretell.training.sampling import STEP, generator
 from foretell.training.strategy import Gradient, Strategy
 
 _FEW = 100
@@ -65,8 +63,12 @@ class PrivateTraining(Strategy):
         noise_allocation: whether layers get noise in proportion to their bounds (``"equal"``
             shares of the budget) or the same on every number (``"flat"``).
         accountant: ``"pld"`` (tight) or ``"rdp"`` (quick).
-        secure_mode: noise and draws from the operating system's randomness; such a run cannot be
-            repeated.
+        secure_mode: every number of noise and draws from the operating system's randomness; such a
+            run cannot be repeated, nor resumed to the same weights.
+        noise_seed: of noise and draws, for runs that must be repeated: whoever learns it can take
+            the noise off, and the statement says so. None for a secret of 128 bits that the
+            operating system draws for each run; no other seed tells anything of it. It is in the
+            run's checkpoints, so that a killed run goes on as if it had not been.
 
     Attributes:
         sensitivity: how far one record can move the sum, in units of C.
@@ -97,7 +99,10 @@ class PrivateTraining(Strategy):
         noise_allocation: NoiseAllocation = "equal",
         accountant: Accountant = "pld",
         secure_mode: bool = False,
+        noise_seed: int | None = None,
     ) -> None:
+        if secure_mode and noise_seed is not None:
+            raise ParameterError("secure_mode follows from no seed: leave noise_seed out")
         if (noise_multiplier is None) == (target_epsilon is None):
             raise ParameterError("give noise_multiplier or target_epsilon, and not both")
         if noise_multiplier is not None and not noise_multiplier >= 0:
@@ -119,7 +124,7 @@ class PrivateTraining(Strategy):
         self.target_delta, self.max_grad_norm = target_delta, max_grad_norm
         self.clipping, self.accountant = clipping, accountant
         self.noise_decay, self.smallest_noise = noise_decay, smallest_noise
-        self.noise = NoiseSource(secure_mode)
+        self.noise = NoiseSource(secure_mode, noise_seed)
         self.dropped = 0
         self._made: dict[int, int] = {}
         self._run: tuple[int, int, int | None] | None = None
@@ -150,6 +155,8 @@ class PrivateTraining(Strategy):
                 "private training draws every example with the same chance: drop the examples' "
                 "sampling weights, under which no epsilon would be true"
             )
+        # One for all processes: drawn twice, an example would count twice.
+        self.noise.start(context.fabric.broadcast(self.noise.fresh()), context.seed)
         self.plan(len(context.examples), context.batch_size, context.max_steps)
         self.arrange(context.parameters)
         self.clipper = ExactClipper(context.learner, self.clipping)
@@ -232,19 +239,17 @@ class PrivateTraining(Strategy):
 
     def draw(self, context: Context) -> np.ndarray:
         """Every example with chance q by itself."""
-        return self.rows(self._rng(context))
+        return self.rows(self._rng(context, DRAW_STREAM))
 
     def rows(self, rng: np.random.Generator) -> np.ndarray:
         """Indices of a step's examples."""
         return np.flatnonzero(rng.random(self.examples) < self.sample_rate)
 
-    def _rng(self, context: Context) -> np.random.Generator:
+    def _rng(self, context: Context, purpose: int) -> np.random.Generator:
         """The same random numbers in every process: drawn twice, an example would count twice."""
         if self.noise.secure:
-            return np.random.default_rng(context.fabric.broadcast(secrets.randbits(128)))
-        if context.fabric.global_rank == 0:
-            return context.rng
-        return generator(context.seed, STEP, context.step, 0)
+            return np.random.default_rng(context.fabric.broadcast(self.noise.fresh()))
+        return self.noise.stream(purpose, self.made)
 
     def gradient(self, batches: Iterable[Batch], context: Context) -> Gradient:
         """The clipped sum of the step's examples and noise, over the expected batch size."""
@@ -277,6 +282,7 @@ class PrivateTraining(Strategy):
 
     def perturb(self, sums: dict[nn.Parameter, Tensor], step: int, device: torch.device) -> None:
         """Adds a step's noise to clipped sums, in place."""
+        self.noise.begin(self.made)
         self.noise.add(sums, self.layers.deviations(self._noise(step)), device)
 
     def release(self, sums: dict[nn.Parameter, Tensor], step: int, device: torch.device) -> None:
@@ -298,6 +304,11 @@ class PrivateTraining(Strategy):
         """Enters a step into the books."""
         epoch = step // self._steps_of_epoch
         self._made[epoch] = self._made.get(epoch, 0) + 1
+
+    @property
+    def made(self) -> int:
+        """Steps that were made, by this object."""
+        return sum(self._made.values())
 
     def _epochs(self, steps: int) -> dict[int, int]:
         """Pass over the data -> its steps; one entry where the noise does not change."""
@@ -338,9 +349,16 @@ class PrivateTraining(Strategy):
             "examples of a validation part, which may choose among weights, are not covered",
             f"one person's data are one {self.unit}; what occurs k times has k records",
         ]
-        if not self.noise.secure:
+        if self.noise.seed is not None:
             assumptions.append(
-                "the seed is secret, which the default is not, and the generator as good as random"
+                "the noise and the draws are reproducible: all follows from noise_seed, and the "
+                "guarantee holds only while that number is secret, with a generator as good as "
+                "random"
+            )
+        elif not self.noise.secure:
+            assumptions.append(
+                "the checkpoints, which hold the secret that noise and draws follow from, are kept "
+                "like the examples, and the generator is as good as random"
             )
         return PrivacyStatement(
             epsilon=epsilon(steps, delta, accountant=self.accountant),
@@ -363,11 +381,12 @@ class PrivateTraining(Strategy):
         return way if self.layer_scale is None else f"{way} by layer ({self.layer_scale})"
 
     def state_dict(self) -> dict[str, Any]:
-        """Steps made, the bound and the noise, for an exact resume."""
+        """Steps made, the bound and the noise with its secret, for an exact resume."""
         return {
             "made": {str(epoch): steps for epoch, steps in self._made.items()},
             "layers": self.layers.state_dict(),
             "first_noise": self.first_noise,
+            "noise": self.noise.state_dict(),
             "dropped": self.dropped,
             "examples": self.examples,
             "expected_batch_size": self.expected_batch_size,
@@ -380,6 +399,7 @@ class PrivateTraining(Strategy):
         self._made = {int(epoch): int(steps) for epoch, steps in state["made"].items()}
         if hasattr(self, "layers"):
             self.layers.load_state_dict(state["layers"])
+        self.noise.load_state_dict(state["noise"])
         self.first_noise, self.dropped = float(state["first_noise"]), int(state["dropped"])
 
     def settings(self) -> dict[str, Any]:
@@ -397,6 +417,7 @@ class PrivateTraining(Strategy):
             "layer_scale": self.layer_scale or "none",
             "noise_allocation": self.noise_allocation,
             "secure_mode": self.noise.secure,
+            "noise_seed": "given" if self.noise.seed is not None else "none",
         }
 
 

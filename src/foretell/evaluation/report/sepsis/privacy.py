@@ -9,6 +9,9 @@ from foretell.evaluation.report.sepsis.words import REPRESENTATIONS
 from foretell.evaluation.report.words import MISSING, fixed
 
 
+_WORDS = ("reason", "remedy")
+
+
 def privacy_section(sequence: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """One row a method and site with a bundle; None where no method makes one."""
     rows = []
@@ -27,7 +30,7 @@ def privacy_section(sequence: Sequence[Mapping[str, Any]]) -> dict[str, Any] | N
                     if not performed
                     else ("may leave" if audit.get("passed") else "must not leave"),
                     "bad": not performed or not audit.get("passed"),
-                    "reason": str(audit.get("reason") or ""),
+                    "reason": ". ".join(str(audit[k]) for k in _WORDS if audit.get(k)),
                 }
             )
     if not rows:
