@@ -375,7 +375,9 @@ def audit(arguments: Any, keep: dict[str, Any]) -> None:
     stays = registry.load("physionet2019").of("site", ORDER[0])
     site = Site(stays, None, 0)
     for name, release in {
-        "none": None, "sigma=2": GaussianRelease(2.0), "prototypes": PrototypeRelease(),
+        "none": None, "sigma=2": GaussianRelease(2.0), "sigma=4": GaussianRelease(4.0),
+        "sigma=5": GaussianRelease(5.0), "sigma=6": GaussianRelease(6.0),
+        "prototypes": PrototypeRelease(),
     }.items():  # fmt: skip
         model = WUPERR(threads=arguments.threads, release=release)
         model.fit_site(
