@@ -101,6 +101,19 @@ def test_commands_of_a_page_exist(page: Path) -> None:
                 recipe.only(values["models"].split(","))
 
 
+def test_every_parameter_of_a_command_says_what_it_is() -> None:
+    def silent(command: Any, path: str) -> Iterator[str]:
+        context = command.make_context(path, [], resilient_parsing=True)
+        if hasattr(command, "list_commands"):
+            for name in command.list_commands(context):
+                yield from silent(command.get_command(context, name), f"{path} {name}")
+        for parameter in command.params:
+            if not getattr(parameter, "help", None):
+                yield f"{path}: {parameter.name}"
+
+    assert list(silent(typer.main.get_command(app), "foretell")) == []
+
+
 SECTIONS = {
     "Top level": demand.Recipe,
     "[data]": demand.DataSection,

@@ -109,8 +109,11 @@ def test_what_is_wrong_is_said(folder, tmp_path, monkeypatch):
     assert done.exit_code != 0 and "token" in done.output
     monkeypatch.setenv("FORETELL_TOKEN", "x")
     done = CliRunner().invoke(app, ["replay", str(folder), "--mllp", "127.0.0.1:1"])
-    assert done.exit_code != 0 and "cannot be reached" in done.output
+    assert done.exit_code != 0 and "cannot be reached at 127.0.0.1:1" in done.output
     done = CliRunner().invoke(app, ["replay", str(folder), "--as", "xml"])
     assert done.exit_code != 0 and "hl7 or fhir" in done.output
     done = CliRunner().invoke(app, ["replay", str(folder), "--serve", str(tmp_path / "no")])
-    assert done.exit_code != 0 and "deployment" in done.output
+    assert done.exit_code != 0 and "foretell run sepsis-simulated" in done.output
+    done = CliRunner().invoke(app, ["replay", "nothing", "--serve", "rules"])
+    assert done.exit_code != 0 and "physionet2019_sepsis" in done.output
+    assert "walmart" not in done.output

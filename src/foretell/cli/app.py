@@ -23,10 +23,12 @@ from foretell.cli import feedback as feedback_commands
 from foretell.cli import record as record_commands
 from foretell.cli import replay as replay_command
 from foretell.cli import serve as serve_command
+from foretell.cli.arguments import Group
 from foretell.cli.console import cell, number, reporting, stderr, stdout, stop, tell
 from foretell.errors import ForetellError
 
 app = typer.Typer(
+    cls=Group,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

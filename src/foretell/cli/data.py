@@ -9,9 +9,11 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from foretell.cli.arguments import Group
 from foretell.cli.console import reporting, stdout
 
 app = typer.Typer(
+    cls=Group,
     no_args_is_help=True,
     help="Public data sets: what is known, what is here. Records of patients, de-identified.",
 )

@@ -8,9 +8,11 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from foretell.cli.arguments import Group
 from foretell.cli.console import reporting, stderr, stdout
 
 app = typer.Typer(
+    cls=Group,
     no_args_is_help=True,
     help="Differential privacy: guarantees, noise, speed. Training is by recipe: "
     "foretell run private-nlu.",

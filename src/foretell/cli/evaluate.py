@@ -81,7 +81,8 @@ def evaluate(
             table.add_row(row["metric"], cell(row["value"]), between)
         for name, found in (told["ranking"] or {}).items():
             between = f"{cell(found['lower'])} to {cell(found['upper'])}"
-            table.add_row(f"{name} of hours", cell(found["estimate"]), between)
+            row_name = f"{name} of hours, onset within {horizon:g} h"
+            table.add_row(row_name, cell(found["estimate"]), between)
         table.add_row("challenge utility at the threshold", cell(told["utility"]["threshold"]), "")
         table.add_row("the same of the clock alone", cell(told["utility"]["clock_rule"]), "")
         table.add_row("snoozed odds ratio", cell(told["snoozed"]["odds_ratio"]), "")

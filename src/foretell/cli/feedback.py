@@ -10,6 +10,7 @@ import numpy as np
 import typer
 from rich.table import Table
 
+from foretell.cli.arguments import Group
 from foretell.cli.console import cell, reporting, stdout, tell
 from foretell.errors import DataError, ParameterError
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from foretell.data.events import EventLog
 
 app = typer.Typer(
+    cls=Group,
     no_args_is_help=True,
     help="Labels that come late: rows to train on, models, comparisons, audits.",
 )

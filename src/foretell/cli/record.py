@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from foretell.cli.arguments import Group
 from foretell.cli.console import reporting, stderr, stdout
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from foretell.serving.store import Store
 
 app = typer.Typer(
+    cls=Group,
     no_args_is_help=True,
     help="The records of a service: who did what, which model was let speak, and retention.",
 )

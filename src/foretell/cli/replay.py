@@ -112,7 +112,9 @@ def _token(file: Path | None) -> str:
         except (OSError, UnicodeError) as error:
             raise ParameterError(f"the token cannot be read: {error}") from None
     if not token:
-        raise ParameterError("a token is needed: --token-file, or FORETELL_TOKEN")
+        raise ParameterError(
+            "a token is needed: --token-file, or FORETELL_TOKEN; or let --serve start a service"
+        )
     return token
 
 
@@ -137,7 +139,11 @@ def _play(
         ) as client:
             count = play(feed, client, speed=speed or None, tick=tick, told=told, every=600.0)
     except OSError as error:
-        raise ParameterError(f"the service cannot be reached: {type(error).__name__}") from None
+        door = http if mllp is None else f"{mllp[0]}:{mllp[1]} and {http}"
+        raise ParameterError(
+            f"the service cannot be reached at {door}: {type(error).__name__}; start one with "
+            "foretell serve, or let --serve start one"
+        ) from None
     stdout.print(f"{count} messages were taken", markup=False)
     if refused:
         words = ", ".join(f"{n} answered {code}" for code, n in sorted(refused.items()))

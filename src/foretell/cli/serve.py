@@ -31,7 +31,9 @@ def serve(
     ] = None,
     candidate: Annotated[
         Path | None,
-        typer.Option(help="run on trial; [rollout] says what it may do, in the shadow by default"),
+        typer.Option(
+            help="run on trial; the table rollout of --config says what it may do (shadow)"
+        ),
     ] = None,
     warm_up: Annotated[
         bool, typer.Option("--warm-up", help="first take bulk exports of the FHIR servers polled")

@@ -22,6 +22,7 @@ from foretell.evaluation.report.membership import mia_report
 from foretell.runs.engine import make_engine
 from foretell.runs.folder import RunFolder
 from foretell.runs.runner import read_recipe, task_of
+from foretell.runs.tasks import find, names
 
 FOLDER = "audit"
 
@@ -101,7 +102,8 @@ def audit_run(
     task = task_of(record)
     if task.audit is None:
         raise ArtefactError(
-            f"runs of the task {record.get('task')!r} leave no trained model to audit"
+            f"runs of the task {record.get('task')!r} leave no trained model to audit this way; "
+            f"those of {', '.join(name for name in names() if find(name).audit)} do"
         )
     recipe = read_recipe(folder, record)
     subject = task.audit(folder, record, recipe, model)

@@ -196,6 +196,11 @@ class Deployment:
             ArtefactError: something is missing, damaged, newer, or not what was saved together.
         """
         folder = Path(folder)
+        if not (folder / FILE).is_file():
+            raise ArtefactError(
+                f"{folder} holds no {FILE}: it must be the folder of a finished run of early "
+                "warning (such as foretell run sepsis-simulated), or of Deployment.save"
+            )
         try:
             told = json.loads((folder / FILE).read_text(encoding="utf-8"))
             if int(told["format"]) > FORMAT:

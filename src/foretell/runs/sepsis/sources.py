@@ -68,7 +68,7 @@ def read_stays(source: str, options: dict[str, Any] | None = None) -> Stays:
         if not is_public(source):
             raise DataError(
                 f"{source!r} is no public data set, no simulator and no file",
-                hint="Known are " + ", ".join([SIMULATOR, *registry.known()]),
+                hint="Stays are " + ", ".join([SIMULATOR, *_public_stays()]),
             )
         check_keys("data.options", given, loader_options(source))
         return registry.load(source, form="stays", **_tuples(given))
@@ -85,6 +85,11 @@ def read_stays(source: str, options: dict[str, Any] | None = None) -> Stays:
         return challenge_stays(frame, source=source)
     label = next((name for name in ("label", "SepsisLabel") if name in frame.columns), None)
     return stays_from_frame(frame, label_column=label, source=source)
+
+
+def _public_stays() -> list[str]:
+    listed = registry.list_datasets()
+    return listed.filter(listed["form"] == "stays")["name"].to_list()
 
 
 @lru_cache(maxsize=1)
