@@ -12,7 +12,7 @@ import pytest
 from foretell.data.clinical.feature_spec import FeatureSpec
 from foretell.data.clinical.features import CausalFeatureBuilder
 from foretell.decisions.alarms import AlarmPolicy, Tier
-from foretell.serving.events import MEASURED, ORDER, NewEvent, digest, tick
+from foretell.serving.events import MEASURED, ORDER, NewEvent, action, digest, tick
 from foretell.serving.store import open_store
 from foretell.serving.worker import Fold, Ladder, Worker
 from foretell.serving.worker.advice import Adviser, told
@@ -151,6 +151,13 @@ def test_what_was_offered_is_the_same_in_every_replay(tmp_path):
     risks = {s.hour: s.risk for s in store.scores("H", "P")}
     assert all((a["before"], a["after"]) == (risks[a["measured"] - 1], risks[a["measured"]])
                and a["before"] < a["after"] for a in answered)  # fmt: skip
+
+
+def test_who_wants_no_alarms_for_a_reason_is_offered_nothing(tmp_path):
+    store = open_store(tmp_path / "s.db", partitions=1)
+    comfort = {"action": "suppress", "hours": 4, "reason": "comfort care", "by": "dr"}
+    found = played(store, [*HEART, action("H", "P", comfort, T0 + 30, b"k" * 16)])
+    assert [h for h in found if found[h]][:2] == [5, 6]
 
 
 def test_an_hour_that_closes_unchanged_is_not_asked_again(tmp_path):

@@ -159,7 +159,7 @@ class Keeping(Hours):
             "begin": state.begin, "hour": hour, "updated": state.last, "risk": risk.value,
             "status": risk.status, "model": risk.model, "reason": risk.reason,
             "drivers": list(risk.drivers), "issued": state.issued.get(state.closed),
-            "recommended": self._advise(state, hour, risk) if state.open else [],
+            "recommended": self._advise(state, hour, risk, alarms) if state.open else [],
             "policy": _standing(alarms), "acknowledged": alarms.acknowledged,
             "quiet_until": _quiet_until(alarms), "quiet_reason": _quiet_reason(alarms),
             "alarms": len(standing),
@@ -170,8 +170,13 @@ class Keeping(Hours):
             "doubts": {name: held[0] for name, held in sorted(state.doubts.items())},
         }  # fmt: skip
 
-    def _advise(self, state: PatientState, hour: int, risk: Risk) -> list[dict[str, Any]]:
+    def _advise(
+        self, state: PatientState, hour: int, risk: Risk, alarms: AlarmState
+    ) -> list[dict[str, Any]]:
         """What to measure, where it may matter: near the threshold, or where the gate asks."""
+        if alarms.suppression is not None and alarms.suppression.until >= hour:
+            # Who wants no alarms for a reason, such as comfort care, wants no tests for them.
+            return []
         primary = self._asked(state, hour)[0]
         if risk.value is None or risk.model != primary or primary not in self._number:
             return []
@@ -221,7 +226,7 @@ class Keeping(Hours):
         """
         if state.asked:
             self._answer(state, hour, risk)
-        for panel in self._advise(state, hour, risk):
+        for panel in self._advise(state, hour, risk, state.checkpoints[-1].alarms):
             made = state.asked.get(panel["panel"])
             if made is None or hour - made > STANDS:
                 state.asked[panel["panel"]] = hour
