@@ -69,6 +69,33 @@ def test_distance_is_that_of_scipy(stays, monitor):
     assert ours == pytest.approx(theirs, abs=0.02)
 
 
+def test_a_discrepancy_is_seen_where_the_shape_alone_has_changed(stays, monitor):
+    from foretell.decisions.abstention.embedding import MeanEmbedding
+
+    rng = np.random.default_rng(2)
+    usual = MeanEmbedding.of(rng.normal(80, 10, 400))
+    said = np.array([usual.compare(rng.normal(80, 10, 150))[1] for _ in range(400)])
+    # Of periods in which nothing has changed, few are named.
+    assert 0.005 < (said < 0.05).mean() < 0.1 and (said < 0.01).mean() < 0.03
+    two = rng.normal(80, 1, 150) + rng.choice([-10, 10], 150)
+    gap, chance = usual.compare(two)
+    assert chance < 0.002 and gap > 0
+    # By pairs, as it is defined: the kernel is near the product of features.
+    x, y = rng.normal(80, 10, 60), rng.normal(88, 10, 50)
+    one = MeanEmbedding.of(x)
+
+    def kernel(a, b):
+        return np.exp(-(((a[:, None] - b) / one.scale) ** 2) / 2).mean()
+
+    exact = np.sqrt(kernel(x, x) - 2 * kernel(x, y) + kernel(y, y))
+    assert one.compare(y)[0] == pytest.approx(exact, rel=0.25)
+    flat = MeanEmbedding.of(np.full(50, 7.0))
+    assert flat.compare(np.full(9, 7.0))[1] == 1 and flat.compare(np.full(9, 8.0))[1] == 0
+    later = changed(stays, "HR", stays.channels["HR"] + 8).select(slice(200, 400))
+    row = monitor.compare(later).filter(channel="HR").row(0, named=True)
+    assert row["discrepancy_p"] < 1e-6 and "discrepancy" in row["why"]
+
+
 def test_a_monitor_is_plain_json(stays, monitor):
     again = PopulationMonitor.from_dict(json.loads(json.dumps(monitor.to_dict())))
     later = stays.select(slice(200, 400))

@@ -19,6 +19,12 @@ from foretell.decisions.abstention.drift import (
 )
 from foretell.decisions.abstention.gate import Gate, Gated, GateStream, Status
 from foretell.decisions.abstention.quality import RULES, Quality, QualityMonitor, QualityStream
+from foretell.decisions.abstention.score_drift import (
+    ExpectedPerformance,
+    ScoreDrift,
+    ScoreMonitor,
+    expected_performance,
+)
 
 __all__ = [
     "RULES",
@@ -26,6 +32,7 @@ __all__ = [
     "Composer",
     "ComposerStream",
     "Contributor",
+    "ExpectedPerformance",
     "Gate",
     "GateStream",
     "Gated",
@@ -37,7 +44,10 @@ __all__ = [
     "Quality",
     "QualityMonitor",
     "QualityStream",
+    "ScoreDrift",
+    "ScoreMonitor",
     "Status",
     "benjamini_hochberg",
     "conformal_p_values",
+    "expected_performance",
 ]

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import kstwobign, norm
 
 from foretell.data.clinical.stays import Stays
+from foretell.decisions.abstention.embedding import MeanEmbedding
 from foretell.errors import DataError, ParameterError
 
 _TINY = 1e-4
@@ -36,6 +37,7 @@ class ChannelReference:
         stays: that have one.
         measured: mean over reference stays of the share of hours with a measurement.
         spread: standard deviation of that share between stays.
+        embedding: of the medians of stays; None where there are none.
     """
 
     edges: NDArray[np.float64]
@@ -46,15 +48,16 @@ class ChannelReference:
     stays: int
     measured: float
     spread: float
+    embedding: MeanEmbedding | None = None
 
 
 class PopulationMonitor:
     """Compares stays of a period with those a model was validated on, channel by channel.
 
     Hours of one stay hang together, so that each counts little: a channel's values are reduced to
-    one a stay (its median) for the Kolmogorov-Smirnov test, and its missing rate to one a stay for
-    the test of rates. The population stability index of all values has no test; above 0.25 is
-    commonly called a shift.
+    one a stay (its median) for the Kolmogorov-Smirnov test and the maximum mean discrepancy, and
+    its missing rate to one a stay for the test of rates. The population stability index of all
+    values has no test; above 0.25 is commonly called a shift.
 
     Args:
         false_discovery: rate among the channels that are named (Benjamini and Hochberg 1995).
@@ -100,7 +103,7 @@ class PopulationMonitor:
                 cdf = np.searchsorted(np.sort(medians), grid, side="right") / len(medians)
             self.channels_[name] = ChannelReference(
                 edges, shares, grid, cdf, len(values), len(medians), float(rates.mean()),
-                float(rates.std()),
+                float(rates.std()), MeanEmbedding.of(medians) if len(medians) else None,
             )  # fmt: skip
         return self
 
@@ -110,7 +113,8 @@ class PopulationMonitor:
         Returns:
             ``channel``, ``stays`` (with a value), ``missing`` and ``missing_before`` (shares of
             hours), ``missing_p``, ``stability_index``, ``distance`` (Kolmogorov-Smirnov),
-            ``distance_p``, ``drifted`` and ``why``. Tests without enough stays are null.
+            ``distance_p``, ``discrepancy`` (maximum mean), ``discrepancy_p``, ``drifted`` and
+            ``why``. Tests without enough stays are null.
 
         Raises:
             DataError: the stays have other channels, or the monitor was not fitted.
@@ -123,7 +127,7 @@ class PopulationMonitor:
             row: dict[str, Any] = {
                 "channel": name, "stays": len(medians), "missing": 1 - float(rates.mean()),
                 "missing_before": 1 - usual.measured, "missing_p": None, "stability_index": None,
-                "distance": None, "distance_p": None,
+                "distance": None, "distance_p": None, "discrepancy": None, "discrepancy_p": None,
             }  # fmt: skip
             if len(rates) >= self.least:
                 row["missing_p"] = self._rate_p(usual, rates)
@@ -136,6 +140,8 @@ class PopulationMonitor:
                 row["distance"] = float(np.abs(ours - usual.cdf).max())
                 size = len(medians) * usual.stays / (len(medians) + usual.stays)
                 row["distance_p"] = float(kstwobign.sf(row["distance"] * np.sqrt(size)))
+                if usual.embedding is not None:
+                    row["discrepancy"], row["discrepancy_p"] = usual.embedding.compare(medians)
             rows.append(row)
         return self._named(rows)
 
@@ -151,10 +157,12 @@ class PopulationMonitor:
         return max((c.stays for c in self.channels_.values()), default=0)
 
     def _named(self, rows: list[dict[str, Any]]) -> pl.DataFrame:
-        tests = [(i, k) for i, row in enumerate(rows) for k in ("missing_p", "distance_p")
-                 if row[k] is not None]  # fmt: skip
+        words = {
+            "missing_p": "missing rate", "distance_p": "distribution",
+            "discrepancy_p": "discrepancy",
+        }  # fmt: skip
+        tests = [(i, k) for i, row in enumerate(rows) for k in words if row[k] is not None]
         found = benjamini_hochberg([rows[i][k] for i, k in tests], self.false_discovery)
-        words = {"missing_p": "missing rate", "distance_p": "distribution"}
         why: dict[int, list[str]] = {}
         for (i, k), named in zip(tests, found, strict=True):
             if named:
@@ -163,7 +171,8 @@ class PopulationMonitor:
             if (row["stability_index"] or 0) > self.largest_index and row["stays"] >= self.least:
                 why.setdefault(i, []).append("stability index")
             row["drifted"], row["why"] = i in why, ", ".join(why.get(i, []))
-        numbers = ("missing_p", "stability_index", "distance", "distance_p")
+        numbers = ("missing_p", "stability_index", "distance", "distance_p", "discrepancy",
+                   "discrepancy_p")  # fmt: skip
         return pl.DataFrame(rows, schema_overrides=dict.fromkeys(numbers, pl.Float64))
 
     def to_dict(self) -> dict[str, Any]:
@@ -172,8 +181,7 @@ class PopulationMonitor:
             "false_discovery": self.false_discovery, "bins": self.bins,
             "largest_index": self.largest_index, "least": self.least,
             "channels": {
-                name: {k: v.tolist() if isinstance(v, np.ndarray) else v
-                       for k, v in vars(usual).items()}
+                name: {k: _plain(v) for k, v in vars(usual).items()}
                 for name, usual in self.channels_.items()
             },
         }  # fmt: skip
@@ -193,10 +201,18 @@ class PopulationMonitor:
                     k: np.asarray(v, np.float64) if isinstance(v, list) else v
                     for k, v in usual.items()
                 }
+                if arrays.get("embedding") is not None:
+                    arrays["embedding"] = MeanEmbedding.from_dict(arrays["embedding"])
                 monitor.channels_[str(name)] = ChannelReference(**arrays)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"this is no population monitor: {error}") from None
         return monitor
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, MeanEmbedding):
+        return value.to_dict()
+    return value.tolist() if isinstance(value, np.ndarray) else value
 
 
 def benjamini_hochberg(p_values: ArrayLike, rate: float) -> NDArray[np.bool_]:

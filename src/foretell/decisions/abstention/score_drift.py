@@ -1,0 +1,210 @@
+"""What scores alone tell before labels come: whether they moved, and how well they would do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import kstwobign
+
+from foretell.decisions.abstention.embedding import MeanEmbedding
+from foretell.errors import DataError, ParameterError
+
+_BINS, _GRID, _TINY = 10, 200, 1e-4
+
+
+class ScoreDrift(NamedTuple):
+    """How far scores of a period are from those of the reference.
+
+    Args:
+        stability_index: of all hours; above 0.25 is commonly called a shift.
+        distance: Kolmogorov-Smirnov, of the highest score of each stay.
+        distance_p: how likely one as large is by chance.
+        discrepancy: maximum mean discrepancy of the same, as log-odds.
+        discrepancy_p: how likely one as large is by chance.
+        drifted: whether a test says so at half the level each, or the index does.
+    """
+
+    stability_index: float
+    distance: float
+    distance_p: float
+    discrepancy: float
+    discrepancy_p: float
+    drifted: bool
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreMonitor:
+    """Keeps what is usual of a model's scores as a histogram and moments: no score of a patient.
+
+    Hours of one stay hang together, so that tests count stays, by their highest score.
+
+    Args:
+        edges: (B - 1,) inner borders of bins that hold equal shares of the reference's hours.
+        shares: (B,) of the bins.
+        grid: (G,) ascending scores at which the distribution of stays is known.
+        cdf: (G,) its values there.
+        embedding: of the stays.
+    """
+
+    edges: NDArray[np.float64]
+    shares: NDArray[np.float64]
+    grid: NDArray[np.float64]
+    cdf: NDArray[np.float64]
+    embedding: MeanEmbedding
+
+    @classmethod
+    def fit(cls, scores: ArrayLike, stays: ArrayLike) -> Self:
+        """Learns what is usual.
+
+        Args:
+            scores: (R,) probabilities; NaN where none was issued.
+            stays: (R,) name or number of the stay of each.
+
+        Raises:
+            DataError: sizes do not fit, a score is outside [0, 1], or none was issued.
+        """
+        p, highest = _of_stays(scores, stays)
+        edges = np.unique(np.quantile(p, np.linspace(0, 1, _BINS + 1)[1:-1]))
+        grid = np.unique(np.quantile(highest, np.linspace(0, 1, _GRID)))
+        cdf = np.searchsorted(np.sort(highest), grid, side="right") / len(highest)
+        return cls(edges, _shares(p, edges), grid, cdf, MeanEmbedding.of(_odds(highest)))
+
+    def compare(
+        self, scores: ArrayLike, stays: ArrayLike, *, level: float = 0.01, index: float = 0.25
+    ) -> ScoreDrift:
+        """Compares a period; arguments as :meth:`fit`.
+
+        Args:
+            scores: (R,) probabilities.
+            stays: (R,) whose.
+            level: of both tests together.
+            index: from which the stability index counts as a shift.
+
+        Raises:
+            DataError: as :meth:`fit`.
+            ParameterError: the level is outside (0, 1).
+        """
+        if not 0 < level < 1:
+            raise ParameterError(f"level must lie inside (0, 1), not {level}")
+        p, highest = _of_stays(scores, stays)
+        now, before = np.maximum(_shares(p, self.edges), _TINY), np.maximum(self.shares, _TINY)
+        moved = float(((now - before) * np.log(now / before)).sum())
+        ours = np.searchsorted(np.sort(highest), self.grid, side="right") / len(highest)
+        distance = float(np.abs(ours - self.cdf).max())
+        size = len(highest) * self.embedding.size / (len(highest) + self.embedding.size)
+        distance_p = float(kstwobign.sf(distance * np.sqrt(size)))
+        discrepancy, discrepancy_p = self.embedding.compare(_odds(highest))
+        drifted = min(distance_p, discrepancy_p) <= level / 2 or moved > index
+        return ScoreDrift(moved, distance, distance_p, discrepancy, discrepancy_p, bool(drifted))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            k: v.to_dict() if isinstance(v, MeanEmbedding) else v.tolist()
+            for k, v in vars(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls, told: Mapping[str, Any]) -> Self:
+        """Reads what :meth:`to_dict` gave.
+
+        Raises:
+            DataError: something is missing or unknown.
+        """
+        try:
+            arrays = {k: np.asarray(v, np.float64) for k, v in told.items() if k != "embedding"}
+            return cls(embedding=MeanEmbedding.from_dict(told["embedding"]), **arrays)
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"this is no score monitor: {error}") from None
+
+
+class ExpectedPerformance(NamedTuple):
+    """What would be measured if the scores mean what they say; NaN where nothing is alarmed.
+
+    Args:
+        rate: of positive hours.
+        sensitivity: share of positive hours at or above the threshold.
+        specificity: share of other hours below it.
+        ppv: share of positive hours among those at or above it.
+        auroc: of hours.
+    """
+
+    rate: float
+    sensitivity: float
+    specificity: float
+    ppv: float
+    auroc: float
+
+
+def expected_performance(probabilities: ArrayLike, threshold: float) -> ExpectedPerformance:
+    """How well scores should do on hours whose labels are not known yet.
+
+    An hour of risk p counts as p of a positive and 1 - p of a negative one. A change of the
+    patients shows in it at once; a change of what risks mean does not, and needs labels.
+
+    Args:
+        probabilities: (R,) of hours with a score; NaN elsewhere.
+        threshold: of the alarm.
+
+    Raises:
+        DataError: a score is outside [0, 1], or none was issued.
+    """
+    p = _issued(np.asarray(probabilities, np.float64))
+    high = p >= threshold
+    positive, negative = float(p.sum()), float((1 - p).sum())
+    order = np.sort(p)
+    # Pairs in order by expectation: chances of a negative among the lower, ties count half.
+    distinct, first, counts = np.unique(order, return_index=True, return_counts=True)
+    below = np.concatenate([[0.0], np.cumsum(1 - order)])[first]
+    mine = counts * (1 - distinct)
+    right = float((counts * distinct * (below + 0.5 * mine)).sum())
+    return ExpectedPerformance(
+        positive / len(p),
+        _ratio(float(p[high].sum()), positive),
+        _ratio(float((1 - p[~high]).sum()), negative),
+        _ratio(float(p[high].sum()), float(high.sum())),
+        _ratio(right, positive * negative),
+    )
+
+
+def _of_stays(
+    scores: ArrayLike, stays: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Scores that were issued, and the highest of each stay."""
+    given, owner = np.asarray(scores, np.float64), np.asarray(stays)
+    if given.ndim != 1 or owner.shape != given.shape:
+        raise DataError(f"there are {given.shape} scores for {owner.shape} names of stays")
+    there = ~np.isnan(given)
+    p = _issued(given)
+    names = owner[there].astype(str) if owner.dtype == object else owner[there]
+    known, place = np.unique(names, return_inverse=True)
+    highest = np.zeros(len(known))
+    np.maximum.at(highest, place, p)
+    return p, highest
+
+
+def _issued(p: NDArray[np.float64]) -> NDArray[np.float64]:
+    found = p[~np.isnan(p)]
+    if not len(found):
+        raise DataError("no score was issued")
+    if not ((found >= 0) & (found <= 1)).all():
+        raise DataError("a score is not within [0, 1]")
+    return found
+
+
+def _shares(values: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.float64]:
+    place = np.searchsorted(edges, values, side="left")
+    return np.asarray(np.bincount(place, minlength=len(edges) + 1) / len(values), np.float64)
+
+
+def _odds(p: NDArray[np.float64]) -> NDArray[np.float64]:
+    q = np.clip(p, 1e-6, 1 - 1e-6)
+    return np.asarray(np.log(q / (1 - q)))
+
+
+def _ratio(top: float, bottom: float) -> float:
+    return top / bottom if bottom > 0 else float("nan")
