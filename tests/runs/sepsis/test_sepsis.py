@@ -6,18 +6,19 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
 import pytest
 from tiny_runs import call, record
 
-from foretell.data.clinical import write_stays
+from foretell.data.clinical import split_by_patient, write_stays
 from foretell.data.simulators import hospitals
 from foretell.decisions.abstention import Status
 from foretell.errors import ArtefactError, RecipeError
 from foretell.runs import recipe as recipes
-from foretell.runs.sepsis.judging import age_band
+from foretell.runs.sepsis.judging import age_band, fit_gate
 from foretell.runs.sepsis.sequence import Rows, at_sensitivity, intercept
 from foretell.serving.deployment import Deployment
 
@@ -232,7 +233,9 @@ def test_too_few_patients_make_no_bundle(tmp_path):
         ("methods.wuperr.options.memory=3", "memory"),
         ("deploy=wupper", "did you mean 'wuperr'"),
         ("data.options.stay=3", "did you mean"),
+        ("data.options.stays=ten", "data.options.stays: Input should be a valid integer"),
         ("alarms.constraint={pvv=0.3}", "constraint"),
+        ("gate.alarm_level=1.0", "alarm_level"),
     ],
 )
 def test_what_a_recipe_gets_wrong(change, said, tmp_path):
@@ -249,6 +252,18 @@ def test_shipped_recipes_are_valid():
         assert recipe.deployed == "wuperr"
     with pytest.raises(RecipeError, match="no method"):
         recipe.only(["ewcc"])
+
+
+def test_a_recipe_sets_the_level_of_alarms():
+    stays, _ = hospitals(stays=220, sites=1, hours=(16, 40), seed=4)
+    split = split_by_patient(stays)
+    model = SimpleNamespace(horizon=4)
+    parts = SimpleNamespace(split=split)
+    risk = np.full(split.validation.n_rows, 0.1)
+    for level in (0.0, 0.2):
+        section = recipes.load("sepsis-simulated").gate.model_copy(update={"alarm_level": level})
+        told = SimpleNamespace(gate=section, seeds=(0,))
+        assert fit_gate(told, parts, model, risk).alarm_level == (level or None)
 
 
 def test_precision_counts_the_hours_that_were_left_out():

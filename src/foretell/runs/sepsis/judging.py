@@ -45,7 +45,8 @@ def fit_gate(recipe: Recipe, parts: Parts, model: FeedForwardRisk, risk: NDArray
     section = recipe.gate
     gate = Gate(
         conformal=MondrianConformal(section.score, alpha=section.alpha),
-        ambiguity=section.ambiguity or None, horizon=float(model.horizon),
+        ambiguity=section.ambiguity or None, alarm_level=section.alarm_level or None,
+        horizon=float(model.horizon),
         max_rows=section.max_rows, random_state=recipe.seeds[0],
     )  # fmt: skip
     return gate.fit(parts.split.train, parts.split.validation, risk)

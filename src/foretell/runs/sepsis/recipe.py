@@ -72,12 +72,14 @@ class GateSection(Section):
     """When no score is given; see :class:`foretell.decisions.abstention.Gate`.
 
     ``alpha`` bounds the share of rejected hours in each class, ``ambiguity`` (0 for no such status)
-    the misses of the prediction sets.
+    the misses of the prediction sets, ``alarm_level`` (0 for none) the share of true alarms that is
+    lost because their hours are unlike those before an onset.
     """
 
     score: Literal["mahalanobis", "max_abs_z", "knn", "pca_residual"] = "mahalanobis"
     alpha: Share = 0.05
     ambiguity: float = Field(default=0.1, ge=0, lt=1)
+    alarm_level: float = Field(default=0.0, ge=0, lt=1)
     max_rows: int = Field(default=50_000, ge=100)
 
 
