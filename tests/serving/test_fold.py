@@ -560,3 +560,26 @@ def test_two_descriptions_of_one_patient_are_told(tmp_path):
     again = open_store(tmp_path / "b.db", partitions=2)
     stepwise(store, again)
     assert again.fingerprint() == store.fingerprint()
+
+
+def test_results_that_describe_somebody_else_are_told(tmp_path):
+    store = open_store(tmp_path / "s.db", partitions=2)
+    who = {"visit": "V", "admitted": T0, "born": "19500601", "sex": "F"}
+
+    def described(value, hour, control, born, sex):
+        data = hr(value, T0 + 3600 * hour + 60, control, visit="V")
+        pid = next(s for s in data.split(b"\r") if s.startswith(b"PID"))
+        return data.replace(pid, b"PID|1||P||X^Y||" + born + b"|" + sex)
+
+    one(store, adt("A01", T0, "1", **who), described(80.0, 0, "2", b"19500601", b"F"),
+        described(81.0, 0, "3", b"1950", b""), tick=T0 + 3600)  # fmt: skip
+    assert store.state("H", "P").view["doubts"] == {}
+    one(store, described(90.0, 1, "4", b"19880101", b"M"), tick=T0 + 2 * 3600)
+    view = store.state("H", "P").view
+    assert view["doubts"] == {"contradictory_age": 1, "contradictory_sex": 1}
+    # Who the patient is, says the admission.
+    assert (view["age"], view["sex"], view["results"]) == (75.0, "female", 3)
+    assert [bool(s.reason) for s in store.scores("H", "P")] == [False, True]
+    again = open_store(tmp_path / "b.db", partitions=2)
+    stepwise(store, again)
+    assert again.fingerprint() == store.fingerprint()

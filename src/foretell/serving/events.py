@@ -137,7 +137,9 @@ def events_of(
             owner = (record.site, record.patient, record.visit)
             event = measured.get(owner)
             if event is None:
-                told = {"visit": record.visit}
+                told: dict[str, Any] = {"visit": record.visit}
+                if record.described is not None:
+                    told["described"] = [*record.described, record.issued]
                 event = NewEvent(record.site, record.patient, MEASURED, record.issued, told, [])
                 measured[owner] = event
                 events.append(event)

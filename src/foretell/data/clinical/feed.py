@@ -51,6 +51,8 @@ class Measurement:
         group: tells results of one sender apart; versions of one result share it.
         comparator: ``"<"`` or ``">"`` where the value bounds the measuring range.
         problem: why there is no number.
+        described: age and sex that the message tells of the patient, as of ``issued``: results of
+            somebody else are found by them.
     """
 
     site: str
@@ -65,6 +67,7 @@ class Measurement:
     group: str
     comparator: str | None = None
     problem: str | None = None
+    described: tuple[float | None, str | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

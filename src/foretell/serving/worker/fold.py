@@ -311,6 +311,11 @@ class Fold(Keeping):
             state.visit, state.silences = visit, None
         if body.get("skew") is not None:
             state.skewed += len(items)
+        if body.get("described") is not None:
+            age, sex, moment = body["described"]
+            # Results of another patient are often sent under the right number.
+            for name in contradictions(_described(state), Described(age, moment, sex)):
+                self._doubt(state, name)
         dirty: int | None = None
         whole = False
         for group, channel, value, time, issued, rank in items:

@@ -133,13 +133,15 @@ class Hl7Reader:
     def _results(self, message: Message, sent: float | None) -> list[Record]:
         site = self._site(message)
         out: list[Record] = []
-        patient = visit = None
+        patient = visit = described = None
         order: list[str] = []
         known: float | None = None
         sender = "|".join(message.sender)
         for name, fields in message.segments:
             if name == "PID":
                 patient, visit = self.patient(message, fields, 3), None
+                age, sex, _ = self._person(message, fields, sent)
+                described = None if age is None and sex is None else (age, sex)
             elif name == "PV1":
                 visit = message.part(fields, 19) or None
             elif name == "OBR":
@@ -149,16 +151,16 @@ class Hl7Reader:
                 if patient is None:
                     raise Hl7Error("a result comes before its patient", code=100, where="OBX")
                 issued = known if known is not None else sent
-                out.append(
-                    self._result(message, fields, order, site, patient, visit, sender, issued, sent)
-                )
+                who = (site, patient, visit, described)
+                out.append(self._result(message, fields, order, who, sender, issued, sent))
         if patient is None:
             raise Hl7Error("the patient is missing", code=100, where="PID")
         return [record for record in out if record is not None]
 
     def _result(
-        self, message: Message, fields: list[str], order: list[str], site: str, patient: str,
-        visit: str | None, sender: str, issued: float | None, sent: float | None,
+        self, message: Message, fields: list[str], order: list[str],
+        who: tuple[str, str, str | None, tuple[float | None, str | None] | None], sender: str,
+        issued: float | None, sent: float | None,
     ) -> Any:  # fmt: skip
         codes = self.codes(message, fields, 3)
         if not codes:
@@ -177,9 +179,7 @@ class Hl7Reader:
         value, comparator, unit, problem = self._value(message, fields)
         number = message.part(order, 3) or message.part(order, 2)
         return Measurement(
-            site,
-            patient,
-            visit,
+            *who[:3],
             codes,
             value,
             message.part(fields, 6) or unit,
@@ -189,6 +189,7 @@ class Hl7Reader:
             f"{sender}|{number}|{code}|{message.part(fields, 4)}",
             comparator,
             problem,
+            who[3],
         )
 
     @staticmethod
@@ -243,9 +244,7 @@ class Hl7Reader:
         prior = None
         if kind == "merge":
             prior = self.patient(message, message.get("MRG"), 1)
-        born = read_time(message.part(person, 7), self.zone, precise=False)
-        age, doubt = age_at(born, time if admitted is None else admitted)
-        sex = {"M": "male", "F": "female"}.get(message.part(person, 8).upper())
+        age, sex, doubt = self._person(message, person, time if admitted is None else admitted)
         return VisitChange(
             self._site(message),
             self.patient(message, person, 3),
@@ -259,6 +258,14 @@ class Hl7Reader:
             prior,
             doubt,
         )
+
+    def _person(
+        self, message: Message, person: list[str], moment: float | None
+    ) -> tuple[float | None, str | None, str | None]:
+        """Age, sex, and why there is no age."""
+        born = read_time(message.part(person, 7), self.zone, precise=False)
+        age, doubt = age_at(born, moment)
+        return age, {"M": "male", "F": "female"}.get(message.part(person, 8).upper()), doubt
 
     def _drugs(self, message: Message, sent: float | None) -> Iterator[Record]:
         patient = self.patient(message, message.get("PID"), 3)
