@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
 Subscriber = Annotated[Caller, Depends(needs("subscribe"))]
 Identity = Annotated[str, Path(max_length=64, pattern="^[A-Za-z0-9.-]+$")]
-# One or, as searches of FHIR have it, several between commas.
-Ids = Annotated[str, Field(max_length=4000, pattern="^[A-Za-z0-9.,-]*$")]
+# One or, as searches of FHIR have it, several between commas; all of them fit into an address.
+Ids = Annotated[str, Field(max_length=2000, pattern="^[A-Za-z0-9.,-]*$")]
 _MOST_BYTES = 64 << 10
 _MOST_EVENTS = 100
 
@@ -155,7 +155,7 @@ def subscription_routes(app: FastAPI, service: Service) -> None:
              responses=refusals())  # fmt: skip
     def statuses(
         caller: Subscriber,
-        identity: Annotated[list[Ids] | None, Query(alias="id", max_length=100)] = None,
+        identity: Annotated[list[Ids] | None, Query(alias="id", max_length=20)] = None,
     ) -> JSONResponse:
         """The states of the caller's subscriptions."""
         with service.stores.use() as store:
