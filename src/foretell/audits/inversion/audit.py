@@ -97,16 +97,30 @@ class PrivacyAudit:
                 "reason": "no stored row stands for a patient: there is nothing to invert or link",
             }
         added = (witness.stored - witness.member_hidden).var(axis=0, dtype=np.float64)
+        people = np.unique(witness.member_patients)
+        aware = np.isin(
+            witness.member_patients, rng.choice(people, len(people) // 2, replace=False)
+        )
+        rest = np.flatnonzero(~aware)
+        attacked = rest[_some(len(rest), self.rows, rng)]
         linked = linkage(
-            witness.member_hidden[asked],
-            witness.member_patients[asked],
+            witness.member_hidden[attacked],
+            witness.member_patients[attacked],
             witness.stored,
             witness.member_patients,
             added,
+            np.concatenate([witness.other_hidden, witness.member_hidden[aware]]),
         )
         found["linkage"], found["linkage_by_chance"] = linked.best, linked.by_chance
         found["linkage_nearest"], found["linkage_likely"] = linked.nearest, linked.likely
-        found |= self._inverted(witness, witness.stored_rows, witness.other_released, rng)
+        found |= self._inverted(
+            witness,
+            witness.stored_rows,
+            witness.other_released,
+            np.flatnonzero(aware),
+            attacked,
+            rng,
+        )
         worst, value = max(found["inversion"]["best"].items(), key=lambda pair: pair[1])
         read, known = value <= self.max_r2, linked.best <= self.max_linkage
         found["passed"] = bool(read and known)
@@ -127,14 +141,14 @@ class PrivacyAudit:
         witness: ReleaseWitness,
         rows: NDArray[np.float32],
         released: NDArray[np.float32],
+        mine: NDArray[np.int64],
+        attacked: NDArray[np.int64],
         rng: np.random.Generator,
     ) -> dict[str, Any]:
-        """What was read off: R2 by attack and group, and that of every feature."""
-        people = np.unique(witness.member_patients)
-        aware = rng.choice(people, len(people) // 2, replace=False)
-        mine = np.flatnonzero(np.isin(witness.member_patients, aware))
-        rest = np.flatnonzero(~np.isin(witness.member_patients, aware))
-        attacked = rest[_some(len(rest), self.rows, rng)]
+        """What was read off: R2 by attack and group, and that of every feature.
+
+        The attacker knows the stored rows ``mine`` beside those of others.
+        """
         h = np.concatenate([released, witness.stored[mine]])
         x = np.concatenate([witness.other_rows, rows[mine]])
         whose = np.concatenate([witness.other_patients, witness.member_patients[mine]])

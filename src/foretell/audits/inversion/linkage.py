@@ -13,6 +13,8 @@ from foretell.audits.membership import auc
 FloatArray = NDArray[np.float32]
 _AT_ONCE = 512
 _SILENT = 1e-8
+_SHRUNK = 0.05
+"""Of the covariance of representations towards its diagonal: the attacker's rows are few."""
 
 
 class Linkage(NamedTuple):
@@ -40,10 +42,12 @@ def linkage(
     stored: FloatArray,
     stored_patients: NDArray[np.int64],
     noise: NDArray[np.float64],
+    known: FloatArray,
 ) -> Linkage:
     """What somebody who knows true representations of patients finds among the stored ones.
 
-    The attacker has the exact features of an hour and the first layer, which is in the bundle.
+    The attacker has the exact features of an hour, those of other patients, and the first layer,
+    which is in the bundle.
 
     Args:
         hidden: (Q, D) true representations that are asked for.
@@ -51,8 +55,9 @@ def linkage(
         stored: (M, D) representations as stored.
         stored_patients: (M,) whose they are.
         noise: (D,) variance of what was added to each unit.
+        known: (A, D) true representations of the attacker's own rows.
     """
-    likely = likely_rate(hidden, patients, stored, stored_patients, noise)
+    likely = likely_rate(hidden, patients, stored, stored_patients, noise, known)
     _, place, count = np.unique(stored_patients, return_inverse=True, return_counts=True)
     share = dict(zip(stored_patients.tolist(), (count / len(stored))[place], strict=True))
     return Linkage(
@@ -93,37 +98,30 @@ def likely_rate(
     stored: FloatArray,
     stored_patients: NDArray[np.int64],
     noise: NDArray[np.float64],
+    known: FloatArray,
 ) -> float | None:
     """Share whose likeliest stored vector is of the same patient; None where there is no noise.
 
-    A stored vector s is the noisy h by ``log N(s; h, noise) - log N(s; all that is stored)``. A
-    distance also counts how much noise s happens to have where nothing is to be seen; here units
-    are measured in noise and turned to principal axes, and only axes that vary more than noise
-    alone would (Marchenko and Pastur 1967) count:
-
-        sum over axes k of (s_k - h_k)^2 - s_k^2 / l_k    with l_k the variance of s along k.
-
-    Arguments as :func:`linkage`.
+    A stored vector s is the noisy h with ``log N(s; h, noise) - log N(s; m, V + noise)``, where m
+    and V are mean and covariance of representations, which the attacker learns from his own rows.
+    A distance also counts how much noise s happens to have along axes where patients hardly differ:
+    hundreds of such axes drown what the others say. Arguments as :func:`linkage`.
     """
     heard = noise > _SILENT * max(float(noise.max(initial=0.0)), _SILENT)
-    if not heard.any() or len(stored) < 20:
+    if not heard.any() or len(known) < 2:
         return None
     unit = np.sqrt(noise[heard])
-    s, h = stored[:, heard] / unit, hidden[:, heard] / unit
-    centre = s.mean(axis=0)
-    s, h = s - centre, h - centre
-    variance, axes = np.linalg.eigh(s.T @ s / len(s))
-    ratio = s.shape[1] / len(s)
-    above = variance > (1 + np.sqrt(ratio)) ** 2
-    if not above.any():
-        return 0.0
-    # What the spread of a sample of this size adds to the largest variances is taken off again.
-    raised = variance[above] + 1 - ratio
-    spikes = (raised + np.sqrt(np.maximum(raised**2 - 4 * variance[above], 0))) / 2
-    s, h = s @ axes[:, above], h @ axes[:, above]
-    own = (s**2).sum(axis=1) - (s**2 / spikes).sum(axis=1)
+    s, h, own = stored[:, heard] / unit, hidden[:, heard] / unit, known[:, heard] / unit
+    middle = own.mean(axis=0)
+    variance = (own - middle).T @ (own - middle) / len(own)
+    variance = (1 - _SHRUNK) * variance + _SHRUNK * np.diag(np.diag(variance))
+    variance[np.diag_indices_from(variance)] += 1.0
+    apart = s - middle
+    of_all = (apart * np.linalg.solve(variance, apart.T).T).sum(axis=1)
+    score = (s**2).sum(axis=1) - of_all
     found = [
-        (own - 2 * h[at : at + _AT_ONCE] @ s.T).argmin(axis=1) for at in range(0, len(h), _AT_ONCE)
+        (score - 2 * h[at : at + _AT_ONCE] @ s.T).argmin(axis=1)
+        for at in range(0, len(h), _AT_ONCE)
     ]
     return float((stored_patients[np.concatenate(found)] == patients).mean())
 
@@ -154,7 +152,8 @@ def sigma_for(
 
     def holds(sigma: float) -> bool:
         stored = np.asarray(hidden + drawn * (sigma * spread), np.float32)
-        found = linkage(hidden[some], patients[some], stored, patients, (sigma * spread) ** 2)
+        added = (sigma * spread) ** 2
+        found = linkage(hidden[some], patients[some], stored, patients, added, hidden)
         return found.best <= allowed
 
     least = _least(holds, 0.25, 64.0)
@@ -182,8 +181,9 @@ def units_for(
     def holds(divided: float) -> bool:
         kept = order[: max(2, int(len(order) / divided))]
         found = linkage(
-            hidden[some][:, kept], patients[some], stored[:, kept], patients, noise[kept]
-        )
+            hidden[some][:, kept], patients[some], stored[:, kept], patients, noise[kept],
+            hidden[:, kept],
+        )  # fmt: skip
         return found.best <= allowed
 
     divisor = _least(holds, 1.0, len(order) / 2)
