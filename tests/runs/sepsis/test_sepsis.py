@@ -200,7 +200,7 @@ def test_a_changed_part_is_not_deployed(finished, tmp_path):
     with pytest.raises(ArtefactError, match="saved together"):
         Deployment.load(copy)
     (copy / "deployment.json").unlink()
-    with pytest.raises(ArtefactError, match="no readable deployment"):
+    with pytest.raises(ArtefactError, match="holds no deployment.json"):
         Deployment.load(copy)
 
 
