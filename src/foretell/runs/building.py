@@ -58,6 +58,23 @@ def hints_of(kind: Any) -> dict[str, Any]:
         return {}
 
 
+def check_arguments(
+    where: str, function: Callable[..., Any], given: Mapping[str, Any], without: Sequence[str] = ()
+) -> None:
+    """Checks what a section gives to a function: its names, and the types of plain values.
+
+    Raises:
+        RecipeError: one is not known or of a wrong type.
+    """
+    check_keys(where, given, parameters_of(function, without))
+    try:
+        hints = get_type_hints(function)
+    except (NameError, TypeError):  # a type that is imported for checkers only
+        return
+    for key, value in given.items():
+        check_type(f"{where}.{key}", hints.get(key), value)
+
+
 def make(where: str, kind: Callable[..., Any], given: Mapping[str, Any], **own: Any) -> Any:
     """An object of a class, from what a recipe's section gives and what the run sets itself.
 

@@ -14,6 +14,7 @@ from foretell.data.carried import carry_known
 from foretell.data.panel import Panel
 from foretell.data.readers import read_panel
 from foretell.errors import DataError, RecipeError
+from foretell.runs.building import check_arguments
 from foretell.runs.demand.recipe import DataSection
 from foretell.runs.section import nearest
 from foretell.runs.sources import is_public, loader_options
@@ -43,6 +44,7 @@ def load_panel(data: DataSection, *, seed: int = 0) -> Panel:
         simulate = SIMULATORS[name]
         options = {"horizon": data.horizon, "seed": seed, **data.options}
         _check_options(name, data, list(inspect.signature(simulate).parameters))
+        check_arguments(f"data.options of {name!r}", simulate, options)
         panel = simulate(**options)[0]
     elif is_public(name):
         _check_options(name, data, loader_options(name))

@@ -25,7 +25,7 @@ from foretell.data.text import TextSet
 from foretell.errors import DataError
 from foretell.learners.contract import Learner
 from foretell.learners.language.bag_of_words import BagExamples, BagOfWordsLearner, BagReader
-from foretell.runs.building import check_keys, parameters_of
+from foretell.runs.building import check_arguments
 from foretell.runs.federated.recipe import Recipe
 from foretell.training.examples import Examples, TensorExamples
 
@@ -97,7 +97,7 @@ _kept: dict[str, Federation] = {}
 def _newsgroups(key: str, recipe: Recipe) -> Federation:
     if key in _kept:
         return _kept[key]
-    check_keys("data.options", recipe.data.options, parameters_of(newsgroups20, ("folder",)))
+    check_arguments("data.options", newsgroups20, recipe.data.options, ("folder",))
     posts = newsgroups20(registry.path("newsgroups20"), **recipe.data.options)
     if recipe.data.stop_words:
         posts = without_stop_words(posts)
@@ -151,7 +151,7 @@ def _newsgroups(key: str, recipe: Recipe) -> Federation:
 
 
 def _simulated(key: str, recipe: Recipe, seed: int) -> Federation:
-    check_keys("data.options", recipe.data.options, parameters_of(device_topics, ("seed",)))
+    check_arguments("data.options", device_topics, recipe.data.options, ("seed",))
     made = device_topics(seed=seed, **recipe.data.options)
     order = np.random.default_rng((seed, 1)).random(len(made.topics))
     natural = Natural(made.devices)

@@ -24,7 +24,7 @@ from foretell.data.clinical import (
 from foretell.data.readers import read_table
 from foretell.data.simulators import hospitals
 from foretell.errors import DataError, RecipeError
-from foretell.runs.building import check_keys, parameters_of
+from foretell.runs.building import check_arguments, check_keys
 from foretell.runs.section import nearest
 from foretell.runs.sepsis.recipe import DataSection
 from foretell.runs.sources import is_public, loader_options
@@ -61,7 +61,7 @@ def read_stays(source: str, options: dict[str, Any] | None = None) -> Stays:
     """
     given = dict(options or {})
     if source == SIMULATOR:
-        check_keys("data.options", given, parameters_of(hospitals))
+        check_arguments("data.options", hospitals, given)
         return hospitals(**_tuples(given))[0]
     path = Path(source)
     if not path.suffix and not path.exists():

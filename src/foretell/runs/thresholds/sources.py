@@ -18,7 +18,7 @@ from foretell.errors import DataError, RecipeError
 from foretell.estimators.uncertainty import Uncertain
 from foretell.evaluation import threshold_data
 from foretell.evaluation.thresholds import MakeProvider, ThresholdData
-from foretell.runs.building import check_keys, parameters_of
+from foretell.runs.building import check_arguments, check_keys
 from foretell.runs.section import nearest
 from foretell.runs.thresholds.recipe import TRAINED, DataSection, Recipe
 
@@ -47,7 +47,7 @@ def load_data(data: DataSection) -> Callable[[int], ThresholdData]:
     """
     source = data.source
     if source == CELLS:
-        check_keys("data.options", data.options, parameters_of(evidence_cells, _OWN))
+        check_arguments("data.options", evidence_cells, data.options, _OWN)
         return lambda seed: _cells(seed, data.options)
     if source in TRAINED:
         check_keys("data.options", data.options, ())

@@ -122,3 +122,10 @@ def test_crosswalk_leads_back_and_lasts(tmp_path):
     (tmp_path / "else").write_text("something else " * 100)
     with pytest.raises(DataError, match="no crosswalk"):
         Crosswalk(tmp_path / "else")
+
+
+def test_secrets_get_a_folder_for_their_owner_alone(tmp_path):
+    RING.save(tmp_path / "private" / "keys")
+    Crosswalk(tmp_path / "other" / "crosswalk")
+    for folder in ("private", "other"):
+        assert stat.S_IMODE((tmp_path / folder).stat().st_mode) == 0o700

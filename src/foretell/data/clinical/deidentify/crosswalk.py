@@ -41,6 +41,7 @@ class Crosswalk:
         self.file = None if file is None else Path(file)
         try:
             if self.file is not None and not self.file.exists():
+                self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 os.close(os.open(self.file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
             self._store = sqlite3.connect(":memory:" if self.file is None else self.file)
             self._store.execute("PRAGMA synchronous = FULL")

@@ -87,7 +87,10 @@ class Deidentifier:
         if method not in STATEMENTS:
             raise ParameterError(f"method is {' or '.join(STATEMENTS)}, not {method!r}")
         if method == "date-shift" and keys is None:
-            raise ParameterError("method 'date-shift' needs keys: moved dates and codes follow")
+            raise ParameterError(
+                "method 'date-shift' needs keys, from which moved dates and codes follow: "
+                "KeyRing.new(), or --key with a file of foretell data key"
+            )
         if method == "safe-harbor" and keys is not None:
             raise ParameterError(
                 "codes that follow from identifiers are not Safe Harbor (45 CFR 164.514(c)(1)): "

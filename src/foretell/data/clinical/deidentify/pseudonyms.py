@@ -123,6 +123,7 @@ class KeyRing:
     def save(self, file: str | Path) -> None:
         """Writes the keys, readable for their owner alone; whole or not at all."""
         path = Path(file)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         told = {"current": self.current, "keys": {n: k.hex() for n, k in self.keys.items()}}
         partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
