@@ -24,6 +24,7 @@ from typing import Any, Literal, NamedTuple, Self, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from foretell.data.clinical.stays import Stays
 from foretell.errors import DataError, ParameterError
 
 Guarantee = Literal["rows", "hours", "patients"]
@@ -181,3 +182,9 @@ def thinned(
     first = np.concatenate([[0], np.cumsum(counts)[:-1]])
     rank = np.arange(len(rows)) - first[number[order]]
     return np.sort(rows[order[rank < cap]])
+
+
+def patients_of_hours(stays: Stays) -> NDArray[np.int64]:
+    """(R,) number of the patient of every hour of stays."""
+    number = np.unique(stays.patients.astype(str), return_inverse=True)[1]
+    return np.repeat(number, stays.lengths)

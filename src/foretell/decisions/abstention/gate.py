@@ -24,7 +24,7 @@ from foretell.data.clinical.features import CausalFeatureBuilder
 from foretell.data.clinical.labels import target
 from foretell.data.clinical.schema import Schema
 from foretell.data.clinical.stays import Stays
-from foretell.decisions.abstention.calibration import thinned
+from foretell.decisions.abstention.calibration import patients_of_hours, thinned
 from foretell.decisions.abstention.conformal import (
     MIN_POSITIVES,
     MondrianConformal,
@@ -209,7 +209,7 @@ class Gate:
         self.features_ = builder
         wanted = target(calibration, self.horizon)
         usable = wanted.at_risk & ~self.quality.check(calibration).invalid
-        patients = _numbered(calibration)
+        patients = patients_of_hours(calibration)
         rows = self._some(usable, wanted.label, rng, patients)
         known = self._some(good, None, rng)
         whose = patients[rows]
@@ -254,7 +254,7 @@ class Gate:
                 "the calibration stays have no hour of one class",
                 hint="Go on with the older calibration until there are more patients",
             )
-        rng, patients = np.random.default_rng(self.random_state), _numbered(calibration)
+        rng, patients = np.random.default_rng(self.random_state), patients_of_hours(calibration)
         rows = self._some(usable, wanted.label, rng, patients)
         chosen, whose, inner = wanted.label[rows], patients[rows], None
         # All that may fail comes before anything is changed.
@@ -298,7 +298,7 @@ class Gate:
         if p.shape != (calibration.n_rows,):
             raise DataError(f"there are {p.shape} probabilities for {calibration.n_rows} hours")
         sets = PredictionSets(alpha=self.ambiguity, guarantee=self.conformal.guarantee)
-        self.sets_ = sets.fit(p[usable], label[usable], _numbered(calibration)[usable])
+        self.sets_ = sets.fit(p[usable], label[usable], patients_of_hours(calibration)[usable])
 
     def _some(
         self,
@@ -480,12 +480,6 @@ class GateStream:
         self._features.restore(snapshot["features"])
         self._quality = QualityStream(self._quality.monitor, snapshot["quality"])
         return self
-
-
-def _numbered(stays: Stays) -> NDArray[np.int64]:
-    """(R,) number of the patient of every hour."""
-    number = np.unique(stays.patients.astype(str), return_inverse=True)[1]
-    return np.repeat(number, stays.lengths)
 
 
 def _of_rows(represent: Represent, stays: Stays, rows: NDArray[np.int64]) -> NDArray[np.float32]:
