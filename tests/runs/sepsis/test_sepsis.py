@@ -100,6 +100,12 @@ def test_a_run_says_all_that_reviewers_ask(finished):
     for name in ("slope", "intercept"):
         around = found[f"{name}_around"]
         assert around["lower"] < found[name] == around["estimate"] < around["upper"]
+    windows = told["tables"]["alarms"]["windows"]
+    assert [row["hours"] for row in windows] == [12, 24, 48]
+    values = [row["ppv"][0] for row in windows]
+    assert values == sorted(values), "more alarms are followed by an onset"
+    own = {r["metric"]: r["value"] for r in told["tables"]["alarms"]["gated"]}
+    assert windows[-1]["ppv"][0] == own["ppv"]
     kinds = {row["kind"] for row in told["tables"]["equity"]}
     assert kinds == {"age", "sex", "site"}
     for row in told["tables"]["equity"]:
@@ -123,6 +129,7 @@ def test_the_page_speaks_plainly_and_names_nobody(finished):
         "as lived", "as published", "What leaves a site", "clock 48 h",
     ):  # fmt: skip
         assert words in page
+    assert "By how soon the onset must follow" in page
     assert re.search(r"slope \S+ \(\S+ to \S+\) \(below", page)
     assert "Two &lt;small&gt; hospitals" in page
     stays, _ = hospitals(stays=220, sites=2, hours=(16, 40), seed=4)

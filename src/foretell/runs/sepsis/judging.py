@@ -30,6 +30,9 @@ from foretell.runs.sepsis.sources import Parts
 from foretell.serving.deployment import Deployment, Judged
 
 AGES = ((45, "under 45"), (65, "45 to 64"), (80, "65 to 79"), (np.inf, "80 and over"))
+WINDOWS = (12, 24, 48)
+"""Hours within which the onset must follow a true alarm, beside the recipe's own."""
+_IN_WINDOWS = ("patient_sensitivity", "ppv", "false_alarms_per_patient_hour", "lead_median")
 _EQUITY = ("patient_sensitivity", "ppv", "false_alarms_per_patient_hour")
 
 
@@ -123,6 +126,7 @@ def judge(
         "alarms": {
             "gated": alarms.table(**again).to_dicts(),
             "ungated": ungated.table(**again).to_dicts(),
+            "windows": _windows(test, told, settings.resamples),
             "septic": int(alarms.counts[:, 0].sum()),
             "found": int(alarms.counts[:, 1].sum()),
             "well": int(alarms.counts[:, 2].sum()),
@@ -153,6 +157,20 @@ def judge(
 
 def _interval(found: Any) -> dict[str, float]:
     return {k: float(getattr(found, k)) for k in ("estimate", "lower", "upper")}
+
+
+def _windows(test: Stays, told: Judged, resamples: int) -> list[dict[str, Any]]:
+    """The same alarms where the onset must follow within fewer hours, or more."""
+    rows = []
+    for hours in WINDOWS:
+        found = alarm_metrics(
+            test, told.alarms.raised, horizon=hours, predicted=told.gated.issued
+        ).table(resamples=resamples)
+        row: dict[str, Any] = {"hours": hours}
+        for metric in found.iter_rows(named=True):
+            row[metric["metric"]] = [metric[k] for k in ("value", "lower", "upper")]
+        rows.append({k: v for k, v in row.items() if k in ("hours", *_IN_WINDOWS)})
+    return rows
 
 
 def _hours(test: Stays, told: Judged, counted: NDArray[np.bool_]) -> dict[str, int]:

@@ -279,7 +279,24 @@ def _alarms(alarms: Record) -> dict[str, Any]:
         )
     if told:
         facts.append("Counted apart: " + "; ".join(told) + ".")
-    return {"rows": rows, "facts": facts}
+    return {
+        "rows": rows,
+        "facts": facts,
+        # Runs from before looked at one window.
+        "windows": [_window(row) for row in alarms.get("windows", ())],
+    }
+
+
+def _window(row: Record) -> dict[str, Any]:
+    kinds = {
+        "patient_sensitivity": "share", "ppv": "share", "false_alarms_per_patient_hour": "rate",
+        "lead_median": "hours",
+    }  # fmt: skip
+    shown = {}
+    for name, kind in kinds.items():
+        value, low, high = (_as(v, kind) for v in row[name])
+        shown[name] = f"{value} ({low} to {high})"
+    return {"hours": f"{row['hours']} h", **shown}
 
 
 def _as(value: Any, kind: str) -> str:
