@@ -207,7 +207,7 @@ def test_a_changed_part_is_not_deployed(finished, tmp_path):
     with pytest.raises(ArtefactError, match="saved together"):
         Deployment.load(copy)
     (copy / "deployment.json").unlink()
-    with pytest.raises(ArtefactError, match="holds no deployment.json"):
+    with pytest.raises(ArtefactError, match=r"holds no deployment\.json"):
         Deployment.load(copy)
 
 
