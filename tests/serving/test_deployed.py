@@ -19,6 +19,7 @@ from foretell.serving.service import Service, make_fold
 from foretell.serving.store import open_store
 from foretell.serving.worker.deployed import DeploymentScorer
 from foretell.serving.worker.policy import act, for_rules
+from foretell.serving.worker.scorer import TOLD
 
 AUTH = {"Authorization": "Bearer test-token"}
 CONFIG = """
@@ -88,7 +89,10 @@ def test_a_run_serves_what_it_says_of_tables(config, tmp_path, launch, deployed)
             assert bool(s.reason) == (status != 0)
             assert s.model == deployment.version
         kinds |= {s.status for s in course}
-        assert any(s.drivers for s in course)
+        assert max(len(s.drivers) for s in course) == TOLD, "the ten strongest, not fewer"
+        for s in course:
+            strength = [abs(by) for _, by in s.drivers]
+            assert strength == sorted(strength, reverse=True)
         for row in np.flatnonzero(told.alarms.raised[rows]):
             tier = deployment.policy.tiers[told.alarms.tier[rows][row]].name
             expected.add((patient, int(row) + 1, tier))

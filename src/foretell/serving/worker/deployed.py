@@ -13,7 +13,7 @@ from foretell.decisions.abstention import Gated, GateStream, Status
 from foretell.estimators.risk.nearby import WhatIf, what_if
 from foretell.serving.deployment import Deployment
 from foretell.serving.worker.advice import Adviser, told
-from foretell.serving.worker.scorer import OK, Memory, Risk
+from foretell.serving.worker.scorer import OK, TOLD, Memory, Risk
 
 _GATE = "gate_"
 _MODEL = "model_"
@@ -56,7 +56,7 @@ class DeploymentScorer:
         drivers: names of channels told of a risk at most; 0 for none.
     """
 
-    def __init__(self, deployment: Deployment, *, drivers: int = 5) -> None:
+    def __init__(self, deployment: Deployment, *, drivers: int = TOLD) -> None:
         self.deployment, self.version = deployment, deployment.version
         self._model, self._most = deployment.model, drivers
         # Where times are censored later, risks are still those of the score's horizon.

@@ -24,6 +24,8 @@ Memory = Mapping[str, NDArray]
 
 OK, DEGRADED, INDETERMINATE, NO_SCORE = "ok", "degraded", "indeterminate", "no_score"
 AMBIGUOUS = "ambiguous"
+TOLD = 10
+"""Drivers that are told of a score at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,7 @@ class ModelScorer:
         """The memory after an hour and its risk."""
         value, memory = self._model.advance(state, features)
         told = () if self._explain is None else tuple(self._explain(features, value))
-        return memory, Risk(float(value), OK, self.version, None, told[:5])
+        return memory, Risk(float(value), OK, self.version, None, told[:TOLD])
 
 
 _MOST = {"news2": 20, "sirs": 4, "qsofa": 3}
@@ -176,7 +178,7 @@ class RuleScorer:
         alone = found.points[1:].tolist()
         drivers = [(n, p) for (n, _), p in zip(self._columns, alone, strict=True) if p > 0]
         drivers.sort(key=lambda d: (-d[1], d[0]))
-        return Risk(points / self._most, OK, self.version, None, tuple(drivers[:5]))
+        return Risk(points / self._most, OK, self.version, None, tuple(drivers[:TOLD]))
 
 
 @dataclass
