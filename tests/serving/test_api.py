@@ -232,7 +232,11 @@ def test_what_was_set_aside_is_read_when_its_code_is_known(client):
 
 def test_configurations_are_checked(tmp_path):
     for text, words in (
-        ("[service]\nstorage = 1", "service.storage: Extra inputs"),
+        ("[service]\nstorage = 1", "service.storage: there is no such key"),
+        ("[service]\nclok = 1", "service.clok: there is no such key; did you mean 'clock'?"),
+        ("[[tokens]]\nscope = []", "tokens.0.scope: there is no such key; did you mean 'scopes'?"),
+        ("[sites.west]\ncode = {}", "sites.west.code: there is no such key; did you mean 'codes'?"),
+        ("[mlp]\nport = 1", "mlp: there is no such key; did you mean 'mllp'?"),
         ('[sites.A]\nzone = "Mars/Base"', "no time zone"),
         ('[sites.A]\ncodes = { x = "Nothing" }', "no variable"),
         ('[sites.A]\nfacilities = ["F"]\n[sites.B]\nfacilities = ["F"]', "belongs to A and B"),

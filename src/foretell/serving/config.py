@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tomllib
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -379,5 +380,24 @@ def read_config(source: str | Path | dict[str, Any]) -> Config:
         return Config.model_validate(table)
     except ValidationError as error:
         # What was given is not repeated: it may be a secret in the wrong place.
-        told = [f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()[:5]]
+        told = [
+            f"{'.'.join(map(str, e['loc'])) or 'file'}: "
+            + (_known(e["loc"]) if e["type"] == "extra_forbidden" else e["msg"])
+            for e in error.errors()[:5]
+        ]
         raise ParameterError(f"{where} is not right: {'; '.join(told)}") from None
+
+
+def _known(place: tuple[int | str, ...]) -> str:
+    """What a key that is not known may have meant."""
+    table: type[BaseModel] = Config
+    for part in place[:-1]:
+        field = table.model_fields.get(str(part))
+        if field is not None:
+            held: list[Any] = [field.annotation]
+            while held and not (isinstance(held[0], type) and issubclass(held[0], BaseModel)):
+                held = [*get_args(held[0]), *held[1:]]
+            table = held[0] if held else table
+    close = get_close_matches(str(place[-1]), list(table.model_fields), n=1)
+    meant = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(table.model_fields)}"
+    return f"there is no such key; {meant}"
