@@ -111,7 +111,8 @@ class WUPERR(FeedForwardRisk):
         not_finite_: entries of the Fisher information that were not finite and count as 0.
 
     Example:
-        >>> model = WUPERR(release=GaussianRelease(20.0)).fit_site(stays_a, site="A")  # doctest: +SKIP
+        >>> model = WUPERR(release=GaussianRelease(20.0))  # doctest: +SKIP
+        >>> model.fit_site(stays_a, site="A")  # doctest: +SKIP
         >>> model.export_bundle("a.safetensors", audit=PrivacyAudit())  # doctest: +SKIP
         >>> model = WUPERR.from_bundle("a.safetensors")  # doctest: +SKIP
         >>> model.fit_site(stays_b, site="B").predict_proba(stays_b)  # doctest: +SKIP
