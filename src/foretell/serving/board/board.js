@@ -108,7 +108,8 @@ function showList() {
 }
 
 function chart(course, p, raised) {
-  const width = 720, height = 250, left = 46, right = 12, top = 14, bottom = 34;
+  // A telephone gets a narrower drawing, so that its letters can be read.
+  const width = window.innerWidth < 700 ? 400 : 720, height = 250, left = 46, right = 12, top = 14, bottom = 34;
   const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img",
     "aria-label": `Risk over ${course.length} hours` });
   const last = Math.max(p.hour, 2);
@@ -124,7 +125,7 @@ function chart(course, p, raised) {
     svg.append(draw("text", { x: left - 6, y: y(value) + 4, "text-anchor": "end",
       text: `${(100 * value).toFixed(grid < 0.01 ? 1 : 0)}%` }));
   }
-  const step = Math.max(1, Math.ceil(last / 12));
+  const step = Math.max(1, Math.ceil(last / (width / 60)));
   for (let hour = 1; hour <= last; hour += step) {
     svg.append(draw("text", { x: x(hour), y: height - 10, "text-anchor": "middle", text: hour }));
   }
