@@ -194,6 +194,7 @@ class Study:
         model.learner_ = copy.deepcopy(self.first.learner_).requires_grad_(True)
         model.sites_ = copy.deepcopy(self.first.sites_)
         model.episodes_, model.precision_, model.anchor_, model.adapters_ = {}, {}, {}, {}
+        model._witnesses, model._warm = {}, None
         site = self.sites[self.order[0]]
         from foretell.estimators.continual.site import SiteRows
 
@@ -320,6 +321,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "wuperr": {"release": GaussianRelease(2.0)},
     "wuperr, noise 4": {"release": GaussianRelease(4.0)},
     "wuperr, noise 6": {"release": GaussianRelease(6.0)},
+    "wuperr, noise 16": {"release": GaussianRelease(16.0)},
+    "wuperr, noise 20": {"release": GaussianRelease(20.0)},
     "wuperr, no noise": {"release": None},
     "err": {"release": GaussianRelease(2.0), "ewc_lambda": 0.0},
     "wuperr, unfrozen": {"release": None, "freeze_first_layer": False},
@@ -376,7 +379,8 @@ def audit(arguments: Any, keep: dict[str, Any]) -> None:
     site = Site(stays, None, 0)
     for name, release in {
         "none": None, "sigma=2": GaussianRelease(2.0), "sigma=4": GaussianRelease(4.0),
-        "sigma=5": GaussianRelease(5.0), "sigma=6": GaussianRelease(6.0),
+        "sigma=6": GaussianRelease(6.0), "sigma=16": GaussianRelease(16.0),
+        "sigma=20": GaussianRelease(20.0),
         "prototypes": PrototypeRelease(),
     }.items():  # fmt: skip
         model = WUPERR(threads=arguments.threads, release=release)
