@@ -23,13 +23,11 @@ from foretell.decisions.abstention.calibration import (
 )
 from foretell.decisions.abstention.nonconformity import Nonconformity, nonconformity
 from foretell.errors import (
-    ArtefactError,
     DataError,
-    ForetellError,
     NotFittedError,
     ParameterError,
 )
-from foretell.learners.artefact import load_artefact, save_artefact
+from foretell.learners.artefact import load_artefact, readable, save_artefact
 
 MIN_POSITIVES = 200
 """Calibration rows that a class needs to have p-values of its own."""
@@ -204,7 +202,7 @@ class MondrianConformal:
             ArtefactError: it is damaged or something else.
         """
         config, arrays = load_artefact(folder, cls.__name__)
-        try:
+        with readable(folder, cls.__name__):
             guarantee = config.get("guarantee", "rows")
             loaded = cls(config["score"], alpha=config["alpha"], guarantee=guarantee)
             loaded.pooled, loaded._n_features = bool(config["pooled"]), int(config["features"])
@@ -213,8 +211,6 @@ class MondrianConformal:
             loaded._measure(np.zeros((1, loaded._n_features)))
             zero, one = (CalibrationScores.read(arrays, f"class{c}") for c in (0, 1))
             loaded._calibrated = zero, one
-        except (LookupError, TypeError, ValueError, ForetellError) as error:
-            raise ArtefactError(f"{folder} is not a readable {cls.__name__}: {error}") from error
         return loaded
 
     def _require(self) -> tuple[CalibrationScores, CalibrationScores]:

@@ -37,13 +37,11 @@ from foretell.decisions.abstention.quality import (
     QualityStream,
 )
 from foretell.errors import (
-    ArtefactError,
     DataError,
-    ForetellError,
     NotFittedError,
     ParameterError,
 )
-from foretell.learners.artefact import load_artefact, save_artefact
+from foretell.learners.artefact import load_artefact, readable, save_artefact
 
 _INPUTS = FeatureSpec(blocks=("last",), static=())
 # What is usual is learned from possible values; what is judged is taken as it came.
@@ -408,7 +406,7 @@ class Gate:
             ArtefactError: it is damaged or something else.
         """
         config, arrays = load_artefact(folder, cls.__name__)
-        try:
+        with readable(folder, cls.__name__):
             builder = CausalFeatureBuilder.from_dict(config["features"])
             gate = cls(
                 QualityMonitor(builder.schema, **config["quality"]),
@@ -427,10 +425,6 @@ class Gate:
                 guarantee = gate.conformal.guarantee
                 gate.sets_ = PredictionSets(alpha=config["ambiguity"], guarantee=guarantee)
                 gate.sets_.restore(arrays)
-        except ArtefactError:
-            raise
-        except (LookupError, TypeError, ValueError, ForetellError) as error:
-            raise ArtefactError(f"{folder} is not a readable {cls.__name__}: {error}") from error
         return gate
 
     @property
