@@ -53,6 +53,14 @@ def test_a_shift_at_a_tablet(browser, ward):
     listed = ward.client().get("/v1/patients").json()["patients"]
     rows = page.locator(".row")
     assert rows.count() == len(listed)
+    # The points of a bedside rule are no percentage.
+    points = ward.client().get("/v1/board").json()["points"]
+    assert points["news2-1"] == 20
+    for told, view in zip(page.locator(".row .risk").all_inner_texts(), listed, strict=True):
+        if view["risk"] is not None:
+            most = points.get(view["model"])
+            wanted = f"{round(view['risk'] * most)} of {most:g}" if most else "%"
+            assert wanted in told
     assert page.locator(".row .who").all_inner_texts() == [v["patient"] for v in listed]
     page.wait_for_selector("#link.on")
     # Every target is large enough for a thumb.

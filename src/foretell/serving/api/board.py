@@ -54,6 +54,8 @@ def board_routes(app: FastAPI, service: Service) -> None:
                 {"name": t.name, "threshold": t.threshold, "units": dict(t.units)}
                 for t in fold.policy.tiers
             ],
+            # A bedside rule has points, and they are no probability.
+            "points": {s.version: s.most for s in fold.ladder.scorers if hasattr(s, "most")},
             "channels": {v.name: v.title for v in fold.ladder.schema.variables},
             "longest_silence_hours": fold.policy.max_silence,
             "may_act": "act" in caller.scopes,

@@ -45,6 +45,11 @@ const percent = (risk) => {
   const whole = 100 * risk;
   return `${whole.toFixed(whole < 9.95 ? 1 : 0)} %`;
 };
+const pointsOf = (p) => state.about.points[p.model];
+const amount = (p) => {
+  const most = pointsOf(p);
+  return most && p.risk !== null ? `${Math.round(p.risk * most)} of ${most}` : percent(p.risk);
+};
 const keyOf = (p) => JSON.stringify([p.site, p.patient]);
 const title = (name) => state.about.channels[name] || words(name);
 const withheld = (p) => p.risk === null;
@@ -91,7 +96,7 @@ function showList() {
     const row = make("button", { type: "button", class: `row ${level(p)}`, "data-key": key,
       "aria-current": String(key === state.chosen), click: () => choose(key) },
       make("span", { class: "who", text: p.patient }),
-      make("span", { class: "risk", text: percent(p.risk) }),
+      make("span", { class: "risk", text: amount(p) }),
       make("span", { class: "small", text: `${p.site}${p.unit ? " · " + p.unit : ""} · hour ${p.hour}` }),
       make("span", { class: "small", text: p.age === null ? "" : `${p.age} y${p.sex ? " · " + p.sex : ""}` }));
     const found = tags(p);
@@ -123,7 +128,7 @@ function chart(course, p, raised) {
   for (let value = 0; value <= most + 1e-9; value += grid) {
     svg.append(draw("line", { class: "axis", x1: left, x2: width - right, y1: y(value), y2: y(value) }));
     svg.append(draw("text", { x: left - 6, y: y(value) + 4, "text-anchor": "end",
-      text: `${(100 * value).toFixed(grid < 0.01 ? 1 : 0)}%` }));
+      text: pointsOf(p) ? +(value * pointsOf(p)).toFixed(1) : `${(100 * value).toFixed(grid < 0.01 ? 1 : 0)}%` }));
   }
   const step = Math.max(1, Math.ceil(last / (width / 60)));
   for (let hour = 1; hour <= last; hour += step) {
@@ -185,7 +190,7 @@ function showDetail() {
   const parts = [make("button", { id: "back", type: "button", text: "← Patients", click: () => choose(null) })];
   parts.push(make("div", { class: "top" }, make("h2", { text: p.patient }),
     make("span", { class: "small", text: `${p.site}${p.unit ? " · " + p.unit : ""} · hour ${p.hour}` }),
-    make("span", { class: "risk", text: percent(p.risk) })));
+    make("span", { class: "risk", text: amount(p) })));
   const row = make("div", { class: "row-tags" }, ...tags(p).flatMap((t) => [t, " "]));
   parts.push(row);
   if (withheld(p)) {
@@ -199,7 +204,7 @@ function showDetail() {
   }
   if (state.course) {
     const { course, raised } = state.course;
-    parts.push(make("h3", { text: "Risk by hour (▲ alarm, ✕ no score given)" }));
+    parts.push(make("h3", { text: `${pointsOf(p) ? "Points of a bedside rule, no probability," : "Risk"} by hour (▲ alarm, ✕ no score given)` }));
     parts.push(course.length ? chart(course, p, raised) : make("p", { class: "hint", text: "The first hour has not ended." }));
   }
   parts.push(make("h3", { text: "What drives it now" }), drivers(p.drivers || []));

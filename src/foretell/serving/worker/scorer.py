@@ -141,7 +141,7 @@ class RuleScorer:
         if score not in SCORES:
             raise ParameterError(f"no score is called {score!r}; known are {list(SCORES)}")
         self.version = f"{score}-1"
-        self._score, self._most, self._least = SCORES[score], float(_MOST[score]), least
+        self._score, self.most, self._least = SCORES[score], float(_MOST[score]), least
         spec = FeatureSpec(blocks=("last",), static=())
         self.builder = CausalFeatureBuilder(spec, schema=schema)
         names = self.builder.schema.names
@@ -178,7 +178,7 @@ class RuleScorer:
         alone = found.points[1:].tolist()
         drivers = [(n, p) for (n, _), p in zip(self._columns, alone, strict=True) if p > 0]
         drivers.sort(key=lambda d: (-d[1], d[0]))
-        return Risk(points / self._most, OK, self.version, None, tuple(drivers[:TOLD]))
+        return Risk(points / self.most, OK, self.version, None, tuple(drivers[:TOLD]))
 
 
 @dataclass
