@@ -155,12 +155,12 @@ def subscription_routes(app: FastAPI, service: Service) -> None:
              responses=refusals())  # fmt: skip
     def statuses(
         caller: Subscriber,
-        identity: Annotated[list[Ids] | None, Query(alias="id", max_length=20)] = None,
+        identity: Annotated[list[Ids], Query(alias="id", max_length=20, default_factory=list)],
     ) -> JSONResponse:
         """The states of the caller's subscriptions."""
         with service.stores.use() as store:
             found = store.subscriptions(owner=caller.name)
-            wanted = set(",".join(identity or ()).split(",")) - {""}
+            wanted = set(",".join(identity).split(",")) - {""}
             found = [r for r in found if not wanted or r.id in wanted]
         return answer(200, searchset([_status(service, r) for r in found]))
 
