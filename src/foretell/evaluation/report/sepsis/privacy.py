@@ -8,7 +8,6 @@ from typing import Any
 from foretell.evaluation.report.sepsis.words import REPRESENTATIONS
 from foretell.evaluation.report.words import MISSING, fixed
 
-
 _WORDS = ("reason", "remedy")
 
 
