@@ -171,7 +171,11 @@ def test_a_shift_at_the_board(client):
     later = client.get("/v1/alarms", params={"after": events[0]["id"]}, headers=as_("nurse")).json()
     assert [n["kind"] for n in later["notes"]] == ["action"]
     audit = client.get("/v1/audit", headers=as_("all")).json()["rows"]
-    assert {r["action"] for r in audit} >= {"list", "read", "suppress"}
+    assert {r["action"] for r in audit} >= {"list", "read", "suppress", "notes"}
+    subjects = {a: {r["subject"] for r in audit if r["action"] == a} for a in ("read", "notes")}
+    assert subjects["notes"] == subjects["read"]
+    told = [r["detail"] for r in audit if r["action"] == "notes"]
+    assert told[-1] == "1 notes" and sum(int(d.split()[0]) for d in told) >= 3
     assert "p1" not in {r["subject"] for r in audit}
 
 

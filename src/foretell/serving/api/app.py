@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -41,6 +42,7 @@ from foretell.serving.worker.ticks import send_ticks
 
 if TYPE_CHECKING:
     from foretell.serving.service import Service
+    from foretell.serving.store.base import OutboxRow
 
 log = logging.getLogger("foretell.serving.api")
 Hours = Annotated[int, Field(ge=1, le=72)]
@@ -344,10 +346,8 @@ def _patients(app: FastAPI, service: Service) -> None:
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     ) -> dict[str, Any]:
         """Alarms, corrections and actions in order, for those who poll."""
-        with service.stores.use() as store:
-            rows = store.notes(after, limit)
-        found = [_told(r) for r in rows if caller.may("read", r.site)]
-        return {"notes": found, "next": rows[-1].id if rows else after}
+        mine, end = _read(service, caller, after, limit)
+        return {"notes": [_told(r) for r in mine], "next": end}
 
     @app.get("/v1/alarms/last", tags=["alarms"])
     def last(caller: Reader) -> dict[str, int]:
@@ -384,14 +384,13 @@ def _patients(app: FastAPI, service: Service) -> None:
                         silent = checked
                         yield "event: changed\ndata: {}\n\n"
                     head = now
-                rows = await run_in_threadpool(_notes, service, at)
+                begun = at
+                rows, at = await run_in_threadpool(_read, service, caller, begun)
                 for row in rows:
-                    at = row.id
-                    if caller.may("read", row.site):
-                        data = json.dumps(_told(row), separators=(",", ":"))
-                        yield f"id: {row.id}\nevent: {row.kind}\ndata: {data}\n\n"
-                        silent = time.monotonic()
-                if not rows:
+                    data = json.dumps(_told(row), separators=(",", ":"))
+                    yield f"id: {row.id}\nevent: {row.kind}\ndata: {data}\n\n"
+                    silent = time.monotonic()
+                if at == begun:
                     await asyncio.sleep(0.25)
                     if time.monotonic() - silent > 15:
                         silent = time.monotonic()
@@ -420,9 +419,19 @@ def _raised(notes: list, stay: str) -> list[int]:
     return sorted(hours.values())
 
 
-def _notes(service: Service, after: int) -> list:
+def _read(
+    service: Service, caller: Caller, after: int, limit: int = 200
+) -> tuple[list[OutboxRow], int]:
+    """Notes that a caller may read, recorded by patient; and the number of the last one seen."""
     with service.stores.use() as store:
-        return store.notes(after, 200)
+        rows = store.notes(after, limit)
+        mine = [row for row in rows if caller.may("read", row.site)]
+        read = Counter((row.site, row.patient) for row in mine)
+        # What cannot be recorded is not told.
+        for (site, patient), count in read.items():
+            service.audit(store, caller, "notes", service.pseudonyms(site, patient),
+                          detail=f"{count} notes")  # fmt: skip
+    return mine, rows[-1].id if rows else after
 
 
 def _told(row: Any) -> dict[str, Any]:
