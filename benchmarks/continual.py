@@ -310,6 +310,7 @@ def methods(seed: int) -> dict[str, cl.ContinualMethod]:
         "online_ewc": cl.ElasticWeightConsolidation(3000.0, online=True, **fisher),
         "si": cl.SI(30.0),
         "agem": cl.AGEM(5000, **memory),
+        "gem": cl.GEM(5000, **memory),
         "replay": cl.ExperienceReplay(5000, weight=0.5, batch_size=512, **memory),
         "derpp": cl.DERpp(5000, alpha=0.5, beta=0.5, distance=cl.soft_labels, batch_size=512,
                           **memory),

@@ -12,6 +12,7 @@ from foretell.learners.contract import Learner
 from foretell.training import Strategy, TensorExamples, fit
 from foretell.training.continual import (
     AGEM,
+    GEM,
     SI,
     AveragedGradientMemory,
     Concatenation,
@@ -101,6 +102,7 @@ METHODS = {
     "online_ewc": lambda: ElasticWeightConsolidation(300.0, online=True),
     "si": lambda: SI(20.0),
     "agem": lambda: AGEM(500),
+    "gem": lambda: GEM(500, labels=labels),
     "replay": lambda: ExperienceReplay(500, labels=labels),
     "derpp": lambda: DERpp(500, alpha=0.5, distance=soft_labels),
     "lwf": lambda: LwF(3.0, distance=soft_labels),
@@ -176,6 +178,33 @@ def test_linear_layers_have_the_fisher_of_single_examples(kind):
     formed = example_by_example(learner, {"x": x, "label": y}, parameters.values())
     for name, parameter in parameters.items():
         torch.testing.assert_close(found[name], formed[parameter].square().mean(0))
+
+
+class Normed(Net):
+    """Batch normalisation between its layers."""
+
+    def __init__(self):
+        super().__init__(hidden=5)
+        self.norm = nn.BatchNorm1d(5)
+
+    def encode(self, batch):
+        return torch.tanh(self.norm(self.first(batch["x"])))
+
+
+@pytest.mark.parametrize("outcomes", [None, binary_outcomes])
+@pytest.mark.parametrize("names", [None, ["norm.weight"]])
+def test_fisher_leaves_running_statistics_untouched(outcomes, names):
+    learner, rng = Normed().train(), torch.Generator().manual_seed(2)
+    x = 3 + torch.randn(90, 4, generator=rng)
+    examples = TensorExamples({"x": x, "label": (x[:, 1] > 3).float()})
+    learner({"x": x[:40]})  # statistics that are not those of the start
+    before = {name: value.clone() for name, value in learner.state_dict().items()}
+    found = diagonal_fisher(learner, examples, names=names, outcomes=outcomes)
+    assert found.not_finite == 0 and found.values["norm.weight"].max() > 0
+    assert learner.training and learner.norm.training
+    assert all(torch.equal(value, before[name]) for name, value in learner.state_dict().items())
+    learner({"x": x})  # a forward pass in training does change them
+    assert not torch.equal(learner.norm.running_mean, before["norm.running_mean"])
 
 
 def test_what_is_not_finite_is_counted():
@@ -310,11 +339,12 @@ def test_dark_replay_compares_each_example_with_what_was_said_of_it():
     assert seen == pytest.approx([0.0], abs=1e-10)
 
 
-def test_a_projection_by_raw_examples_is_no_private_training():
+@pytest.mark.parametrize("kind", [AGEM, GEM])
+def test_a_projection_by_raw_examples_is_no_private_training(kind):
     pytest.importorskip("dp_accounting", reason="needs the extra 'private'")
-    method, learner = AGEM(20), Net()
+    method, learner = kind(20), Net()
     method.end(learner, TASKS[0].examples)
-    with pytest.raises(TrainingError, match=r"AveragedGradientMemory.*raw"):
+    with pytest.raises(TrainingError, match=r"(AveragedGradient|GradientEpisodic)Memory.*raw"):
         fit(
             learner, TASKS[1].examples,
             strategies=[*method.begin(learner), PrivateTraining(1.0)], **OPTIONS,

@@ -49,14 +49,24 @@ class MethodSection(Section):
 
     ``kind`` is ``"wuperr"`` (weight-uncertainty propagation and replay of representations),
     ``"naive"``, ``"joint"``, ``"ewc"``, ``"online_ewc"``, ``"si"``, ``"replay"``, ``"agem"``,
-    ``"derpp"`` or ``"lwf"``; ``options`` are those of its class
+    ``"gem"``, ``"derpp"`` or ``"lwf"``; ``options`` are those of its class
     (:class:`foretell.estimators.continual.WUPERR` and the methods of
     :mod:`foretell.training.continual`). ``release`` is the noise that ``wuperr`` adds once to what
     it keeps, in standard deviations of each unit.
     """
 
     kind: Literal[
-        "wuperr", "naive", "joint", "ewc", "online_ewc", "si", "replay", "agem", "derpp", "lwf"
+        "wuperr",
+        "naive",
+        "joint",
+        "ewc",
+        "online_ewc",
+        "si",
+        "replay",
+        "agem",
+        "gem",
+        "derpp",
+        "lwf",
     ] = "wuperr"
     release: float = Field(default=0.0, ge=0)
     options: dict[str, Any] = Field(default_factory=dict)

@@ -27,6 +27,7 @@ from foretell.runs.sepsis.sources import Parts, load_parts
 from foretell.runs.threads import limited_threads
 from foretell.training.continual import (
     AGEM,
+    GEM,
     SI,
     ContinualMatrix,
     ContinualMethod,
@@ -49,6 +50,7 @@ _KINDS: dict[str, Callable[..., ContinualMethod]] = {
     "si": SI,
     "replay": ExperienceReplay,
     "agem": AGEM,
+    "gem": GEM,
     "derpp": DERpp,
     "lwf": LwF,
 }
@@ -138,7 +140,7 @@ def method_of(name: str, section: MethodSection, seed: int) -> ContinualMethod:
         own["outcomes"] = binary_outcomes
     if section.kind == "online_ewc":
         own["online"] = True
-    if section.kind in ("replay", "agem", "derpp"):
+    if section.kind in ("replay", "agem", "gem", "derpp"):
         own["labels"] = labels_of
     made: ContinualMethod = make(f"methods.{name}.options", kind, section.options, **own)
     return made

@@ -10,6 +10,7 @@ from foretell.training.continual.memory import (
 )
 from foretell.training.continual.methods import (
     AGEM,
+    GEM,
     SI,
     ContinualMethod,
     DERpp,
@@ -24,6 +25,7 @@ from foretell.training.continual.rehearsal import (
     AveragedGradientMemory,
     DarkReplay,
     Distillation,
+    GradientEpisodicMemory,
     Replay,
     RepresentationReplay,
     soft_labels,
@@ -39,6 +41,7 @@ from foretell.training.continual.synaptic import SynapticIntelligence
 
 __all__ = [
     "AGEM",
+    "GEM",
     "SI",
     "AveragedGradientMemory",
     "Concatenation",
@@ -51,6 +54,7 @@ __all__ = [
     "ElasticWeightConsolidation",
     "ExperienceReplay",
     "Fisher",
+    "GradientEpisodicMemory",
     "Joint",
     "LwF",
     "Naive",

@@ -30,6 +30,7 @@ from foretell.training.continual.rehearsal import (
     DarkReplay,
     Distance,
     Distillation,
+    GradientEpisodicMemory,
     Replay,
     RepresentationReplay,
     squared_distance,
@@ -282,6 +283,39 @@ class AGEM(_Rehearsing):
         if not self.kept:
             return []
         return [AveragedGradientMemory(Concatenation(self.kept), batch_size=self.batch_size)]
+
+
+class GEM(_Rehearsing):
+    """Projects gradients that oppose those of any earlier task's exemplars; see
+    :class:`GradientEpisodicMemory`.
+
+    Args:
+        memory: examples kept a task.
+        margin: least multiplier of a task in steps that are projected.
+        batch_size: examples of each task's gradient.
+        labels: to keep more of the rare class.
+        positives: kept of it at most.
+        random_state: of the choice.
+    """  # noqa: D205
+
+    def __init__(
+        self,
+        memory: int = 1000,
+        *,
+        margin: float = 0.5,
+        batch_size: int = 256,
+        labels: Labels | None = None,
+        positives: int | None = None,
+        random_state: int = 0,
+    ) -> None:
+        super().__init__(memory, labels=labels, positives=positives, random_state=random_state)
+        self.margin, self.batch_size = margin, batch_size
+
+    def begin(self, learner: Learner) -> list[Strategy]:
+        """The projection, from the second task on."""
+        if not self.kept:
+            return []
+        return [GradientEpisodicMemory(self.kept, margin=self.margin, batch_size=self.batch_size)]
 
 
 class DERpp(_Rehearsing):

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from foretell.errors import ParameterError
+from foretell.errors import ParameterError, TrainingError
 from foretell.learners.contract import Batch, Learner
 from foretell.training.context import Context
+from foretell.training.continual.cone import multipliers
 from foretell.training.continual.memory import floats
 from foretell.training.examples import Examples
 from foretell.training.private import PrivateTraining
@@ -203,20 +204,11 @@ class Distillation(Strategy):
         return {"weight": self.weight}
 
 
-class AveragedGradientMemory(_Rehearsal):
-    """A-GEM: no step may, to first order, raise the loss on the memory.
+class _Projecting(_Rehearsal):
+    """Changes the gradient by those of kept examples."""
 
-    Where the gradient ``g`` opposes the memory's gradient ``r``, it is projected:
-    ``g - (g . r / r . r) r`` (Chaudhry et al. 2019, eq. 11).
-
-    Args:
-        memory: examples kept of earlier tasks.
-        batch_size: examples whose gradient is the reference.
-    """
-
-    def __init__(self, memory: Examples, *, batch_size: int = 256) -> None:
+    def __init__(self, batch_size: int) -> None:
         super().__init__(1.0, batch_size)
-        self.memory = memory
         self.projected = 0
 
     def conflict(self, other: Strategy) -> str | None:
@@ -228,12 +220,34 @@ class AveragedGradientMemory(_Rehearsal):
             )
         return None
 
+    def _reference(
+        self, memory: Examples, context: Context, number: int, parameters: Sequence[Tensor]
+    ) -> tuple[Tensor, ...]:
+        """Gradient of the mean loss on a draw from a memory."""
+        batch = self._batch(memory, self._draw(memory, context, number), context)
+        loss = context.learner.loss(batch).mean()
+        return torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
+
+
+class AveragedGradientMemory(_Projecting):
+    """A-GEM: no step may, to first order, raise the loss on the memory.
+
+    Where the gradient ``g`` opposes the memory's gradient ``r``, it is projected:
+    ``g - (g . r / r . r) r`` (Chaudhry et al. 2019, eq. 11).
+
+    Args:
+        memory: examples kept of earlier tasks.
+        batch_size: examples whose gradient is the reference.
+    """
+
+    def __init__(self, memory: Examples, *, batch_size: int = 256) -> None:
+        super().__init__(batch_size)
+        self.memory = memory
+
     def adjust_gradient(self, context: Context) -> None:
         """Projects the gradient if it opposes the memory's."""
         parameters = [p for p in context.parameters.values() if p.grad is not None]
-        chosen = self._draw(self.memory, context, 0)
-        loss = context.learner.loss(self._batch(self.memory, chosen, context)).mean()
-        reference = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
+        reference = self._reference(self.memory, context, 0, parameters)
         gradients = [p.grad for p in parameters if p.grad is not None]
         inner = sum((g * r).sum() for g, r in zip(gradients, reference, strict=True))
         if float(inner) >= 0:
@@ -242,3 +256,68 @@ class AveragedGradientMemory(_Rehearsal):
         length = sum((r * r).sum() for r in reference)
         for gradient, other in zip(gradients, reference, strict=True):
             gradient.sub_(inner / length * other)
+
+
+class GradientEpisodicMemory(_Projecting):
+    """GEM: no step may, to first order, raise the loss on the memory of *any* earlier task.
+
+    Where the gradient ``g`` opposes the gradient of at least one memory, it becomes the nearest
+    vector that opposes none (Lopez-Paz and Ranzato 2017, eq. 8-11); see
+    :func:`~foretell.training.continual.cone.multipliers`. Nothing else is carried from step to
+    step, so that a resumed run goes on as if it had not been stopped.
+
+    Args:
+        memories: examples kept of each earlier task, one constraint each.
+        margin: what every multiplier is at least, in steps that are projected (``gamma`` of section
+            3.2 of the paper, which used 0.5): it leans on the memories' own gradients. 0 gives
+            the nearest vector.
+        batch_size: examples drawn of each memory a step; a memory of no more is taken whole, as
+            published.
+    """
+
+    def __init__(
+        self, memories: Sequence[Examples], *, margin: float = 0.5, batch_size: int = 256
+    ) -> None:
+        super().__init__(batch_size)
+        if not 0 <= margin < float("inf"):
+            raise ParameterError(f"the margin must be finite and not negative, not {margin}")
+        self.memories, self.margin = tuple(memories), float(margin)
+
+    def _draw(self, memory: Examples, context: Context, number: int) -> np.ndarray:
+        if len(memory) <= self.batch_size:
+            return np.arange(len(memory))
+        return super()._draw(memory, context, number)
+
+    def adjust_gradient(self, context: Context) -> None:
+        """Projects the gradient if it opposes that of a memory."""
+        parameters = [p for p in context.parameters.values() if p.grad is not None]
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        references = [
+            self._reference(memory, context, i, parameters)
+            for i, memory in enumerate(self.memories)
+        ]
+        against = np.array([_inner(r, gradients) for r in references])
+        if not np.isfinite(against).all():
+            if not np.isfinite([_inner(r, r) for r in references]).all():
+                raise TrainingError(
+                    f"step {context.step}: the gradient on the memory of an earlier task is not "
+                    "finite"
+                )
+            return  # the step's own gradient is not finite, which the loop refuses
+        if not (against < 0).any():
+            return
+        gram = np.array([[_inner(a, b) for b in references] for a in references])
+        self.projected += 1
+        for factor, reference in zip(multipliers(gram, against, self.margin), references,
+                                     strict=True):  # fmt: skip
+            for gradient, other in zip(gradients, reference, strict=True):
+                gradient.add_(other, alpha=float(factor))
+
+    def settings(self) -> dict[str, Any]:
+        """Hyper-parameters."""
+        return {**super().settings(), "margin": self.margin}
+
+
+def _inner(first: Sequence[Tensor], second: Sequence[Tensor]) -> float:
+    """Inner product over all parameters, in double precision: its sign decides."""
+    return float(sum((a.double() * b.double()).sum() for a, b in zip(first, second, strict=True)))
