@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from foretell.decisions.sensing.panels import Panel
 from foretell.errors import DataError
+
+
+class Donors(Protocol):
+    """Something that draws what a panel may show."""
+
+    @property
+    def size(self) -> int:
+        """Draws for a patient."""
+        ...
+
+    def draw(
+        self, values: NDArray, seen: NDArray[np.bool_], panel: Panel
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Values and masks (n, size, len(panel.features)) for patients (n, F)."""
+        ...
 
 
 class NearestDonors:

@@ -7,13 +7,18 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from foretell.decisions.sensing.donors import NearestDonors
+from foretell.decisions.sensing.donors import Donors, NearestDonors
+from foretell.decisions.sensing.gaussian import GaussianDonors
 from foretell.decisions.sensing.panels import Panel, check_panels, measured
 from foretell.errors import DataError, ParameterError
 
 Predict = Callable[[NDArray[np.float64], NDArray[np.bool_]], NDArray[np.float64]]
 """``(values (n, F), seen (n, F)) -> (n,)`` or ``(members, n)``: risk given any subset."""
 
+SAMPLERS: dict[str, type[NearestDonors] | type[GaussianDonors]] = {
+    "nearest": NearestDonors,
+    "gaussian": GaussianDonors,
+}
 _ROWS_AT_ONCE = 200_000
 _ROUNDING = 1e-12
 
@@ -30,6 +35,9 @@ class EIGSensing:
         predict: the model; its features must be as stale in training as they are live.
         panels: what can be ordered.
         losses: ``(missed, false alarm)`` for the value of information; None for entropy.
+        sampler: where the values of a panel come from: ``"nearest"`` training patients
+            (:class:`NearestDonors`), a ``"gaussian"`` of all features (:class:`GaussianDonors`), or
+            an object with their ``size`` and ``draw``, which needs no :meth:`fit`.
     """
 
     def __init__(
@@ -38,22 +46,30 @@ class EIGSensing:
         panels: Sequence[Panel],
         *,
         losses: tuple[float, float] | None = None,
+        sampler: str | Donors = "nearest",
     ) -> None:
         self.predict, self.panels = predict, check_panels(panels)
         if losses is not None and not (losses[0] > 0 and losses[1] > 0):
             raise ParameterError(f"losses must be positive, not {losses}")
         self.losses = losses
-        self.donors_: NearestDonors | None = None
+        if isinstance(sampler, str):
+            if sampler not in SAMPLERS:
+                raise ParameterError(f"sampler is one of {', '.join(SAMPLERS)}, not {sampler!r}")
+        elif not (callable(getattr(sampler, "draw", None)) and hasattr(sampler, "size")):
+            raise ParameterError(f"a sampler has size and draw; {type(sampler).__name__} has not")
+        self.sampler = sampler
+        self.donors_: Donors | None = None if isinstance(sampler, str) else sampler
 
     def fit(self, values: ArrayLike, seen: ArrayLike, *, donors: int = 24) -> EIGSensing:
-        """Keeps training patients as donors of what a panel may show.
+        """Learns from training patients what a panel may show; a sampler of one's own stays.
 
         Args:
             values: (N, F).
             seen: (N, F) bool.
-            donors: of a patient.
+            donors: of a patient, or draws.
         """
-        self.donors_ = NearestDonors(values, seen, size=donors)
+        if isinstance(self.sampler, str):
+            self.donors_ = SAMPLERS[self.sampler](values, seen, size=donors)
         return self
 
     def risk(self, values: ArrayLike, seen: ArrayLike) -> NDArray[np.float64]:
@@ -81,7 +97,7 @@ class EIGSensing:
             raise DataError(f"values {X.shape} and seen {S.shape} must be of the same patients")
         gains = np.zeros((len(X), len(self.panels)))
         done = measured(self.panels, S)
-        step = max(1, _ROWS_AT_ONCE // self.donors_.size)
+        step = max(1, _ROWS_AT_ONCE // max(1, self.donors_.size))
         for j, panel in enumerate(self.panels):
             rows = np.flatnonzero(~done[:, j])
             for at in range(0, len(rows), step):
@@ -92,8 +108,13 @@ class EIGSensing:
     def _gain(self, X: NDArray, S: NDArray[np.bool_], panel: Panel) -> NDArray[np.float64]:
         assert self.donors_ is not None
         shown, there = self.donors_.draw(X, S, panel)
-        n, k, _ = shown.shape
         columns = list(panel.features)
+        if shown.ndim != 3 or (len(shown), shown.shape[2]) != (len(X), len(columns)):
+            raise DataError(
+                f"values {shown.shape} drawn of panel {panel.name!r} must be "
+                f"({len(X)}, draws, {len(columns)})"
+            )
+        n, k, _ = shown.shape
         after, known = np.repeat(X, k, axis=0), np.repeat(S, k, axis=0)
         after[:, columns] = shown.reshape(n * k, -1)
         known[:, columns] = there.reshape(n * k, -1)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from foretell.errors import DataError, ParameterError
 
-_KEYS = ("channels", "cost", "turnaround", "refractory", "loinc")
+_KEYS = ("channels", "cost", "turnaround", "refractory", "loinc", "available")
 
 
 @dataclass(frozen=True)
@@ -45,17 +45,21 @@ class Panel:
             raise ParameterError(
                 f"panel {self.name!r} costs {self.cost}: a positive number is needed"
             )
-        if self.turnaround < 0 or self.refractory < 0:
-            raise ParameterError(f"hours of panel {self.name!r} must not be negative")
+        if not all(np.isfinite(h) and h >= 0 for h in (self.turnaround, self.refractory)):
+            raise ParameterError(f"hours of panel {self.name!r} must be finite and not negative")
 
 
-def read_panels(columns: Mapping[str, int], file: str | Path | None = None) -> tuple[Panel, ...]:
+def read_panels(
+    columns: Mapping[str, int], file: str | Path | None = None, *, refractory: float = 4.0
+) -> tuple[Panel, ...]:
     """Panels of a TOML file, one table each: ``channels``, ``cost``, ``turnaround``, ...
 
     Args:
         columns: channel -> number of the feature that a result fills in. Channels that are not
-            there are left out, and so are panels without any.
+            there are left out, and so are panels without any, and those with
+            ``available = false``.
         file: of the site; the one that comes with foretell by default.
+        refractory: hours of panels that tell none.
 
     Raises:
         DataError: the file is not readable, or a panel has no cost, no channel or an unknown key;
@@ -63,19 +67,56 @@ def read_panels(columns: Mapping[str, int], file: str | Path | None = None) -> t
         ParameterError: a cost or a time is out of range, or two panels share a channel.
     """
     name = "panels.toml" if file is None else str(file)
+    return check_panels(panels_of(panel_tables(file), columns, name=name, refractory=refractory))
+
+
+def panel_tables(file: str | Path | None = None) -> dict[str, Any]:
+    """The tables of a file of panels as they stand there.
+
+    Args:
+        file: of the site; the one that comes with foretell by default.
+
+    Raises:
+        DataError: the file is not readable.
+    """
+    name = "panels.toml" if file is None else str(file)
     try:
         if file is None:
             text = (resources.files(__package__) / "panels.toml").read_text("utf-8")
         else:
             text = Path(file).read_text("utf-8")
-        tables = tomllib.loads(text)
+        return tomllib.loads(text)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise DataError(f"panels cannot be read: {error}", file=name) from error
-    found = [_panel(name, key, table, columns) for key, table in tables.items()]
-    return check_panels([panel for panel in found if panel is not None])
 
 
-def _panel(file: str, name: str, told: Any, columns: Mapping[str, int]) -> Panel | None:
+def panels_of(
+    tables: Mapping[str, Any],
+    columns: Mapping[str, int],
+    *,
+    name: str = "panels.toml",
+    refractory: float = 4.0,
+) -> tuple[Panel, ...]:
+    """Panels of tables that were read, as :func:`read_panels` does; there may be none.
+
+    Args:
+        tables: of the panels.
+        columns: channel -> number of the feature that a result fills in.
+        name: of the file, for errors.
+        refractory: hours of panels that tell none.
+
+    Raises:
+        DataError: a panel has no cost, no channel or an unknown key; says which.
+        ParameterError: a cost or a time is out of range, or two panels share a channel.
+    """
+    found = [_panel(name, key, table, columns, refractory) for key, table in tables.items()]
+    panels = tuple(panel for panel in found if panel is not None)
+    return check_panels(panels) if panels else ()
+
+
+def _panel(
+    file: str, name: str, told: Any, columns: Mapping[str, int], refractory: float
+) -> Panel | None:
     if not isinstance(told, dict):
         raise DataError(f"{name!r} must be a table with channels and cost", file=file)
     for key in told:
@@ -88,17 +129,22 @@ def _panel(file: str, name: str, told: Any, columns: Mapping[str, int]) -> Panel
         if key not in told:
             raise DataError(f"panel {name!r} has no {key}", file=file, column=key)
     channels, codes = told["channels"], told.get("loinc", [])
-    numbers = {k: told[k] for k in ("cost", "turnaround", "refractory") if k in told}
+    numbers = {"refractory": refractory}
+    numbers |= {k: told[k] for k in ("cost", "turnaround", "refractory") if k in told}
     for key, value in numbers.items():
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise DataError(f"panel {name!r}: {value!r} is no number", file=file, column=key)
     for key, names in (("channels", channels), ("loinc", codes)):
         if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
             raise DataError(f"panel {name!r} needs a list of names", file=file, column=key)
+    if not isinstance(told.get("available", True), bool):
+        raise DataError(f"panel {name!r} is available: true or false", file=file,
+                        column="available")  # fmt: skip
     features = tuple(columns[c] for c in channels if c in columns)
     if not channels:
         raise DataError(f"panel {name!r} has no channels", file=file, column="channels")
-    return Panel(name, features, loinc=tuple(codes), **numbers) if features else None
+    found = Panel(name, features, loinc=tuple(codes), **numbers) if features else None
+    return found if told.get("available", True) else None
 
 
 def check_panels(panels: Sequence[Panel]) -> tuple[Panel, ...]:
