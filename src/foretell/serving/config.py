@@ -83,6 +83,15 @@ class QuietConfig(_Table):
     orders: bool = False
 
 
+class SensingConfig(_Table):
+    """What is worth measuring: ``panels`` is the site's own file of what can be ordered.
+
+    A path is relative to the folder of the configuration's file.
+    """
+
+    panels: Annotated[str, Field(min_length=1)] | None = None
+
+
 class RolloutConfig(_Table):
     """A model on trial: the folder of its run, and what it may do."""
 
@@ -331,6 +340,7 @@ class Config(_Table):
     model: ModelConfig = ModelConfig()
     alarms: AlarmConfig = AlarmConfig()
     quiet: QuietConfig = QuietConfig()
+    sensing: SensingConfig = SensingConfig()
     rollout: RolloutConfig = RolloutConfig()
     retention: RetentionConfig = RetentionConfig()
     access: AccessConfig = AccessConfig()
@@ -362,7 +372,7 @@ class Config(_Table):
 
 
 def read_config(source: str | Path | dict[str, Any]) -> Config:
-    """The configuration of a TOML file, or of its tables.
+    """The configuration of a TOML file, or of its tables; ``sensing.panels`` beside the file.
 
     Raises:
         ParameterError: it cannot be read, a key is unknown or a value is wrong.
@@ -377,7 +387,7 @@ def read_config(source: str | Path | dict[str, Any]) -> Config:
         except (OSError, ValueError) as error:
             raise ParameterError(f"{where} cannot be read: {error}") from None
     try:
-        return Config.model_validate(table)
+        config = Config.model_validate(table)
     except ValidationError as error:
         # What was given is not repeated: it may be a secret in the wrong place.
         told = [
@@ -386,6 +396,10 @@ def read_config(source: str | Path | dict[str, Any]) -> Config:
             for e in error.errors()[:5]
         ]
         raise ParameterError(f"{where} is not right: {'; '.join(told)}") from None
+    if isinstance(source, dict) or config.sensing.panels is None:
+        return config
+    beside = SensingConfig(panels=str(Path(source).parent / config.sensing.panels))
+    return config.model_copy(update={"sensing": beside})
 
 
 def _known(place: tuple[int | str, ...]) -> str:

@@ -24,6 +24,7 @@ from foretell.serving.config import Config, TlsConfig
 from foretell.serving.events import events_of
 from foretell.serving.ingest.intake import Intake
 from foretell.serving.store import open_store
+from foretell.serving.worker.advice import site_panels
 
 State = Literal["ok", "warning", "wrong"]
 _SYNCS = 40
@@ -96,6 +97,7 @@ def examine(config: Config, runs: Iterable[str | Path] = ()) -> Iterator[Finding
     yield Finding("configuration", "ok", f"{len(config.sites)} sites, {len(config.tokens)} tokens")
     yield from _tokens(config)
     yield from _zones(config)
+    yield from _panels(config)
     folders = [*runs, *([config.rollout.candidate] if config.rollout.candidate else [])]
     for folder in folders:
         yield _run(folder)
@@ -130,6 +132,19 @@ def _zones(config: Config) -> Iterator[Finding]:
         offsets = {datetime(year, m, 1, tzinfo=zone).utcoffset() for m in range(1, 13)}
         told = "with" if len(offsets) > 1 else "without"
         yield Finding(f"site {name}", "ok", f"{site.zone}, {told} summer time")
+
+
+def _panels(config: Config) -> Iterator[Finding]:
+    file = config.sensing.panels
+    if file is None:
+        return
+    try:
+        tables = site_panels(file)
+    except ForetellError as error:
+        yield Finding("panels", "wrong", str(error))
+        return
+    here = [name for name, told in tables.items() if told.get("available", True)]
+    yield Finding("panels", "ok", f"{', '.join(here)} can be ordered, by {file}")
 
 
 def _run(folder: str | Path) -> Finding:

@@ -13,7 +13,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,7 @@ from foretell.serving.rollout import announce, configured
 from foretell.serving.store import Store, open_store
 from foretell.serving.subscriptions import FanOut, SubscriptionSink
 from foretell.serving.worker import Fold, Ladder, RuleScorer, Scorer, Worker
+from foretell.serving.worker.advice import site_panels
 from foretell.serving.worker.policy import for_rules, with_units
 from foretell.serving.worker.quiet import QuietRules
 from foretell.serving.worker.ticks import Ticker, warming
@@ -55,6 +56,7 @@ _HEARTBEAT_LATE = 6.0
 def make_fold(
     config: Config, scorers: Sequence[Scorer] = (), policy: AlarmPolicy | None = None,
     deployments: Sequence[Deployment] = (), candidate: Deployment | None = None,
+    panels: Mapping[str, Any] | None = None,
 ) -> Fold:  # fmt: skip
     """The fold of a configuration: models first, then its rules.
 
@@ -64,12 +66,18 @@ def make_fold(
         policy: of alarms; by default that of the first deployment, else of the configuration.
         deployments: a trained model and the versions before it, in the order of preference.
         candidate: a model on trial: it speaks where a lineup of the log says so.
+        panels: tables of what can be ordered; by default of the file of the configuration.
+
+    Raises:
+        ParameterError: the file of panels is not right; says what is wrong.
     """
+    if panels is None:
+        panels = site_panels(config.sensing.panels)
     trained = [*deployments, *([] if candidate is None else [candidate])]
     if trained:
         from foretell.serving.worker.deployed import DeploymentScorer
 
-        scorers = [*(DeploymentScorer(d) for d in trained), *scorers]
+        scorers = [*(DeploymentScorer(d, panels=panels) for d in trained), *scorers]
     names = dict.fromkeys((config.model.rule, *config.model.fallbacks))
     schema = scorers[0].builder.schema if scorers else None
     rules = [RuleScorer(name, schema=schema) for name in names]
@@ -154,8 +162,10 @@ class Service:
         self.config, self.roles = config, tuple(roles)
         if candidate is not None and not deployments:
             raise ParameterError("a candidate stands beside a run: name the one that speaks")
+        # Read once: folds that are made later must not see what was changed meanwhile.
+        panels = site_panels(config.sensing.panels)
         self._folds = folds or (
-            lambda: make_fold(config, deployments=deployments, candidate=candidate)
+            lambda: make_fold(config, deployments=deployments, candidate=candidate, panels=panels)
         )
         self._candidate = None if candidate is None else candidate.version
         self._scratch = threading.local()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,12 +18,42 @@ from foretell.decisions.sensing import (
     SensingPolicy,
     Situation,
     UncertaintyPropagationSensing,
-    read_panels,
+    panel_tables,
+    panels_of,
 )
+from foretell.errors import ForetellError, ParameterError
 from foretell.serving.worker.state import STANDS
 
 _SPREAD = 1.0
 """Features are standardised: what a measurement may show lies about one deviation around."""
+
+
+def site_panels(file: str | Path | None) -> dict[str, Any]:
+    """The tables of a site's own file of panels, checked; those of foretell for None.
+
+    Raises:
+        ParameterError: the file cannot be read, says something that cannot be, names a channel
+            that no model knows, or leaves no panel that can be ordered.
+    """
+    if file is None:
+        return panel_tables()
+    names = Schema.default().names
+    try:
+        tables = panel_tables(file)
+        found = panels_of(tables, {c: i for i, c in enumerate(names)}, name=str(file))
+        for panel, told in tables.items():
+            for channel in told["channels"]:
+                if channel not in names:
+                    close = get_close_matches(channel, names, n=1)
+                    meant = f"; did you mean {close[0]!r}?" if close else ""
+                    raise ParameterError(
+                        f"panel {panel!r} names {channel!r}, which is no variable{meant}"
+                    )
+        if not found:
+            raise ParameterError("there is no panel that can be ordered")
+    except ForetellError as error:
+        raise ParameterError(f"sensing.panels, {file}: {error}") from None
+    return tables
 
 
 class _Gains(UncertaintyPropagationSensing):
@@ -57,12 +89,20 @@ class Adviser:
     Args:
         names: (F,) of the model's standardised features.
         schema: of the channels.
-        fresh: hours for which a value counts as known.
+        fresh: hours for which a value counts as known, and a panel is not offered again, where the
+            panel does not tell its own (``refractory``).
         least: smallest standard deviation of the risk that a panel must account for.
+        panels: tables of the panels (:func:`site_panels`); those of foretell by default.
     """
 
     def __init__(
-        self, names: Sequence[str], schema: Schema, *, fresh: int = 6, least: float = 0.005
+        self,
+        names: Sequence[str],
+        schema: Schema,
+        *,
+        fresh: int = 6,
+        least: float = 0.005,
+        panels: Mapping[str, Any] | None = None,
     ) -> None:
         place = {str(n): i for i, n in enumerate(names)}
         self._channels: dict[str, list[int]] = {}
@@ -70,13 +110,15 @@ class Adviser:
         self._codes: dict[str, set[str]] = {}
         columns = {c: place[f"{c}:last"] for c in schema.names if f"{c}:last" in place}
         of_column = {column: c for c, column in columns.items()}
-        for panel in read_panels(columns) if columns else ():
+        tables = site_panels(None) if panels is None else panels
+        for panel in panels_of(tables, columns, refractory=float(fresh)):
             known = [of_column[column] for column in panel.features]
             codes = tuple(schema[c].loinc[0] for c in known if schema[c].loinc)
-            self._panels.append(replace(panel, refractory=float(fresh), loinc=codes))
+            self._panels.append(replace(panel, loinc=panel.loinc or codes))
             self._channels[panel.name] = [schema.names.index(c) for c in known]
             self._codes[panel.name] = {code for c in known for code in schema[c].loinc}
-        self._size, self._fresh, self._least = len(names), fresh, least
+            self._codes[panel.name] |= set(panel.loinc)
+        self._size, self._least = len(names), least
 
     @property
     def channels(self) -> dict[str, frozenset[int]]:
@@ -121,7 +163,7 @@ class Adviser:
         for panel in self._panels:
             mine = self._channels[panel.name]
             for column, c in zip(panel.features, mine, strict=True):
-                seen[column] = bool(known[c] and since[c] < self._fresh)
+                seen[column] = bool(known[c] and since[c] < panel.refractory)
             there = [float(since[c]) for c in mine if known[c]]
             if there:
                 last[panel.name] = min(there)

@@ -54,9 +54,16 @@ class DeploymentScorer:
     Args:
         deployment: as it was saved: its version names it.
         drivers: names of channels told of a risk at most; 0 for none.
+        panels: tables of what can be ordered at the site; those of foretell by default.
     """
 
-    def __init__(self, deployment: Deployment, *, drivers: int = TOLD) -> None:
+    def __init__(
+        self,
+        deployment: Deployment,
+        *,
+        drivers: int = TOLD,
+        panels: Mapping[str, Any] | None = None,
+    ) -> None:
         self.deployment, self.version = deployment, deployment.version
         self._model, self._most = deployment.model, drivers
         # Where times are censored later, risks are still those of the score's horizon.
@@ -75,7 +82,7 @@ class DeploymentScorer:
         self._adviser: Adviser | None = None
         if self._trees is None:
             self._what_if = what_if(deployment.model)
-            self._adviser = Adviser(features.names, self.schema)
+            self._adviser = Adviser(features.names, self.schema, panels=panels)
 
     @property
     def schema(self) -> Schema:
