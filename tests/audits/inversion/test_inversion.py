@@ -155,10 +155,20 @@ def test_half_of_the_stored_patients_teach_the_attacker():
     assert report["inversion"]["ridge"]["features"] > 0.9
 
 
+@pytest.mark.parametrize("left_out", [0, 50])
+def test_where_all_are_stored_half_of_them_teach_the_attacker(left_out):
+    found = witness(0.5, count=2000)
+    some = {n: getattr(found, n)[:left_out] for n in vars(found) if n.startswith("other")}
+    report = PrivacyAudit(attacks=("ridge",)).report(ReleaseWitness(**{**vars(found), **some}))
+    assert report["membership_auc"] is None
+    assert report["pairs_of_attacker"] == 1000 + left_out
+    assert report["inversion"]["ridge"]["features"] > 0.9 and not report["passed"]
+
+
 def test_audit_that_cannot_attack_does_not_pass():
-    found = witness(0.0)
-    few = ReleaseWitness(**{**vars(found), "other_rows": found.other_rows[:50]})
-    report = PrivacyAudit().report(few)
+    found = witness(0.0, count=150)
+    some = {n: getattr(found, n)[:50] for n in vars(found) if n.startswith("other")}
+    report = PrivacyAudit().report(ReleaseWitness(**{**vars(found), **some}))
     assert not report["passed"] and "too few" in report["reason"]
     with pytest.raises(DataError, match="needs pairs"):
         ridge_inversion(*(rows(5)[:, :2] for _ in range(4)))

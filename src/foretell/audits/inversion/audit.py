@@ -14,6 +14,9 @@ from foretell.data.clinical.schema import Schema
 from foretell.errors import ParameterError
 from foretell.estimators.continual.witness import ReleaseWitness
 
+_FEW = 100
+"""Hours that an attacker must know, so that what he does not find says something."""
+
 
 @dataclass(frozen=True)
 class PrivacyAudit:
@@ -23,7 +26,8 @@ class PrivacyAudit:
     read features off the stored vectors; half of the stored patients are among those the attacker
     knows, and the other half is attacked. Linkage: whether the stored vector that is nearest, or
     likeliest, to a patient's true representation is that patient's. Membership: whether closeness
-    to a stored vector tells that an hour is stored.
+    to a stored vector tells that an hour is stored; None where hardly anybody is left out of what
+    is stored, so that it is nothing to find out.
 
     The gate is on inversion and on linkage. Inversion: the median R2 of vital signs, of laboratory
     values (last known ones), and that of age, each feature by the better of both attacks. Linkage:
@@ -74,21 +78,27 @@ class PrivacyAudit:
             "max_linkage": self.max_linkage,
             "stored": len(witness.stored),
         }
-        if len(witness.other_rows) < 100:
+        others = len(witness.other_rows)
+        # Half of the stored patients teach the attacker, too, where rows stand for them.
+        known = 0 if witness.stored_rows is None else len(witness.member_rows) // 2
+        if others < _FEW and known < _FEW:
             return {
                 **found,
                 "passed": False,
-                "reason": f"only {len(witness.other_rows)} hours of patients that are not stored: "
+                "reason": f"only {others} hours of patients that are not stored: "
                 "too few to attack with, so nothing is known",
                 "remedy": "Store fewer hours (memory_per_site), so that patients are left out",
             }
-        asked = _some(len(witness.member_rows), self.rows, rng)
-        others = _some(len(witness.other_rows), self.rows, rng)
-        assert witness.other_hidden is not None
-        found["membership_auc"] = membership_auc(
-            witness.member_hidden[asked], witness.other_hidden[others], witness.stored
-        )
-        if witness.stored_rows is None or witness.other_released is None:
+        # Where nearly everybody is stored, being stored is nothing to find out.
+        found["membership_auc"] = None
+        if others >= _FEW:
+            asked = _some(len(witness.member_rows), self.rows, rng)
+            found["membership_auc"] = membership_auc(
+                witness.member_hidden[asked],
+                witness.other_hidden[_some(others, self.rows, rng)],
+                witness.stored,
+            )
+        if witness.stored_rows is None:
             return {
                 **found,
                 "inversion": None,
@@ -96,6 +106,7 @@ class PrivacyAudit:
                 "passed": True,
                 "reason": "no stored row stands for a patient: there is nothing to invert or link",
             }
+        assert witness.other_released is not None
         added = (witness.stored - witness.member_hidden).var(axis=0, dtype=np.float64)
         people = np.unique(witness.member_patients)
         aware = np.isin(

@@ -199,10 +199,12 @@ def _witness(
     outside = np.flatnonzero(~np.isin(patients, patients[chosen]))
     if len(outside) > _WITNESSES:
         outside = np.sort(rng.choice(outside, _WITNESSES, replace=False))
-    clean = carried.hidden(features[outside], adapter) if len(outside) else None
+    clean = carried.hidden(features[outside], adapter)
     noisy = None
     linked = not (out.exemplar < 0).any()
-    if clean is not None and linked:
+    if linked and not len(outside):
+        noisy = clean
+    elif linked:
         # Of rows that stand for nobody there are no pairs to attack with, and the others may
         # be too few for prototypes of their own.
         told = release.release(clean, given.label[outside], patients[outside], rng)

@@ -26,7 +26,7 @@ class ReleaseWitness:
         member_hidden: (K, D) their true representations.
         member_patients: (K,) whose they are.
         other_rows: (A, F) hours of others.
-        other_hidden: (A, D) their true representations, or None.
+        other_hidden: (A, D) their true representations.
         other_released: (A, D) what would be stored of them; None where rows stand for none.
         other_patients: (A,) whose they are.
     """
@@ -38,7 +38,7 @@ class ReleaseWitness:
     member_hidden: FloatArray
     member_patients: NDArray[np.int64]
     other_rows: FloatArray
-    other_hidden: FloatArray | None
+    other_hidden: FloatArray
     other_released: FloatArray | None
     other_patients: NDArray[np.int64]
 
