@@ -323,6 +323,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "wuperr, noise 4": {"release": GaussianRelease(4.0)},
     "wuperr, noise 6": {"release": GaussianRelease(6.0)},
     "wuperr, noise 16": {"release": GaussianRelease(16.0)},
+    "wuperr, noise 16, all hours": {
+        "release": GaussianRelease(16.0),
+        "memory_per_site": 45_000,
+        "positives_per_site": 6000,
+    },
     "wuperr, noise 20": {"release": GaussianRelease(20.0)},
     "wuperr, no noise": {"release": None},
     "err": {"release": GaussianRelease(2.0), "ewc_lambda": 0.0},
