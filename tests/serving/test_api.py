@@ -260,3 +260,52 @@ def test_pseudonyms_need_their_key(tmp_path):
     assert a("S", "P") == Pseudonyms.from_file(tmp_path / "key")("S", "P") != a("T", "P")
     assert a("S", "P") != Pseudonyms()("S", "P")
     assert (tmp_path / "key").stat().st_mode & 0o077 == 0
+
+
+T0 = 1_767_225_600.0
+
+
+def results(name: str = "m-1", site: str = "A", **changed) -> dict:
+    result = {"id": "r-1", "patient": "p7", "code": "8867-4", "value": 131.0, "unit": "/min",
+              "time": T0}  # fmt: skip
+    return {"id": name, "site": site, "events": [{**result, **changed}]}
+
+
+@pytest.fixture
+def send(client):
+    return lambda body, who="engine": client.post("/v1/events", json=body, headers=as_(who))
+
+
+def pulse(client):
+    rows = client.get("/v1/patients", headers=as_("nurse")).json()["patients"]
+    mine = [row for row in rows if row["patient"] == "p7"]
+    return dict(mine[0]["drivers"]).get("HR") if mine else None
+
+
+def test_results_are_scored_corrected_and_withdrawn(client, send):
+    assert send(results()).json() == {"new": 1, "repeated": 0, "set_aside": 0}
+    assert send(results()).json() == {"new": 0, "repeated": 0, "set_aside": 0}
+    assert send(results("m-2")).json() == {"new": 0, "repeated": 1, "set_aside": 0}
+    soon(lambda: pulse(client) == 3.0)
+    right = results("m-3", value=80.0, status="corrected", issued=T0 + 60)
+    assert send(right).json()["new"] == 1
+    soon(lambda: pulse(client) is None)
+    gone = results("m-4", status="deleted", issued=T0 + 120)
+    del gone["events"][0]["value"]
+    assert send(gone).json()["new"] == 1
+
+
+def test_what_is_not_known_is_set_aside_and_what_is_wrong_refused(client, send):
+    assert send(results("m-5", code="0000-0")).json()["set_aside"] == 1
+    assert send(results("m-6", value=None)).json()["set_aside"] == 1
+    assert send(results("m-7", unit="furlong")).json()["set_aside"] == 1
+    for wrong in (
+        {"time": "now"}, {"value": "80"}, {"patient": ""}, {"status": "cancelled"}, {"more": 1},
+        {"patient": "p\u0000"}, {"time": 1e12},
+    ):  # fmt: skip
+        answer = send(results("m-8", **wrong))
+        assert answer.status_code == 422 and "detail" in answer.json()
+    assert send({**results("m-9"), "events": []}).status_code == 422
+    assert send(results("m-10"), who="nurse").status_code == 403
+    assert send(results("m-11", site="Z")).status_code == 403
+    assert client.post("/v1/events", json=results("m-12")).status_code == 401

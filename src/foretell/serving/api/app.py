@@ -31,6 +31,7 @@ from foretell.serving.api.cds import cds_routes
 from foretell.serving.api.export import export_routes
 from foretell.serving.api.fhir import FHIR_JSON, fhir_routes, outcome
 from foretell.serving.api.governance import governance_routes, reading
+from foretell.serving.api.results import result_routes
 from foretell.serving.api.subscriptions import subscription_routes
 from foretell.serving.api.words import TOLD, WHOLE, MaybeQuery, Name, NamePath, Refused
 from foretell.serving.audit import first_break
@@ -133,6 +134,7 @@ def build_app(service: Service) -> FastAPI:
     _operations(app, service)
     subscription_routes(app, service)
     fhir_routes(app, service)
+    result_routes(app, service)
     cds_routes(app, service)
     export_routes(app, service)
     board_routes(app, service)

@@ -17,6 +17,7 @@ from starlette.convertors import Convertor, register_url_convertor
 
 from foretell.data.clinical.fhir import FhirError
 from foretell.serving.api.auth import Caller, needs
+from foretell.serving.api.taken import count_taken
 from foretell.serving.api.words import MaybeQuery
 from foretell.serving.errors import StoreUnavailableError
 from foretell.serving.ingest.committer import BusyError
@@ -223,12 +224,7 @@ async def _take(
         # Only what is durable counts as heard: what is not answered is sent again.
         await run_in_threadpool(_heed, service, site, note)
         kind_of = note.kind
-    count.labels("fhir", kind_of, "duplicate" if result.duplicate else "stored").inc()
-    items = service.metrics.items
-    items.labels("new").inc(result.items)
-    items.labels("repeated").inc(result.repeated)
-    items.labels("quarantined").inc(result.quarantined)
-    service.metrics.commit.observe(max(time.time() - received, 0.0))
+    count_taken(service, "fhir", kind_of, result, received)
     if resource["resourceType"] == "Bundle" and resource.get("type") in ("batch", "transaction"):
         entries = [{"response": {"status": "200 OK"}} for _ in resource.get("entry", [])]
         told = {"resourceType": "Bundle", "type": f"{resource['type']}-response", "entry": entries}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from foretell.data.clinical.feed import Normaliser
+from foretell.data.clinical.feed import Measurement, Normaliser
 from foretell.data.clinical.fhir import FhirError, FhirReader, read_instant
 from foretell.data.clinical.hl7 import Hl7Error, Hl7Reader, Message, read_time
 from foretell.data.clinical.repair import UnitRepair
@@ -89,6 +90,24 @@ class Intake:
         sent = read_time(message.part(head, 7), reader.zone, near=received)
         self._watch(source, events, sent, received)
         return Delivery(source, message.control_id, content, kind, received, events, aside)
+
+    def plain(
+        self, records: Sequence[Measurement], source: str, site: str, control: str,
+        content: bytes, received: float,
+    ) -> Delivery:  # fmt: skip
+        """Results of a site that came as such, ready to be stored.
+
+        Args:
+            records: of the site.
+            source: who sent them.
+            site: that is known.
+            control: names the message among those of its source.
+            content: digest of the message.
+            received: since 1970.
+        """
+        events, aside = events_of(records, self.of_site(site)[1])
+        self._watch(source, events, None, received)
+        return Delivery(source, control, content, "events", received, events, aside)
 
     def _watch(
         self, source: str, events: list[NewEvent], sent: float | None, received: float
