@@ -61,6 +61,17 @@ def cluster_bootstrap(
     draws = np.concatenate(
         [statistic(w @ sums) for w in cluster_weights(len(sums), resamples, seed)]
     )
+    return percentile_interval(estimate, draws, confidence)
+
+
+def percentile_interval(estimate: NDArray, draws: NDArray, confidence: float) -> Interval:
+    """The interval that holds a share of draws (R,) or (R, S); NaN where none is defined.
+
+    Args:
+        estimate: () or (S,).
+        draws: of the same in R resamples; none gives no interval.
+        confidence: the share.
+    """
     tail = (1 - confidence) / 2
     defined = ~np.isnan(draws).all(axis=0)
     bounds = np.full((2, *draws.shape[1:]), np.nan)

@@ -14,14 +14,17 @@ from typing import Any
 import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import kstwobign, norm
+from scipy.stats import norm
 
 from foretell.data.clinical.stays import Stays
+from foretell.decisions.abstention.distribution import (
+    equal_bins,
+    stability_index,
+    step_distance,
+    steps,
+)
 from foretell.decisions.abstention.embedding import MeanEmbedding
 from foretell.errors import DataError, ParameterError
-
-_TINY = 1e-4
-_GRID = 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,10 +100,8 @@ class PopulationMonitor:
             edges = np.zeros(0)
             shares, grid, cdf = np.ones(1), np.zeros(0), np.zeros(0)
             if len(values):
-                edges = np.unique(np.quantile(values, np.linspace(0, 1, self.bins + 1)[1:-1]))
-                shares = _shares(values, edges)
-                grid = np.unique(np.quantile(medians, np.linspace(0, 1, _GRID)))
-                cdf = np.searchsorted(np.sort(medians), grid, side="right") / len(medians)
+                edges, shares = equal_bins(values, self.bins)
+                grid, cdf = steps(medians)
             self.channels_[name] = ChannelReference(
                 edges, shares, grid, cdf, len(values), len(medians), float(rates.mean()),
                 float(rates.std()), MeanEmbedding.of(medians) if len(medians) else None,
@@ -132,14 +133,11 @@ class PopulationMonitor:
             if len(rates) >= self.least:
                 row["missing_p"] = self._rate_p(usual, rates)
             if len(values) and usual.values:
-                now = np.maximum(_shares(values, usual.edges), _TINY)
-                before = np.maximum(usual.shares, _TINY)
-                row["stability_index"] = float(((now - before) * np.log(now / before)).sum())
+                row["stability_index"] = stability_index(values, usual.edges, usual.shares)
             if len(medians) >= self.least and usual.stays >= self.least:
-                ours = np.searchsorted(np.sort(medians), usual.grid, side="right") / len(medians)
-                row["distance"] = float(np.abs(ours - usual.cdf).max())
-                size = len(medians) * usual.stays / (len(medians) + usual.stays)
-                row["distance_p"] = float(kstwobign.sf(row["distance"] * np.sqrt(size)))
+                row["distance"], row["distance_p"] = step_distance(
+                    medians, usual.grid, usual.cdf, usual.stays
+                )
                 if usual.embedding is not None:
                     row["discrepancy"], row["discrepancy_p"] = usual.embedding.compare(medians)
             rows.append(row)
@@ -313,8 +311,3 @@ def _of_channel(
     ordered = values[order]
     medians = (ordered[starts + (sizes - 1) // 2] + ordered[starts + sizes // 2]) / 2
     return values, medians if len(values) else np.zeros(0), rates
-
-
-def _shares(values: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.float64]:
-    place = np.searchsorted(edges, values, side="left")
-    return np.asarray(np.bincount(place, minlength=len(edges) + 1) / len(values), np.float64)

@@ -8,12 +8,17 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import kstwobign
 
+from foretell.decisions.abstention.distribution import (
+    equal_bins,
+    stability_index,
+    step_distance,
+    steps,
+)
 from foretell.decisions.abstention.embedding import MeanEmbedding
 from foretell.errors import DataError, ParameterError
 
-_BINS, _GRID, _TINY = 10, 200, 1e-4
+_BINS = 10
 
 
 class ScoreDrift(NamedTuple):
@@ -68,10 +73,7 @@ class ScoreMonitor:
             DataError: sizes do not fit, a score is outside [0, 1], or none was issued.
         """
         p, highest = _of_stays(scores, stays)
-        edges = np.unique(np.quantile(p, np.linspace(0, 1, _BINS + 1)[1:-1]))
-        grid = np.unique(np.quantile(highest, np.linspace(0, 1, _GRID)))
-        cdf = np.searchsorted(np.sort(highest), grid, side="right") / len(highest)
-        return cls(edges, _shares(p, edges), grid, cdf, MeanEmbedding.of(_odds(highest)))
+        return cls(*equal_bins(p, _BINS), *steps(highest), MeanEmbedding.of(_odds(highest)))
 
     def compare(
         self, scores: ArrayLike, stays: ArrayLike, *, level: float = 0.01, index: float = 0.25
@@ -91,12 +93,8 @@ class ScoreMonitor:
         if not 0 < level < 1:
             raise ParameterError(f"level must lie inside (0, 1), not {level}")
         p, highest = _of_stays(scores, stays)
-        now, before = np.maximum(_shares(p, self.edges), _TINY), np.maximum(self.shares, _TINY)
-        moved = float(((now - before) * np.log(now / before)).sum())
-        ours = np.searchsorted(np.sort(highest), self.grid, side="right") / len(highest)
-        distance = float(np.abs(ours - self.cdf).max())
-        size = len(highest) * self.embedding.size / (len(highest) + self.embedding.size)
-        distance_p = float(kstwobign.sf(distance * np.sqrt(size)))
+        moved = stability_index(p, self.edges, self.shares)
+        distance, distance_p = step_distance(highest, self.grid, self.cdf, self.embedding.size)
         discrepancy, discrepancy_p = self.embedding.compare(_odds(highest))
         drifted = min(distance_p, discrepancy_p) <= level / 2 or moved > index
         return ScoreDrift(moved, distance, distance_p, discrepancy, discrepancy_p, bool(drifted))
@@ -194,11 +192,6 @@ def _issued(p: NDArray[np.float64]) -> NDArray[np.float64]:
     if not ((found >= 0) & (found <= 1)).all():
         raise DataError("a score is not within [0, 1]")
     return found
-
-
-def _shares(values: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.float64]:
-    place = np.searchsorted(edges, values, side="left")
-    return np.asarray(np.bincount(place, minlength=len(edges) + 1) / len(values), np.float64)
 
 
 def _odds(p: NDArray[np.float64]) -> NDArray[np.float64]:

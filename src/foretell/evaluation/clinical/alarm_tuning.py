@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -85,6 +85,12 @@ class TunedAlarms:
         return self.policy
 
 
+class _Tried(NamedTuple):
+    policy: AlarmPolicy
+    metrics: AlarmMetrics
+    row: dict[str, Any]
+
+
 def tune_alarms(
     policy: AlarmPolicy,
     stays: Stays,
@@ -141,8 +147,7 @@ def tune_alarms(
     given = np.ones(stays.n_rows, bool) if issued is None else np.asarray(issued).astype(bool)
     highest = _highest(values, given, stays)
     by = "cost" if costs is not None else "false_alarms_per_patient_hour"
-    tried: dict[float, tuple[AlarmPolicy, AlarmMetrics]] = {}
-    rows: dict[float, dict[str, Any]] = {}
+    tried: dict[float, _Tried] = {}
 
     def judge(thresholds: NDArray[np.float64]) -> list[float]:
         """Tries what was not tried; all that meet what was asked, the best first."""
@@ -157,17 +162,15 @@ def tune_alarms(
             kept = all(found[_AT_LEAST[k]] >= v for k, v in limits.items() if k in _AT_LEAST)
             kept &= all(found[_AT_MOST[k]] <= v for k, v in limits.items() if k in _AT_MOST)
             cost = None if costs is None else costs.of(metrics)
-            tried[threshold] = now, metrics
-            rows[threshold] = {
-                "threshold": threshold, **found, "cost": cost, "feasible": bool(enough & kept)
-            }  # fmt: skip
-        good = [t for t, row in rows.items() if row["feasible"]]
-        return sorted(good, key=lambda t: (np.nan_to_num(rows[t][by], nan=np.inf), t))
+            row = {"threshold": threshold, **found, "cost": cost, "feasible": bool(enough & kept)}
+            tried[threshold] = _Tried(now, metrics, row)
+        good = [t for t, one in tried.items() if one.row["feasible"]]
+        return sorted(good, key=lambda t: (np.nan_to_num(tried[t].row[by], nan=np.inf), t))
 
     best = judge(_spread(highest, candidates))
     if not tried:
         raise DataError("no hour has a score to tune on")
-    if not next(iter(tried.values()))[1].counts[:, 0].any():
+    if not next(iter(tried.values())).metrics.counts[:, 0].any():
         raise DataError("no validation stay is septic: there is nothing to find")
     if best:
         near = sorted(tried)
@@ -175,14 +178,15 @@ def tune_alarms(
         low, high = near[max(place - 1, 0)], near[min(place + 1, len(near) - 1)]
         best = judge(_spread(highest[(highest > low) & (highest < high)], candidates))
     curve = pl.DataFrame(
-        [rows[t] for t in sorted(rows)], schema_overrides={"cost": pl.Float64}
+        [tried[t].row for t in sorted(tried)], schema_overrides={"cost": pl.Float64}
     ).with_columns(pl.col(pl.Float64).fill_nan(None))
     parts = [] if target_sensitivity is None else [f"patient sensitivity >= {target_sensitivity}"]
     parts += [f"{k} {'>=' if k in _AT_LEAST else '<='} {v}" for k, v in limits.items()]
     words = " and ".join(parts) or "no condition"
     if not best:
         return TunedAlarms(None, None, curve, words)
-    return TunedAlarms(*tried[best[0]], curve, words)
+    chosen = tried[best[0]]
+    return TunedAlarms(chosen.policy, chosen.metrics, curve, words)
 
 
 def _with_threshold(policy: AlarmPolicy, threshold: float) -> AlarmPolicy:

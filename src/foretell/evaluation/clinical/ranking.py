@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from foretell.errors import DataError, ParameterError
-from foretell.evaluation.bootstrap import Interval, cluster_weights
+from foretell.evaluation.bootstrap import Interval, cluster_weights, percentile_interval
 from foretell.evaluation.clinical.checks import binary, row_values
 from foretell.evaluation.clinical.kernels import ranking
 
@@ -68,10 +68,7 @@ def ranking_metrics(
         ranking(last, sorted_label, sorted_cluster, weights)
         for weights in (cluster_weights(len(names), resamples, seed) if resamples else ())
     ]
-    tail = (1 - confidence) / 2
-    bounds: NDArray[np.float64] = np.full((2, 2), np.nan)
-    if draws:
-        bounds = np.nanquantile(np.concatenate(draws), [tail, 1 - tail], axis=0)
+    found = percentile_interval(estimate, np.concatenate([np.zeros((0, 2)), *draws]), confidence)
     return RankingMetrics(
-        *(Interval(np.asarray(estimate[k]), bounds[0, k], bounds[1, k]) for k in range(2))
+        *(Interval(np.asarray(found.estimate[k]), found.lower[k], found.upper[k]) for k in range(2))
     )

@@ -6,7 +6,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from foretell.errors import DataError, ParameterError
-from foretell.evaluation.bootstrap import Interval, cluster_bootstrap, cluster_weights
+from foretell.evaluation.bootstrap import (
+    Interval,
+    cluster_bootstrap,
+    cluster_weights,
+    percentile_interval,
+)
 from foretell.evaluation.clinical.checks import binary, row_values
 from foretell.evaluation.clinical.kernels import concordant
 
@@ -57,11 +62,7 @@ def concordance_index(
     if np.isnan(estimate):
         raise DataError("no two rows are comparable", hint="An onset must be seen before others")
     draws = [concordant(*args, w) for w in cluster_weights(count, resamples, seed)]
-    tail = (1 - confidence) / 2
-    bounds: NDArray[np.float64] = np.full(2, np.nan)
-    if draws:
-        bounds = np.nanquantile(np.concatenate(draws), [tail, 1 - tail])
-    return Interval(np.asarray(estimate), bounds[0], bounds[1])
+    return percentile_interval(estimate, np.concatenate([np.zeros(0), *draws]), confidence)
 
 
 def integrated_brier_score(

@@ -107,7 +107,7 @@ def _measurement(site: str, told: Result) -> Measurement:
     return Measurement(
         site, told.patient, told.visit, ((told.system, told.code),),
         math.nan if told.value is None or deleted else told.value, told.unit, told.time,
-        max(told.time, told.time if told.issued is None else told.issued), told.status,
+        max(told.time, told.issued or 0.0), told.status,
         f"json|{told.id}", told.comparator,
         "there is no value" if told.value is None and not deleted else None,
     )  # fmt: skip

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from foretell.data.clinical.schema import Schema
 from foretell.decisions.abstention import Gated, GateStream, Status
-from foretell.estimators.risk.nearby import WhatIf, what_if
+from foretell.estimators.risk.nearby import what_if
 from foretell.serving.deployment import Deployment
 from foretell.serving.worker.advice import Adviser, told
 from foretell.serving.worker.scorer import OK, TOLD, Memory, Risk
@@ -78,10 +78,9 @@ class DeploymentScorer:
         self._gate: GateStream = deployment.gate.stream()
         self._size = features.n_features
         self._groups = _groups(features.names)
-        self._what_if: WhatIf | None = None
+        self._what_if = what_if(deployment.model)
         self._adviser: Adviser | None = None
         if self._trees is None:
-            self._what_if = what_if(deployment.model)
             self._adviser = Adviser(features.names, self.schema, panels=panels)
 
     @property
@@ -134,7 +133,7 @@ class DeploymentScorer:
             ordered: LOINC codes of pending orders.
             asked: panel -> hour of the stay in which it was offered last.
         """
-        if self._adviser is None or self._what_if is None:
+        if self._adviser is None:
             return []
         memory = _of_model(state)
         used, what_if = features[: self._size], self._what_if
@@ -168,7 +167,7 @@ class DeploymentScorer:
         """
         if not self._most:
             return ()
-        if self._what_if is None:
+        if self._trees is not None:
             parts = np.asarray(self._trees.contributions(features[None]))[0][: self._size]
             found = [(name, float(parts[columns].sum())) for name, columns in self._groups]
         else:

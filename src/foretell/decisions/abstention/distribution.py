@@ -1,0 +1,48 @@
+"""What is kept of a sample's distribution, and how far another one is from it."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import kstwobign
+
+_GRID, _TINY = 200, 1e-4
+Doubles = NDArray[np.float64]
+
+
+def equal_bins(values: Doubles, bins: int) -> tuple[Doubles, Doubles]:
+    """Inner borders (B - 1,) of bins that hold equal shares of values, and the shares (B,)."""
+    edges = np.unique(np.quantile(values, np.linspace(0, 1, bins + 1)[1:-1]))
+    return edges, _shares(values, edges)
+
+
+def stability_index(values: Doubles, edges: Doubles, shares: Doubles) -> float:
+    """Population stability index of values against the shares of :func:`equal_bins`."""
+    now, before = np.maximum(_shares(values, edges), _TINY), np.maximum(shares, _TINY)
+    return float(((now - before) * np.log(now / before)).sum())
+
+
+def steps(values: Doubles) -> tuple[Doubles, Doubles]:
+    """Ascending values (G,), 200 at most, and the distribution (G,) there."""
+    grid = np.unique(np.quantile(values, np.linspace(0, 1, _GRID)))
+    return grid, _below(values, grid)
+
+
+def step_distance(values: Doubles, grid: Doubles, cdf: Doubles, size: int) -> tuple[float, float]:
+    """Kolmogorov-Smirnov distance from :func:`steps` of ``size`` values.
+
+    Returns:
+        The distance, and how likely one as large is by chance.
+    """
+    distance = float(np.abs(_below(values, grid) - cdf).max())
+    both = len(values) * size / (len(values) + size)
+    return distance, float(kstwobign.sf(distance * np.sqrt(both)))
+
+
+def _shares(values: Doubles, edges: Doubles) -> Doubles:
+    place = np.searchsorted(edges, values, side="left")
+    return np.asarray(np.bincount(place, minlength=len(edges) + 1) / len(values), np.float64)
+
+
+def _below(values: Doubles, grid: Doubles) -> Doubles:
+    return np.asarray(np.searchsorted(np.sort(values), grid, side="right") / len(values))
