@@ -26,6 +26,32 @@ class Donors(Protocol):
         ...
 
 
+def checked_patients(
+    values: ArrayLike, seen: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Values and masks (N, F) of training patients.
+
+    Raises:
+        DataError: shapes do not fit, or a value that was seen is not finite.
+    """
+    X, S = np.asarray(values, np.float64), np.asarray(seen, bool)
+    if X.ndim != 2 or X.shape != S.shape or len(X) < 1:
+        raise DataError(f"values {X.shape} and seen {S.shape} must be of the same patients")
+    if not np.isfinite(X[S]).all():
+        raise DataError("a value that was seen is not finite")
+    return X, S
+
+
+def centre_and_spread(
+    values: NDArray[np.float64], seen: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(F,) means and standard deviations of what was seen; a spread of 1 where nothing varies."""
+    count = np.maximum(seen.sum(0), 1)
+    centre = np.where(seen, values, 0.0).sum(0) / count
+    spread = np.sqrt((np.where(seen, values - centre, 0.0) ** 2).sum(0) / count)
+    return centre, np.where(spread > 1e-9, spread, 1.0)
+
+
 class NearestDonors:
     """Draws a panel's values from the nearest training patients who have it.
 
@@ -43,18 +69,10 @@ class NearestDonors:
     """
 
     def __init__(self, values: ArrayLike, seen: ArrayLike, *, size: int = 24) -> None:
-        X, S = np.asarray(values, np.float64), np.asarray(seen, bool)
-        if X.ndim != 2 or X.shape != S.shape or len(X) < 1:
-            raise DataError(f"values {X.shape} and seen {S.shape} must be of the same patients")
-        if not np.isfinite(X[S]).all():
-            raise DataError("a value that was seen is not finite")
+        X, S = checked_patients(values, seen)
         self.size = size
         self._seen = S.astype(np.float64)
-        count = np.maximum(self._seen.sum(0), 1)
-        filled = np.where(S, X, 0.0)
-        self._mean = filled.sum(0) / count
-        spread = np.sqrt((np.where(S, X - self._mean, 0.0) ** 2).sum(0) / count)
-        self._spread = np.where(spread > 1e-9, spread, 1.0)
+        self._mean, self._spread = centre_and_spread(X, S)
         self._values = X
         self._z = np.where(S, (X - self._mean) / self._spread, 0.0)
 

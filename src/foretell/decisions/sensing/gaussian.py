@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
+from foretell.decisions.sensing.donors import centre_and_spread, checked_patients
 from foretell.decisions.sensing.panels import Panel
 from foretell.errors import DataError, ParameterError
 
@@ -52,11 +53,7 @@ class GaussianDonors:
         iterations: int = 100,
         tolerance: float = 1e-4,
     ) -> None:
-        X, S = np.asarray(values, np.float64), np.asarray(seen, bool)
-        if X.ndim != 2 or X.shape != S.shape or len(X) < 1:
-            raise DataError(f"values {X.shape} and seen {S.shape} must be of the same patients")
-        if not np.isfinite(X[S]).all():
-            raise DataError("a value that was seen is not finite")
+        X, S = checked_patients(values, seen)
         weight = float(X.shape[1]) if prior is None else prior
         if size < 2 or iterations < 1 or not (np.isfinite(weight) and weight > 0):
             raise ParameterError(
@@ -66,10 +63,7 @@ class GaussianDonors:
         if not tolerance > 0:
             raise ParameterError(f"tolerance must be positive, not {tolerance}")
         self.size = size
-        count = np.maximum(S.sum(0), 1)
-        self._centre = np.where(S, X, 0.0).sum(0) / count
-        spread = np.sqrt((np.where(S, X - self._centre, 0.0) ** 2).sum(0) / count)
-        self._spread = np.where(spread > 1e-9, spread, 1.0)
+        self._centre, self._spread = centre_and_spread(X, S)
         self._seen = S
         self.mean, self.covariance = self._estimate(
             self._scaled(X, S), weight, iterations, tolerance

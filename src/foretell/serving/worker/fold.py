@@ -22,6 +22,7 @@ from typing import Any
 from foretell.data.clinical.binning import hour_of
 from foretell.data.clinical.doubts import OLD_SPECIMEN, Described, contradictions, is_old
 from foretell.data.clinical.feed import RANKS
+from foretell.data.clinical.visits import admission
 from foretell.serving.events import ACTION, MEASURED, MERGED, ORDER, VISIT, Event, digest
 from foretell.serving.worker.keeping import Keeping
 from foretell.serving.worker.quiet import CARRIED, Treatment
@@ -142,10 +143,7 @@ class Fold(Keeping):
         state.age, state.aged, state.sex = before.then(told)
         same = visit is None or state.visit is None or visit == state.visit
         if kind in ("admit", "register"):
-            begin = body["admitted"] if body.get("admitted") is not None else time
-            # A year is easily mistyped, and nobody is heard of before they were admitted.
-            if not -_LONGEST * 3600 <= begin - time <= _EARLY:
-                begin = time
+            begin = admission(time, body.get("admitted"))
             if state.open and same:
                 self._anchor(state, visit, begin)
             elif not state.open and state.stay and visit is not None and visit == state.visit:
