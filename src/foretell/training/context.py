@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from foretell.errors import TrainingError
@@ -15,6 +14,8 @@ from foretell.learners.contract import Batch, Learner
 from foretell.training.machine import all_sum
 
 if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
     from foretell.training.examples import Examples
     from foretell.training.strategy import Strategy
 

@@ -12,10 +12,10 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from foretell.errors import ParameterError, TrainingError
@@ -33,6 +33,9 @@ from foretell.training.schedule import get_schedule
 from foretell.training.settings import Settings
 from foretell.training.strategy import Strategy
 from foretell.training.validation import Validation, validation_score
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
 
 
 class Trainer:

@@ -6,13 +6,15 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.fabric import Fabric
 from torch import Tensor
 
 from foretell.errors import ParameterError
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
 
 PRECISIONS = {
     "32-true": torch.float32,
@@ -45,6 +47,9 @@ def make_fabric(device: str, devices: int, precision: str) -> Fabric:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if number and devices > 1:
         raise ParameterError(f"device {device!r} names one device, devices={devices} asks for more")
+    # Here, as it is heavy and whoever only asks a model has no use for it.
+    from lightning.fabric import Fabric
+
     chosen: list[int] | int = [int(number)] if number and name == "cuda" else devices
     # Processes are spawned: forking after threads have been started can hang.
     strategy = "ddp_spawn" if devices > 1 else "auto"

@@ -7,10 +7,9 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.fabric import Fabric
 
 from foretell.errors import ForetellError, TrainingError
 from foretell.learners.contract import Learner
@@ -22,6 +21,9 @@ from foretell.training.result import FitResult, TrainingInterrupted, interruptib
 from foretell.training.settings import Settings
 from foretell.training.strategy import Strategy
 from foretell.training.validation import Validation
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
 
 
 def train_in_processes(

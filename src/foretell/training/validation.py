@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from lightning.fabric import Fabric
 from torch import Tensor
 
 from foretell.errors import TrainingError
@@ -17,6 +16,8 @@ from foretell.training.machine import all_sum
 from foretell.training.sampling import VALIDATION, generator, seed_torch
 
 if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
     from foretell.training.settings import Settings
 
 Validation = Examples | Callable[[Learner], float]
