@@ -53,7 +53,7 @@ def build() -> BagOfWordsLearner:
 def train(clients: PlantedClients, noise: float):
     strategy = make_strategy(
         "fedavg", 120, selection=ActivitySelection("log", "poisson", q_max=0.5),
-        aggregation="equal", privacy=ClientPrivacy(noise, 0.5, DELTA), seed=0,
+        aggregation="equal", privacy=ClientPrivacy(noise, 0.5, DELTA, noise_seed=0), seed=0,
     )  # fmt: skip
     result = run_federated(
         build, clients, strategy=strategy, rounds=ROUNDS, seed=0, timeout=float("inf"),

@@ -19,7 +19,7 @@ SMALL = {
     "data": {"source": "device_topics", "options": {"devices": 30, "tests": 60, "features": 20}},
     "rounds": {"count": 3, "clients": 60, "read_at": [3]},
     "methods": {"plain": METHOD, "private": {**METHOD, "private": True, "q_max": 0.6}},
-    "privacy": {"noise_multiplier": 4.0, "delta": 1e-5, "rules": ["uniform"]},
+    "privacy": {"noise_multiplier": 4.0, "delta": 1e-5, "rules": ["uniform"], "noise_seed": 0},
     "audit": {"method": "private", "canaries": 80, "activity": 2},
 }
 

@@ -187,7 +187,7 @@ def test_private_selection_states_what_it_costs():
         return run(
             strategy="fedavg", clients_per_round=2, rounds=4, seed=seed, aggregation="equal",
             selection=ActivitySelection("proportional", "poisson", q_max=0.8),
-            privacy=ClientPrivacy(noise, 0.5, 1e-3, "rdp"),
+            privacy=ClientPrivacy(noise, 0.5, 1e-3, "rdp", noise_seed=4),
         )  # fmt: skip
 
     result = go(1.0)
@@ -206,12 +206,57 @@ def test_private_selection_states_what_it_costs():
     assert "train_loss" not in result.rounds.columns or result.rounds["train_loss"].is_null().all()
 
 
-def private(noise=1.0, **options):
+def private(noise=1.0, noise_seed=None, **options):
     return run(
         strategy="fedavg", clients_per_round=2, aggregation="equal",
         selection=ActivitySelection("proportional", "poisson", q_max=0.8),
-        privacy=ClientPrivacy(noise, 0.5, 1e-3, "rdp"), **options,
+        privacy=ClientPrivacy(noise, 0.5, 1e-3, "rdp", noise_seed), **options,
     )  # fmt: skip
+
+
+def same(one, other):
+    return torch.equal(flat(one.learner), flat(other.learner))
+
+
+def test_noise_and_draws_follow_from_no_seed_of_the_run():
+    one, two = private(seed=0), private(seed=0)
+    assert not same(one, two)
+    # Eight rounds of three clients each: the same draws by chance are one in millions.
+    long = [private(seed=0, noise=0.0, clients=make_clients((4,) * 12), rounds=8) for _ in range(2)]
+    assert not long[0].selection_log["client"].equals(long[1].selection_log["client"])
+    told = one.statements[0].assumptions
+    assert any("operating system's randomness" in t and "kept secret" in t for t in told)
+    given, again = private(seed=0, noise_seed=7), private(seed=1, noise_seed=7)
+    assert given.selection_log["client"].equals(again.selection_log["client"])
+    assert same(given, private(seed=0, noise_seed=7))
+    assert not same(given, private(seed=0, noise_seed=8))
+    assert any("follow from noise_seed" in t for t in given.statements[0].assumptions)
+
+
+def test_a_killed_private_run_goes_on_with_its_secret_and_a_fork_does_not(tmp_path):
+    class Killed(Exception):  # noqa: N818
+        pass
+
+    seen = []
+
+    def measure(learner):
+        seen.append(flat(learner).clone())
+        if len(seen) == 4:  # the third round: after the checkpoint of the second
+            raise Killed
+        return {}
+
+    with pytest.raises(Killed):
+        private(evaluate=measure, checkpoint=tmp_path, rounds=3)
+    resumed = private(evaluate=measure, checkpoint=tmp_path, resume=True, rounds=3)
+    assert torch.equal(flat(resumed.learner), seen[3])
+    half = private(rounds=2)
+    assert not same(private(previous=half), private(previous=half))
+    half = private(rounds=2, noise_seed=1)
+    assert same(private(previous=half, noise_seed=1), private(previous=half, noise_seed=1))
+    with pytest.raises(ParameterError, match="Go on with that noise_seed"):
+        private(previous=half)
+    with pytest.raises(TrainingError, match="another noise_seed"):
+        private(previous=half, noise_seed=2)
 
 
 def test_a_statement_covers_the_rounds_of_all_periods_though_the_server_starts_anew():

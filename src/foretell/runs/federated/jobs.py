@@ -193,7 +193,7 @@ def server_settings(job: Job) -> dict[str, Any]:
     if job.rate is not None:
         settings["eta"] = job.rate
     if method.private and recipe.privacy is not None:
-        settings["privacy"] = recipe.privacy.mechanism()
+        settings["privacy"] = recipe.privacy.mechanism(job.seed)
     return settings
 
 

@@ -81,7 +81,9 @@ def _audit(job: AuditJob, federation: Federation) -> dict[str, Any]:
 
     settings = server_settings(training)
     privacy: PrivacySection = recipe.privacy
-    settings["privacy"] = privacy.mechanism(privacy.noise_multiplier if job.noisy else 0.0)
+    settings["privacy"] = privacy.mechanism(
+        job.seed, privacy.noise_multiplier if job.noisy else 0.0
+    )
     strategy = make_server(settings, job.seed)
     before = {name: value.clone() for name, value in build().state_dict().items()}
     result = run_federated(

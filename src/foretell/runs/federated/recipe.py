@@ -118,7 +118,9 @@ class PrivacySection(Section):
     """Privacy of clients: the mechanism of methods that are ``private``, and the table.
 
     The table says what each rule's chances cost clients of different activity, with and without
-    the bound ``q_max`` (4 times the mean chance when None).
+    the bound ``q_max`` (4 times the mean chance when None). Noise and draws of private methods are
+    the operating system's, unless ``noise_seed`` is given, for runs that must be repeated: to it
+    the run's own seed is added.
     """
 
     noise_multiplier: Positive = 1.0
@@ -126,13 +128,15 @@ class PrivacySection(Section):
     delta: Annotated[float, Field(gt=0, lt=1)] = 1e-4
     rules: list[str] = Field(default_factory=lambda: ["uniform", "log", "sqrt", "proportional"])
     q_max: float | None = None
+    noise_seed: int | None = Field(default=None, ge=0)
 
-    def mechanism(self, noise_multiplier: float | None = None) -> ClientPrivacy:
-        """Clipping and noise as the server needs them; with other noise than stated if given."""
+    def mechanism(self, seed: int, noise_multiplier: float | None = None) -> ClientPrivacy:
+        """Clipping and noise of a run as the server needs them; with other noise than stated."""
         from foretell.training.federated.accounting import ClientPrivacy
 
         noise = self.noise_multiplier if noise_multiplier is None else noise_multiplier
-        return ClientPrivacy(noise, self.clip, self.delta)
+        own = None if self.noise_seed is None else self.noise_seed + seed
+        return ClientPrivacy(noise, self.clip, self.delta, noise_seed=own)
 
 
 class AuditSection(Section):

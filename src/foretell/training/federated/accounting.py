@@ -17,6 +17,15 @@ from foretell.training.private.statement import PrivacyStatement
 _EXACT = 200
 _GRID = 1.01
 
+REPRODUCIBLE = (
+    "noise and draws are reproducible: both follow from noise_seed, and the guarantee holds only "
+    "while that number is secret, serves one federation and the generator is as good as random"
+)
+SECRET = (
+    "noise and draws follow from 128 bits of the operating system's randomness: checkpoints and "
+    "the result's state, which hold them, are kept secret, and the generator is as good as random"
+)
+
 Array = NDArray[np.float64]
 
 
@@ -33,6 +42,9 @@ class ClientPrivacy:
         clip: the largest norm of an update, over all its arrays together.
         delta: of the guarantee.
         accountant: ``"pld"`` or ``"rdp"``.
+        noise_seed: of noise and of who is drawn, for runs that must be repeated: whoever learns it
+            can take the noise off again. None for the operating system's randomness; the seed of
+            the run decides neither.
 
     Raises:
         ParameterError: a value out of its range.
@@ -42,6 +54,7 @@ class ClientPrivacy:
     clip: float = 1.0
     delta: float = 1e-4
     accountant: Accountant = "pld"
+    noise_seed: int | None = None
 
     def __post_init__(self) -> None:
         """Refuses values out of range."""
@@ -53,6 +66,8 @@ class ClientPrivacy:
             raise ParameterError(f"clip must be positive, not {self.clip}")
         if not 0 < self.delta < 1:
             raise ParameterError(f"delta must lie in (0, 1), not {self.delta}")
+        if self.noise_seed is not None and self.noise_seed < 0:
+            raise ParameterError(f"noise_seed must not be negative, not {self.noise_seed}")
 
 
 def client_epsilons(
@@ -135,6 +150,7 @@ class ClientLedger:
         return {
             "rounds": self.rounds,
             "noise_multiplier": self.privacy.noise_multiplier,
+            "seeded": self.privacy.noise_seed is not None,
             "chances": {
                 str(client): [[q, n] for q, n in known.items()]
                 for client, known in self._chances.items()
@@ -148,6 +164,14 @@ class ClientLedger:
         Raises:
             ParameterError: rounds were made with other noise, of which one statement cannot speak.
         """
+        seeded = self.privacy.noise_seed is not None
+        if bool(state.get("seeded", True)) != seeded and state["rounds"]:
+            raise ParameterError(
+                f"the {state['rounds']} rounds to go on from had noise that follows "
+                f"{'from no seed' if seeded else 'from a noise_seed'}, and these would not: the "
+                "statement could not say of both what must be kept secret. Go on "
+                f"{'without' if seeded else 'with that'} noise_seed"
+            )
         before = state.get("noise_multiplier", self.privacy.noise_multiplier)
         if before != self.privacy.noise_multiplier and state["rounds"]:
             raise ParameterError(
@@ -253,8 +277,7 @@ class ClientLedger:
                 "server is not covered)",
                 "only the weights are published: neither who or how many took part in a round, nor "
                 "what was measured on clients' data, is covered",
-                "the seed of the noise is secret, was drawn by chance and serves one federation: "
-                "whoever can guess it (the default is 0) can take the noise away",
+                REPRODUCIBLE if self.privacy.noise_seed is not None else SECRET,
                 f"{self.rounds} rounds; updates count 1 and are divided by a constant",
             ),
             dp_event=repr(event),

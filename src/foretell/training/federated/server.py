@@ -86,6 +86,10 @@ class Server:
         arrays = to_record(tensors)
         if state is not None:
             self._restore(state, grid)
+            renew = getattr(self.strategy, "renew_noise", None)
+            if renew is not None and state is self.previous:
+                # Of a model that may be gone on from more than once.
+                renew()
             arrays = to_record(state["arrays"])
             load_record(tensors, arrays)
         ledger = getattr(self.strategy, "ledger", None)

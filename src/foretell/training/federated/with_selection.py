@@ -27,6 +27,7 @@ from foretell.training.federated.weights import (
     aggregation_weights,
     pairing_warning,
 )
+from foretell.training.private.noise import NoiseSource
 from foretell.training.private.statement import PrivacyStatement
 
 _log = logging.getLogger(__name__)
@@ -65,6 +66,9 @@ class SelectionMixin:
             raise ParameterError(f"clients_per_round must be at least 1, not {clients_per_round}")
         self.clients_per_round = clients_per_round
         self.privacy = privacy
+        # Who knows the noise takes it off, and who knows who was drawn gains what sampling hides:
+        # neither may follow from the seed of a run, which is no secret.
+        self._secret = None if privacy is None else NoiseSource(seed=privacy.noise_seed)
         self.activity_config = dict(activity_config or {})
         self.seed = seed
         self.activity = ActivityLog(self.selection.cap)
@@ -108,7 +112,7 @@ class SelectionMixin:
         inclusion = self._inclusion_of(selection, n)
         if self.ledger is not None:
             self.ledger.note(nodes, inclusion, n)
-        rng = np.random.default_rng((self.seed, _SELECT, server_round))
+        rng = self._numbers(_SELECT, server_round)
         drawn = selection.draw(rng, self._k, n, inclusion=inclusion)
         self._note(server_round, nodes, n, selection.probabilities(n, self._k), drawn)
         chosen = [nodes[position] for position in drawn.clients]
@@ -179,12 +183,16 @@ class SelectionMixin:
         return [] if self.ledger is None or not self.ledger.rounds else [self.ledger.statement()]
 
     def state_dict(self) -> dict[str, Any]:
-        """What to resume with: activities as reported, clients drawn, chances so far."""
+        """What to resume with: activities as reported, clients drawn, chances so far.
+
+        With privacy also what noise and draws follow from: a secret.
+        """
         return {
             "activity": {str(client): n for client, n in self.activity.reported.items()},
             "asked": sorted(self._asked),
             "rows": [dict(row) for row in self.selection_rows],
             "ledger": None if self.ledger is None else self.ledger.state_dict(),
+            "noise": None if self._secret is None else self._secret.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -195,10 +203,26 @@ class SelectionMixin:
         self.selection_rows = [dict(row) for row in state["rows"]]
         if self.ledger is not None and state["ledger"] is not None:
             self.ledger.load_state_dict(state["ledger"])
+        if self._secret is not None and state.get("noise") is not None:
+            self._secret.load_state_dict(state["noise"])
+
+    def renew_noise(self) -> None:
+        """Draws a new secret, as where one model is gone on from twice; a seed stays.
+
+        The same noise on two sums would be taken off by their difference.
+        """
+        if self._secret is not None:
+            self._secret.start(self._secret.fresh())
 
     def forget_activity(self) -> None:
         """Asks all clients anew in the next round, as when their buffers have changed."""
         self._asked = set()
+
+    def _numbers(self, purpose: int, server_round: int) -> np.random.Generator:
+        """Numbers for a purpose and round: of the seed, or of a secret where privacy needs one."""
+        if self._secret is None:
+            return np.random.default_rng((self.seed, purpose, server_round))
+        return self._secret.stream(purpose, server_round)
 
     def _ask(self, nodes: list[int], grid: Grid) -> None:
         """Asks clients that were never asked; who does not answer counts as the median."""
@@ -282,7 +306,7 @@ class SelectionMixin:
             [reply.content.array_records[key] for reply in sound],
             self.privacy,
             self._k,
-            np.random.default_rng((self.seed, _NOISE, server_round)),
+            self._numbers(_NOISE, server_round),
         )
         figures = MetricRecord({self.weighted_by_key: 1.0})
         content = RecordDict({key: mean, "metrics": figures})
@@ -347,7 +371,8 @@ def WithSelection(strategy: type[Any]) -> type[Any]:  # noqa: N802
       ``aggregation="equal"``; ``q_max`` is 4K/N unless the selection sets it.
     - ``activity_config``: sent with the query: ``bucket`` (tell powers of two only) and ``epsilon``
       (noise on the device). Numbers in replies are then not used for selection.
-    - ``seed``: of draws and noise, each a function of the seed and the round.
+    - ``seed``: of draws, a function of the seed and the round. With ``privacy`` draws and noise
+      follow from the operating system's randomness instead, or from ``privacy.noise_seed``.
 
     Args:
         strategy: class of a strategy, ``FedAvg`` or derived from it.
