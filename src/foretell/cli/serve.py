@@ -56,8 +56,10 @@ def serve(
         from foretell.serving.api.auth import new_token
         from foretell.serving.config import Config, read_config
         from foretell.serving.logs import set_up_log
-        from foretell.serving.service import Service
+        from foretell.serving.service import Service, check_roles
 
+        wanted = [r.strip() for r in roles.split(",") if r.strip()]
+        check_roles(wanted)
         settings = Config() if config is None else read_config(config)
         if store is not None:
             told = settings.service.model_copy(update={"store": store})
@@ -87,6 +89,7 @@ def serve(
             stdout.print("the configuration is right")
             return
         set_up_log(settings.service.log)
+        token = None
         if not settings.tokens and settings.http is not None:
             if settings.http.host not in ("127.0.0.1", "::1", "localhost"):
                 from foretell.errors import ParameterError
@@ -94,15 +97,16 @@ def serve(
                 raise ParameterError("tokens are needed where others can reach the service")
             token, known = new_token("console")
             settings = settings.model_copy(update={"tokens": (known,)})
-            stderr.print(f"token of this run: {token}", markup=False, highlight=False)
 
         def ready(ports: dict[str, int]) -> None:
             doors = " ".join(f"{name}={port}" for name, port in ports.items())
             # Written at once: whoever started the service waits for this line.
             print(f"ready {doors}", flush=True)
 
-        wanted = [r.strip() for r in roles.split(",") if r.strip()]
         service = Service(
             settings, roles=wanted, warm_up=warm_up, deployments=deployments, candidate=trial
         )
+        if token is not None:
+            # Not before what is wrong was said.
+            stderr.print(f"token of this run: {token}", markup=False, highlight=False)
         asyncio.run(service.run(ready))

@@ -53,6 +53,17 @@ ROLES = ("ingest", "worker", "dispatcher")
 _HEARTBEAT_LATE = 6.0
 
 
+def check_roles(roles: Sequence[str]) -> None:
+    """Refuses what is no part of the service.
+
+    Raises:
+        ParameterError: a role is not known, or there is none.
+    """
+    unknown = set(roles) - set(ROLES)
+    if unknown or not roles:
+        raise ParameterError(f"roles are some of {ROLES}, not {sorted(unknown)}")
+
+
 def make_fold(
     config: Config, scorers: Sequence[Scorer] = (), policy: AlarmPolicy | None = None,
     deployments: Sequence[Deployment] = (), candidate: Deployment | None = None,
@@ -156,9 +167,7 @@ class Service:
         warm_up: bool = False,
         candidate: Deployment | None = None,
     ) -> None:
-        unknown = set(roles) - set(ROLES)
-        if unknown or not roles:
-            raise ParameterError(f"roles are some of {ROLES}, not {sorted(unknown)}")
+        check_roles(roles)
         self.config, self.roles = config, tuple(roles)
         if candidate is not None and not deployments:
             raise ParameterError("a candidate stands beside a run: name the one that speaks")

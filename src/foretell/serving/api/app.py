@@ -27,6 +27,7 @@ from foretell import __version__
 from foretell.errors import ParameterError
 from foretell.serving.api.auth import Caller, needs
 from foretell.serving.api.board import board_routes
+from foretell.serving.api.bounds import MOST_BYTES, BodyBound
 from foretell.serving.api.cds import cds_routes
 from foretell.serving.api.export import export_routes
 from foretell.serving.api.fhir import FHIR_JSON, fhir_routes, outcome
@@ -128,6 +129,10 @@ def build_app(service: Service) -> FastAPI:
         "not a diagnostic device.",
     )
     app.state.service = service
+    http = service.config.http
+    most = MOST_BYTES if http is None else http.max_bytes
+    # Inside of what counts requests: what is refused here is counted, too.
+    app.add_middleware(BodyBound, most=most, refuse=_told_no, metrics=service.metrics)
     _errors(app)
     _health(app, service)
     _patients(app, service)
@@ -139,16 +144,17 @@ def build_app(service: Service) -> FastAPI:
     export_routes(app, service)
     board_routes(app, service)
     governance_routes(app, service)
-    _describe(app, service)
+    _describe(app, service, most)
     return app
 
 
-def _describe(app: FastAPI, service: Service) -> None:
+def _describe(app: FastAPI, service: Service, most: int) -> None:
     """Adds to the description what the framework and the configuration know."""
     plain = app.openapi
     schema = {"$ref": "#/components/schemas/Refused"}
     unread = {"description": "the body is no text",
               "content": {"application/json": {"schema": schema}}}  # fmt: skip
+    large = {**unread, "description": f"the body has more than {most:,} bytes"}
 
     def told() -> dict[str, Any]:
         held = plain()
@@ -159,6 +165,8 @@ def _describe(app: FastAPI, service: Service) -> None:
             for operation in path.values():
                 if "application/json" in operation.get("requestBody", {}).get("content", {}):
                     operation["responses"].setdefault("400", unread)
+                if "requestBody" in operation:
+                    operation["responses"].setdefault("413", large)
         return held
 
     app.openapi = told  # type: ignore[method-assign]

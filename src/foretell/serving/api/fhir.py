@@ -184,13 +184,7 @@ async def _take(
         site = names[0]
     if not sender.may("ingest", site) or not service.intake.knows_site(site):
         return answer(403, outcome("error", "forbidden", "the site is not yours"))
-    http = service.config.http
-    most = http.max_bytes if http is not None else 8 << 20
-    try:
-        data = await read_body(request, most)
-    except TooLargeError:
-        count.labels("fhir", "", "too_large").inc()
-        return answer(413, outcome("error", "too-costly", "the body is too large"))
+    data = await request.body()
     if kind is None and not data.strip():
         # A hook as of R4 without a payload: there is something new, and nothing more is said.
         await run_in_threadpool(_ask_poller, service, site)
