@@ -123,7 +123,11 @@ def test_texts_that_no_store_keeps_and_doubled_parameters_are_refused(client):
         assert answer.status_code == 422, repr(code)
     path = "/v1/patients/A/p1/actions"
     for told in ({"action": "snooze"}, {"action": "suppress", "hours": 3, "reason": " \t "},
-                 {"action": "snooze", "hours": None}, {"action": "sleep"}, {}):  # fmt: skip
+                 {"action": "snooze", "hours": None}, {"action": "snooze", "hours": 2},
+                 {"action": "snooze", "reason": "other"}, {"action": "sleep"}, {},
+                 {"action": "snooze", "hours": 99, "reason": "other"},
+                 {"action": "snooze", "hours": 2, "reason": "Mrs Doe is asleep"},
+                 {"action": "snooze", "hours": 2, "reason": "other", "note": "Doe"}):  # fmt: skip
         body = {"key": "k-12345678", **told}
         assert client.post(path, json=body, headers=as_("nurse")).status_code == 422, told
 
@@ -151,8 +155,12 @@ def test_a_shift_at_the_board(client):
     told = {"action": "suppress", "hours": 4, "key": "k-12345678"}
     path = "/v1/patients/A/p1/actions"
     assert client.post(path, json=told, headers=as_("nurse")).status_code == 422
-    told["reason"] = "palliative"
-    assert client.post(path, json=told, headers=as_("nurse")).json()["repeated"] is False
+    assert client.post(path, json={**told, "reason": "palliative, said Mrs Doe"},
+                       headers=as_("nurse")).status_code == 422  # fmt: skip
+    told["reason"] = "comfort-care"
+    first = client.post(path, json=told, headers=as_("nurse")).json()
+    assert first == {"accepted": True, "repeated": False,
+                     "until": view["begin"] + 3600 * (view["hour"] - 1 + 4)}  # fmt: skip
     assert client.post(path, json=told, headers=as_("nurse")).json()["repeated"] is True
     assert client.post(path, json={**told, "hours": 70, "key": "other-key"},
                        headers=as_("nurse")).status_code == 422  # fmt: skip
@@ -172,6 +180,9 @@ def test_a_shift_at_the_board(client):
     assert [n["kind"] for n in later["notes"]] == ["action"]
     audit = client.get("/v1/audit", headers=as_("all")).json()["rows"]
     assert {r["action"] for r in audit} >= {"list", "read", "suppress", "notes"}
+    (kept, again) = [r for r in audit if r["action"] == "suppress"]
+    assert kept["purpose"] == again["purpose"] == "comfort-care"
+    assert kept["detail"] == f"hours=4 until={first['until']} new=True"
     subjects = {a: {r["subject"] for r in audit if r["action"] == a} for a in ("read", "notes")}
     assert subjects["notes"] == subjects["read"]
     told = [r["detail"] for r in audit if r["action"] == "notes"]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from foretell.data.clinical.hl7.writer import Result, result_message
+from foretell.serving.reasons import REASONS
 from foretell.serving.replay import MllpClient
 
 playwright = pytest.importorskip("playwright.sync_api")
@@ -73,7 +74,10 @@ def test_a_shift_at_a_tablet(browser, ward):
     assert page.locator("svg .dot").count() + page.locator("svg .gap").count() // 2 >= 9
     assert page.locator("svg .raised").count() >= 1
     assert page.locator(".drive .bar").count() >= 1
-    assert page.is_disabled("#suppress")
+    # Nothing is silenced without a reason, and a reason is a code.
+    assert page.is_disabled("#suppress") and page.is_disabled("#snooze")
+    codes = [o.get_attribute("value") for o in page.locator("#reason option").all()]
+    assert codes == ["", *REASONS] and page.locator("#detail input").count() == 0
     shot(page, "tablet")
     # What the header counts is marked in the list, and no longer when somebody has seen it.
     unseen = [v for v in listed if v["alarms"] and not v["acknowledged"]]
@@ -82,16 +86,20 @@ def test_a_shift_at_a_tablet(browser, ward):
     page.click("#acknowledge")
     page.wait_for_selector("#acknowledge:disabled")
     assert marked.count() == len(unseen) - 1
-    page.fill("#reason", "known and treated")
+    page.select_option("#reason", "already-treated")
     page.click("#suppress")
-    page.wait_for_selector("#detail .tag:has-text('suppressed')")
+    page.wait_for_selector("#detail .tag:has-text('suppressed'):has-text('known and treated')")
     page.click("#resume")
     page.wait_for_selector("#detail .tag:has-text('suppressed')", state="detached")
     page.select_option("#hours", "2")
+    page.wait_for_selector("#snooze:disabled")
+    page.select_option("#reason", "awaiting-results")
     page.click("#snooze")
-    page.wait_for_selector("#detail .tag:has-text('until hour')")
+    page.wait_for_selector("#detail .tag:has-text('until hour'):has-text('Results are awaited')")
     audit = ward.client().get("/v1/audit").json()["rows"]
     assert {"acknowledge", "suppress", "resume", "snooze"} <= {r["action"] for r in audit}
+    (snoozed,) = [r for r in audit if r["action"] == "snooze"]
+    assert snoozed["purpose"] == "awaiting-results" and "hours=2 until=" in snoozed["detail"]
     # Nothing came from elsewhere, nothing went wrong.
     assert page.foreign == [] and page.problems == []
     page.context.close()

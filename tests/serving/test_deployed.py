@@ -11,14 +11,14 @@ import pytest
 
 from foretell.data.clinical.feed import Measurement, Normaliser, Refusal
 from foretell.data.clinical.hl7.writer import messages_of
-from foretell.decisions.alarms import AlarmPolicy, Tier
+from foretell.decisions.alarms import AlarmPolicy, AlarmState, Suppression, Tier
 from foretell.errors import DataError, ParameterError
 from foretell.serving.config import Config, read_config
 from foretell.serving.replay import MllpClient, play
 from foretell.serving.service import Service, make_fold
 from foretell.serving.store import open_store
 from foretell.serving.worker.deployed import DeploymentScorer
-from foretell.serving.worker.policy import act, for_rules
+from foretell.serving.worker.policy import act, check_action, for_rules
 from foretell.serving.worker.scorer import TOLD
 
 AUTH = {"Authorization": "Bearer test-token"}
@@ -166,10 +166,22 @@ def test_what_people_do_about_alarms():
         act(policy, state, {"action": "suppress", "hours": 2})
     # A snooze before any alarm holds against every tier.
     state, _ = policy.step(state, 1, 0.1)
-    state = act(policy, state, {"action": "snooze", "hours": 2})
+    asked = {"action": "snooze", "hours": 2, "reason": "being-assessed", "by": "dr"}
+    state = act(policy, state, asked)
+    assert state.postponement == Suppression("being-assessed", 3, "dr")
+    # What a log from before holds does what it did.
+    old = act(policy, replace(state, postponement=None), {"action": "snooze", "hours": 2})
+    assert old == replace(state, postponement=None) and "postponement" not in old.to_json()
     state, alarm = policy.step(state, 2, 0.9)
     assert alarm is None and state.status == "snoozed"
+    assert AlarmState.from_json(state.to_json()) == state
     state = act(policy, state, {"action": "resume"})
+    assert state.postponement is None
+    for told in ({"action": "snooze", "hours": 2}, {"action": "snooze", "reason": "other"},
+                 {"action": "snooze", "hours": 25, "reason": "other"}):  # fmt: skip
+        with pytest.raises(ParameterError, match=r"reason|hours"):
+            check_action(told, 24)
+    check_action({"action": "snooze", "hours": 24, "reason": "other"}, 24)
     state, alarm = policy.step(state, 3, 0.3)
     assert alarm is not None and alarm.tier == "advisory"
     state = act(policy, state, {"action": "suppress", "hours": 3, "reason": "palliative"})

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foretell.decisions.alarms import AlarmPolicy, AlarmState, Tier, run_policy
+from foretell.decisions.alarms import AlarmPolicy, AlarmState, Suppression, Tier, run_policy
 from foretell.errors import DataError, ParameterError
 
 
@@ -141,6 +141,31 @@ def test_a_silence_keeps_its_reason_and_ends():
     for hours, reason in ((11, "x"), (0, "x"), (3, " ")):
         with pytest.raises(DataError, match=r"silence"):
             policy.suppress(state, hours, reason=reason)
+
+
+def test_a_snooze_that_people_ask_for_has_a_reason_and_an_end():
+    tiers = (Tier("advisory", 0.4), Tier("urgent", 0.8))
+    policy = AlarmPolicy(tiers=tiers, snooze=0, max_silence=10)
+    state, _ = policy.step(policy.start(), 1, 0.5)
+    for hours, reason in ((11, "x"), (0, "x"), (3, " ")):
+        with pytest.raises(DataError, match=r"silence"):
+            policy.postpone(state, hours, reason=reason)
+    state = policy.postpone(state, 3, reason="results are awaited", by="nurse")
+    assert state.postponement == Suppression("results are awaited", 4, "nurse")
+    assert AlarmState.from_json(state.to_json()) == state
+    alarms = []
+    for hour in range(2, 7):
+        state, alarm = policy.step(state, hour, 0.5)
+        alarms.append(alarm is not None)
+        # With the next alarm it is over.
+        assert (state.postponement is not None) == (hour <= 4)
+    assert alarms == [False, False, False, True, True]
+    # What is graver is heard; what was asked for ends with it, or when somebody ends it.
+    state = policy.postpone(state, 3, reason="x")
+    assert policy.resume(state).postponement is None
+    state, alarm = policy.step(state, 7, 0.9)
+    assert alarm.reason == "escalation" and state.postponement is None
+    assert "postponement" not in state.to_json()
 
 
 def test_treatment_quiets_and_a_resumed_stay_alarms_at_once():

@@ -83,6 +83,7 @@ class AlarmState:
         acknowledged: whether the last alarm was acknowledged.
         suppression: a silence that people asked for.
         closed: whether the stay has ended.
+        postponement: a snooze that people asked for, with its reason and its end.
     """
 
     hour: int = NEVER
@@ -95,6 +96,7 @@ class AlarmState:
     acknowledged: bool = False
     suppression: Suppression | None = None
     closed: bool = False
+    postponement: Suppression | None = None
 
     @property
     def status(self) -> Status:
@@ -111,7 +113,11 @@ class AlarmState:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a store."""
-        return asdict(self) | {"exceeded": list(self.exceeded)}
+        values = asdict(self) | {"exceeded": list(self.exceeded)}
+        if self.postponement is None:
+            # Left out where there is none, so that older states are the same bytes.
+            del values["postponement"]
+        return values
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> AlarmState:
@@ -121,14 +127,14 @@ class AlarmState:
             DataError: a key is missing or unknown.
         """
         try:
-            suppression = values["suppression"]
-            return cls(
-                **dict(values)
-                | {
-                    "exceeded": tuple(values["exceeded"]),
-                    "suppression": None if suppression is None else Suppression(**suppression),
-                }
-            )
+            silences = {
+                name: None if told is None else Suppression(**told)
+                for name, told in (
+                    ("suppression", values["suppression"]),
+                    ("postponement", values.get("postponement")),
+                )
+            }
+            return cls(**dict(values) | silences | {"exceeded": tuple(values["exceeded"])})
         except (KeyError, TypeError) as error:
             raise DataError(f"this is no state of an alarm policy: {error}") from None
 
@@ -265,6 +271,7 @@ class AlarmPolicy:
         state = replace(
             state, snoozed_until=hour + self.snooze, last_alarm=hour, last_score=float(score),
             last_tier=tier, alarms=state.alarms + 1, acknowledged=False, suppression=None,
+            postponement=None,
         )  # fmt: skip
         return state, Alarm(hour, float(score), self.tiers[tier].name, state.alarms, reason)
 
@@ -286,6 +293,23 @@ class AlarmPolicy:
         Raises:
             DataError: no reason, or a silence that is longer than ``max_silence`` or not positive.
         """
+        return replace(state, suppression=self._asked_for(state, hours, reason, by))
+
+    def postpone(
+        self, state: AlarmState, hours: int, *, reason: str, by: str | None = None
+    ) -> AlarmState:
+        """Somebody snoozes a stay for the next ``hours``, for a reason that is kept.
+
+        As after an alarm a higher tier or a rise still breaks through.
+
+        Raises:
+            DataError: no reason, or a snooze that is longer than ``max_silence`` or not positive.
+        """
+        asked = self._asked_for(state, hours, reason, by)
+        until = max(asked.until, state.snoozed_until)
+        return replace(state, snoozed_until=until, postponement=asked)
+
+    def _asked_for(self, state: AlarmState, hours: int, reason: str, by: str | None) -> Suppression:
         if not reason.strip():
             raise DataError("a silence needs a reason")
         if not 1 <= hours <= self.max_silence:
@@ -294,27 +318,11 @@ class AlarmPolicy:
                 hint="It can be asked for again when it ends",
             )
         begin = 0 if state.hour == NEVER else state.hour
-        return replace(state, suppression=Suppression(reason, begin + hours, by))
-
-    def postpone(self, state: AlarmState, hours: int) -> AlarmState:
-        """Somebody snoozes a stay for the next ``hours``.
-
-        As after an alarm a higher tier or a rise still breaks through.
-
-        Raises:
-            DataError: longer than ``max_silence`` or not positive.
-        """
-        if not 1 <= hours <= self.max_silence:
-            raise DataError(
-                f"a silence may last 1 to {self.max_silence} hours, not {hours}",
-                hint="It can be asked for again when it ends",
-            )
-        begin = 0 if state.hour == NEVER else state.hour
-        return replace(state, snoozed_until=max(begin + hours, state.snoozed_until))
+        return Suppression(reason, begin + hours, by)
 
     def resume(self, state: AlarmState) -> AlarmState:
         """Ends every silence at once."""
-        return replace(state, suppression=None, snoozed_until=NEVER)
+        return replace(state, suppression=None, postponement=None, snoozed_until=NEVER)
 
     def treated(
         self, state: AlarmState, *, by: str | None = None, hour: int | None = None,

@@ -34,11 +34,12 @@ from foretell.serving.api.fhir import FHIR_JSON, fhir_routes, outcome
 from foretell.serving.api.governance import governance_routes, reading
 from foretell.serving.api.results import result_routes
 from foretell.serving.api.subscriptions import subscription_routes
-from foretell.serving.api.words import TOLD, WHOLE, MaybeQuery, Name, NamePath, Refused
+from foretell.serving.api.words import WHOLE, MaybeQuery, Name, NamePath, Refused
 from foretell.serving.audit import first_break
 from foretell.serving.errors import StoreUnavailableError
 from foretell.serving.events import action as action_event
 from foretell.serving.events import digest
+from foretell.serving.reasons import ReasonCode
 from foretell.serving.worker.policy import check_action
 from foretell.serving.worker.ticks import send_ticks
 
@@ -60,16 +61,15 @@ class Answer(_Action):
     """A clinician has seen a stay's alarm, or lets its alarms go on."""
 
     action: Literal["acknowledge", "resume"]
-    hours: Hours | None = None
-    reason: Annotated[str, Field(max_length=500, pattern=WHOLE)] | None = None
+    reason: ReasonCode | None = None
 
 
 class Snooze(_Action):
-    """A clinician has a stay's alarms wait for hours."""
+    """A clinician has a stay's alarms wait for hours, and says why; a graver one breaks through."""
 
     action: Literal["snooze"]
     hours: Hours
-    reason: Annotated[str, Field(max_length=500, pattern=WHOLE)] | None = None
+    reason: ReasonCode
 
 
 class Suppress(_Action):
@@ -77,7 +77,7 @@ class Suppress(_Action):
 
     action: Literal["suppress"]
     hours: Hours
-    reason: Annotated[str, Field(min_length=1, max_length=500, pattern=TOLD)]
+    reason: ReasonCode
 
 
 ActionBody = Annotated[Answer | Snooze | Suppress, Body(discriminator="action")]
@@ -328,7 +328,11 @@ def _patients(app: FastAPI, service: Service) -> None:
               responses={**missing, 409: {"model": Refused,
                                           "description": "it is another stay"}})  # fmt: skip
     def act(caller: Actor, site: NamePath, patient: NamePath, body: ActionBody) -> dict[str, Any]:
-        """Acknowledges, snoozes, suppresses or resumes a stay's alarms; ``key`` makes it once."""
+        """Acknowledges, snoozes, suppresses or resumes a stay's alarms; ``key`` makes it once.
+
+        A silence has a reason, of which free text is no part, and an end: ``until``, unless hours
+        close meanwhile.
+        """
         _visible(caller, site)
         told = body.model_dump(exclude={"key"}, exclude_none=True)
         check_action(told, service.config.alarms.longest_silence_hours)
@@ -340,14 +344,19 @@ def _patients(app: FastAPI, service: Service) -> None:
                 raise HTTPException(409, "the stay is not the present one")
             told |= {"by": caller.name, "stay": row.view["stay"]}
             key = digest("action", site, patient, caller.name, body.key)
+            until = None
+            if isinstance(body, Snooze | Suppress):
+                last = int(row.view["hour"]) - 1 + body.hours
+                until = float(row.view["begin"]) + 3600.0 * last
             event = action_event(site, patient, told, float(row.view["updated"]), key)
             new = store.append_events([event])
             service.audit(
                 store, caller, body.action, service.pseudonyms(site, patient),
-                purpose=body.reason or "", detail=f"hours={body.hours} new={bool(new)}",
+                purpose=body.reason or "",
+                detail=f"hours={told.get('hours')} until={until} new={bool(new)}",
             )  # fmt: skip
         service.wake()
-        return {"accepted": True, "repeated": not new}
+        return {"accepted": True, "repeated": not new, "until": until if new else None}
 
     @app.get("/v1/alarms", tags=["alarms"])
     def alarms(

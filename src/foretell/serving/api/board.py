@@ -9,6 +9,7 @@ from fastapi import Depends, FastAPI, HTTPException
 from fastapi.responses import Response
 
 from foretell.serving.api.auth import Caller, needs
+from foretell.serving.reasons import REASONS
 
 if TYPE_CHECKING:
     from foretell.serving.service import Service
@@ -58,6 +59,7 @@ def board_routes(app: FastAPI, service: Service) -> None:
             "points": {s.version: s.most for s in fold.ladder.scorers if hasattr(s, "most")},
             "channels": {v.name: v.title for v in fold.ladder.schema.variables},
             "longest_silence_hours": fold.policy.max_silence,
+            "reasons": REASONS,
             "may_act": "act" in caller.scopes,
             "caller": caller.name,
         }

@@ -69,7 +69,8 @@ function tags(p) {
   if (p.alarms && !p.acknowledged) tag("▲ alarm, not acknowledged", "high");
   if (["acknowledged", "snoozed", "suppressed"].includes(p.policy)) {
     const until = p.quiet_until ? ` until hour ${p.quiet_until}` : "";
-    tag(`◼ ${p.policy}${until}`, "calm");
+    const why = p.quiet_reason ? `: ${state.about.reasons[p.quiet_reason] ?? words(p.quiet_reason)}` : "";
+    tag(`◼ ${p.policy}${until}${why}`, "calm");
   }
   if (withheld(p)) tag(`✕ no score: ${words(p.status)}`, "none");
   else if (p.status !== "ok") tag(`◆ ${words(p.status)}`, "warn");
@@ -228,21 +229,24 @@ function actions(p) {
   }
   hours.value = draft.hours;
   hours.addEventListener("change", () => { draft.hours = hours.value; });
-  const reason = make("input", { id: "reason", maxlength: 200, placeholder: "needed to suppress" });
+  // Codes only: what people type may name somebody.
+  const reason = make("select", { id: "reason" }, make("option", { value: "", text: "choose a reason" }),
+    ...Object.entries(state.about.reasons).map(([code, text]) => make("option", { value: code, text })));
   reason.value = draft.reason;
   const button = (id, text, body, main) => make("button", { id, type: "button", text,
     ...(main ? { class: "main" } : {}), click: () => act(p, body()) });
-  const suppress = button("suppress", "Suppress", () => ({ action: "suppress", hours: Number(hours.value), reason: reason.value.trim() }));
-  const check = () => { draft.reason = reason.value; suppress.disabled = !reason.value.trim(); };
-  reason.addEventListener("input", check);
+  const silence = (action) => () => ({ action, hours: Number(hours.value), reason: reason.value });
+  const suppress = button("suppress", "Suppress", silence("suppress"));
+  const snooze = button("snooze", "Snooze", silence("snooze"));
+  const check = () => { draft.reason = reason.value; suppress.disabled = snooze.disabled = !reason.value; };
+  reason.addEventListener("change", check);
   check();
   const seen = button("acknowledge", "Acknowledge", () => ({ action: "acknowledge" }), true);
   seen.disabled = !p.alarms || p.acknowledged;
   return make("div", {}, make("div", { class: "acts" }, seen,
     button("resume", "Resume alarms", () => ({ action: "resume" }))),
     make("div", { class: "acts" }, make("label", { text: "For" }, hours),
-      button("snooze", "Snooze", () => ({ action: "snooze", hours: Number(hours.value) })),
-      make("label", { class: "wide", text: "Reason" }, reason), suppress));
+      make("label", { class: "wide", text: "Reason" }, reason), snooze, suppress));
 }
 
 function key() {

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from foretell.decisions.alarms import AlarmPolicy
+from foretell.serving.reasons import REASONS
 from foretell.serving.resources import NOTE, service_request
 
 _PREFETCH = {
@@ -32,14 +33,10 @@ SERVICES: tuple[dict[str, Any], ...] = tuple(
 )
 OVERRIDES = tuple(
     {"code": code, "system": "urn:foretell:override", "display": text}
-    for code, text in (
-        ("already-treated", "Sepsis is known and treated"),
-        ("other-cause", "Another cause explains it"),
-        ("comfort-care", "Comfort care only"),
-        ("wrong-data", "The data are wrong"),
-        ("not-now", "Not now"),
-    )
+    # A card may wait without a reason; an alarm may not.
+    for code, text in (*REASONS.items(), ("not-now", "Not now"))
 )
+"""Why a card is overridden: what silences an alarm, and ``not-now``."""
 _SOURCE = {
     "label": "foretell early warning",
     "topic": {"code": "sepsis-risk", "system": "urn:foretell:topic", "display": "Risk of sepsis"},

@@ -302,5 +302,7 @@ def _quiet_until(alarms: AlarmState) -> int | None:
 
 def _quiet_reason(alarms: AlarmState) -> str | None:
     """Why somebody asked for the silence that holds, None where nobody did."""
-    asked = alarms.suppression
-    return None if asked is None or asked.until <= alarms.hour else asked.reason
+    for asked in (alarms.suppression, alarms.postponement):
+        if asked is not None and asked.until > alarms.hour:
+            return asked.reason
+    return None

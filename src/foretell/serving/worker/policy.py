@@ -19,14 +19,17 @@ def act(policy: AlarmPolicy, state: AlarmState, action: Mapping[str, Any]) -> Al
         ParameterError: it is no action.
         DataError: the policy does not take it, such as an acknowledgement without an alarm.
     """
-    check_action(action, policy.max_silence)
+    _check(action, policy.max_silence)
     kind = action["action"]
     if kind == "acknowledge":
         return policy.acknowledge(state)
     if kind == "resume":
         return policy.resume(state)
     if kind == "snooze":
-        return policy.postpone(state, int(action["hours"]))
+        reason, by = str(action.get("reason") or ""), action.get("by")
+        after = policy.postpone(state, int(action["hours"]), reason=reason or "not stated", by=by)
+        # Logs from before snoozes needed a reason fold to what they did.
+        return after if reason else replace(after, postponement=state.postponement)
     return policy.suppress(
         state, int(action["hours"]), reason=str(action["reason"]), by=action.get("by")
     )
@@ -38,6 +41,12 @@ def check_action(action: Mapping[str, Any], longest: int) -> None:
     Raises:
         ParameterError: the kind is unknown, hours are missing or too many, or there is no reason.
     """
+    _check(action, longest)
+    if action["action"] == "snooze" and not str(action.get("reason") or "").strip():
+        raise ParameterError("snooze needs a reason")
+
+
+def _check(action: Mapping[str, Any], longest: int) -> None:
     kind = action.get("action")
     if kind not in ACTIONS:
         raise ParameterError(f"an action is one of {ACTIONS}")
