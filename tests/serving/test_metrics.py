@@ -53,8 +53,43 @@ def test_scores_alarms_and_silences_are_told_by_unit(store):
     ):
         assert line in lines, line
     assert "Miller" not in page and "P1" not in page
+    # Time comes from outside: there is no clock to be behind of.
+    assert 'foretell_watermark_behind_tick_seconds{site="H"} 7140.0' in lines
+    assert "foretell_watermark_lag_seconds{" not in page
     told = {"action": "resume", "by": "dr"}
     store.append_events([action("H", "P1", told, T0 + 7300, b"l" * 16)])
     work()
     metrics.standing(store)
     assert 'why="suppressed"' not in metrics.text(store).decode()
+
+
+def test_how_old_the_news_of_a_site_are(store):
+    metrics = Metrics()
+    worker = Worker(store, make_fold(), name="w", ttl=3600)
+    worker.keep_leases(now=True)
+    heart = [Result("8867-4", 80.0, "/min")]
+    # One sender is late, another one's clock is a day ahead.
+    news = {("A", "P1"): 60.0, ("A", "P2"): 1800.0, ("B", "P3"): 600.0, ("C", "P4"): 90_000.0}
+    for (site, name), after in news.items():
+        store.append([
+            delivery(visit_message(site, name, "A01", time=T0, control=f"{name}a", visit=name,
+                                   admitted=T0)),
+            delivery(result_message(site, name, heart, time=T0 + after, control=f"{name}r",
+                                    visit=name)),
+        ])  # fmt: skip
+    while worker.work():
+        pass
+    send_ticks(store, T0 + 3600)
+    while worker.work():
+        pass
+    lines = metrics.text(store, T0 + 4000).decode().splitlines()
+    for line in (
+        'foretell_watermark_lag_seconds{site="A"} 2200.0',
+        'foretell_watermark_lag_seconds{site="B"} 3400.0',
+        'foretell_watermark_behind_tick_seconds{site="A"} 1800.0',
+        'foretell_watermark_behind_tick_seconds{site="B"} 3000.0',
+    ):
+        assert line in lines, line
+    assert not [n for n in lines if "watermark" in n and 'site="C"' in n]
+    parts = [n for n in lines if n.startswith("foretell_partition_watermark_lag_seconds{")]
+    assert 1 <= len(parts) <= 3 and {float(n.split()[1]) for n in parts} <= {2200, 3400, 3940}

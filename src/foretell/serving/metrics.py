@@ -7,6 +7,7 @@ from collections import Counter as Counts
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from foretell.serving.events import partition_of
 from foretell.serving.store.base import Effects, Store
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ _SHARES = (0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
 
 _QUIET = ("acknowledged", "snoozed", "suppressed")
 _OFTEN = 30.0
+# Seconds by which a sender's clock may be ahead.
+_AHEAD = 300.0
 
 
 class Metrics:
@@ -145,6 +148,20 @@ class Metrics:
             "foretell_stays_quiet", "Open stays whose alarms are silent for now, by unit and why",
             ("site", "unit", "why"), **kept,
         )  # fmt: skip
+        self.watermark = Gauge(
+            "foretell_watermark_lag_seconds",
+            "How far what was folded last of a site's open stays is behind the clock",
+            ("site",), **kept,
+        )  # fmt: skip
+        self.behind = Gauge(
+            "foretell_watermark_behind_tick_seconds",
+            "How far it is behind the end of the site's last closed hour", ("site",), **kept,
+        )  # fmt: skip
+        self.partition_watermark = Gauge(
+            "foretell_partition_watermark_lag_seconds",
+            "How far what was folded last of a partition's open stays is behind the clock",
+            ("partition",), **kept,
+        )  # fmt: skip
         self._units = {site: frozenset(names) for site, names in (units or {}).items()}
         self._counted = -_OFTEN
         told = {
@@ -190,16 +207,51 @@ class Metrics:
             return "unknown"
         return name if name in self._units.get(site, ()) else "other"
 
-    def standing(self, store: Store) -> None:
-        """Counts stays whose alarms are silent; all that are open are looked at."""
+    def standing(self, store: Store, now: float | None = None) -> None:
+        """Counts stays whose alarms are silent, and says how old the news of sites are.
+
+        All open stays are looked at.
+
+        Args:
+            store: of this thread.
+            now: what time it is; None where time comes from outside.
+        """
         found: Counts[tuple[str, str, str]] = Counts()
-        for view in store.views():
+        views = store.views()
+        self._watermarks(views, store.partitions, now)
+        for view in views:
             if view["policy"] in _QUIET:
                 site = str(view["site"])
                 found[site, self._unit(site, view["unit"]), str(view["policy"])] += 1
         self.quiet.clear()
         for labels, count in found.items():
             self.quiet.labels(*labels).set(count)
+
+    def _watermarks(
+        self, views: Sequence[Mapping[str, Any]], partitions: int, now: float | None
+    ) -> None:
+        newest: dict[str, float] = {}
+        of_part: dict[int, float] = {}
+        ticked: dict[str, float] = {}
+        for view in views:
+            site, heard = str(view["site"]), float(view["updated"])
+            closed = float(view["begin"]) + 3600.0 * (int(view["hour"]) - 1)
+            ticked[site] = max(ticked.get(site, closed), closed)
+            if now is not None and heard > now + _AHEAD:
+                # A clock that is ahead must not hide that nothing comes.
+                continue
+            part = partition_of(site, str(view["patient"]), partitions)
+            newest[site] = max(newest.get(site, heard), heard)
+            of_part[part] = max(of_part.get(part, heard), heard)
+        for gauge in (self.watermark, self.behind, self.partition_watermark):
+            gauge.clear()
+        for site, heard in newest.items():
+            self.behind.labels(site).set(max(ticked[site] - heard, 0.0))
+            if now is not None:
+                self.watermark.labels(site).set(max(now - heard, 0.0))
+        if now is not None:
+            for part, heard in of_part.items():
+                self.partition_watermark.labels(str(part)).set(max(now - heard, 0.0))
 
     def sites(self, open_since: Mapping[str, float], now: float) -> None:
         """Says of each site with open stays whether its hours are closed in time."""
@@ -227,8 +279,13 @@ class Metrics:
                 role = mode
             self.model.labels(version, role).set(1)
 
-    def text(self, store: Store) -> bytes:
-        """The page that Prometheus reads; see :meth:`models` for what is told apart."""
+    def text(self, store: Store, now: float | None = None) -> bytes:
+        """The page that Prometheus reads; see :meth:`models` for what is told apart.
+
+        Args:
+            store: of this thread.
+            now: what time it is; None where time comes from outside.
+        """
         from prometheus_client import generate_latest
 
         for name, value in store.counts().items():
@@ -236,5 +293,5 @@ class Metrics:
         # Every view is read for it: not as often as somebody may ask.
         if time.monotonic() - self._counted >= _OFTEN:
             self._counted = time.monotonic()
-            self.standing(store)
+            self.standing(store, now)
         return generate_latest(self.registry)

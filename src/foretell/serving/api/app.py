@@ -266,11 +266,12 @@ def _health(app: FastAPI, service: Service) -> None:
         with service.stores.use() as store:
             told = store.lineup(0)
             service.metrics.models(None if told is None else told["lineup"], service.versions)
-            if service.config.service.clock == "wall":
-                service.metrics.sites(store.open_since(), time.time())
+            now = time.time() if service.config.service.clock == "wall" else None
+            if now is not None:
+                service.metrics.sites(store.open_since(), now)
             if "ingest" in service.roles:
                 service.metrics.heard(service.intake.skews, service.intake.silences, time.time())
-            text = service.metrics.text(store)
+            text = service.metrics.text(store, now)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
