@@ -28,18 +28,36 @@ _SPREAD = 1.0
 """Features are standardised: what a measurement may show lies about one deviation around."""
 
 
-def site_panels(file: str | Path | None) -> dict[str, Any]:
+def site_panels(
+    file: str | Path | None,
+    terms: Mapping[str, Mapping[str, Any]] | None = None,
+    *,
+    key: str = "sensing.panels",
+) -> dict[str, Any]:
     """The tables of a site's own file of panels, checked; those of foretell for None.
+
+    Args:
+        file: of the site.
+        terms: panel -> what holds instead of what the file says: ``cost``, ``turnaround``, ...
+        key: of the configuration, for errors.
 
     Raises:
         ParameterError: the file cannot be read, says something that cannot be, names a channel
-            that no model knows, or leaves no panel that can be ordered.
+            that no model knows, or leaves no panel that can be ordered; or terms are of a panel
+            that there is not.
     """
-    if file is None:
+    if file is None and not terms:
         return panel_tables()
     names = Schema.default().names
     try:
         tables = panel_tables(file)
+        for panel, told in (terms or {}).items():
+            if panel not in tables:
+                close = get_close_matches(panel, list(tables), n=1)
+                meant = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(tables)}"
+                raise ParameterError(f"costs name {panel!r}, which is no panel there; {meant}")
+            if isinstance(tables[panel], dict):
+                tables[panel] = {**tables[panel], **told}
         found = panels_of(tables, {c: i for i, c in enumerate(names)}, name=str(file))
         for panel, told in tables.items():
             for channel in told["channels"]:
@@ -52,7 +70,7 @@ def site_panels(file: str | Path | None) -> dict[str, Any]:
         if not found:
             raise ParameterError("there is no panel that can be ordered")
     except ForetellError as error:
-        raise ParameterError(f"sensing.panels, {file}: {error}") from None
+        raise ParameterError(f"{key}, {file or 'panels.toml of foretell'}: {error}") from None
     return tables
 
 

@@ -54,7 +54,8 @@ class DeploymentScorer:
     Args:
         deployment: as it was saved: its version names it.
         drivers: names of channels told of a risk at most; 0 for none.
-        panels: tables of what can be ordered at the site; those of foretell by default.
+        panels: tables of what can be ordered; those of foretell by default.
+        site_panels: site -> the same, where it has its own.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class DeploymentScorer:
         *,
         drivers: int = TOLD,
         panels: Mapping[str, Any] | None = None,
+        site_panels: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         self.deployment, self.version = deployment, deployment.version
         self._model, self._most = deployment.model, drivers
@@ -82,6 +84,10 @@ class DeploymentScorer:
         self._adviser: Adviser | None = None
         if self._trees is None:
             self._adviser = Adviser(features.names, self.schema, panels=panels)
+        self._advisers = {} if self._adviser is None else {
+            site: Adviser(features.names, self.schema, panels=own)
+            for site, own in (site_panels or {}).items()
+        }  # fmt: skip
 
     @property
     def schema(self) -> Schema:
@@ -91,7 +97,15 @@ class DeploymentScorer:
     @property
     def panels(self) -> dict[str, frozenset[int]]:
         """Numbers of the channels of each panel that may be offered."""
-        return {} if self._adviser is None else self._adviser.channels
+        return self.panels_at(None)
+
+    def panels_at(self, site: str | None) -> dict[str, frozenset[int]]:
+        """The same for a site, which may have panels of its own."""
+        adviser = self._adviser_of(site)
+        return {} if adviser is None else adviser.channels
+
+    def _adviser_of(self, site: str | None) -> Adviser | None:
+        return self._adviser if site is None else self._advisers.get(site, self._adviser)
 
     def state0(self) -> dict[str, NDArray]:
         """The memories of model and gate before the first hour."""
@@ -121,6 +135,7 @@ class DeploymentScorer:
         hour: int,
         ordered: Collection[str] = (),
         asked: Mapping[str, int] | None = None,
+        site: str | None = None,
     ) -> list[dict[str, Any]]:
         """Panels worth measuring in an hour.
 
@@ -132,8 +147,10 @@ class DeploymentScorer:
             hour: of the stay.
             ordered: LOINC codes of pending orders.
             asked: panel -> hour of the stay in which it was offered last.
+            site: of the stay.
         """
-        if self._adviser is None:
+        adviser = self._adviser_of(site)
+        if adviser is None:
             return []
         memory = _of_model(state)
         used, what_if = features[: self._size], self._what_if
@@ -143,7 +160,7 @@ class DeploymentScorer:
 
         known = ~np.isnan(after[f"{_GATE}last"])
         return told(
-            self._adviser(
+            adviser(
                 predict, used, after[f"{_GATE}since"], known, risk=risk, hour=hour,
                 ordered=ordered, asked=asked,
             )
