@@ -22,6 +22,7 @@ from foretell.serving.worker.scorer import Ladder
 from foretell.serving.worker.state import Measured, PatientState, unpack
 
 _DELETED = RANKS["deleted"]
+_MADE = 256
 
 
 @dataclass
@@ -43,6 +44,9 @@ class Asked:
     touched: dict[tuple[str, str], PatientState] = field(default_factory=dict)
     _cells: dict[tuple[str, str, str, int], CellRow] = field(default_factory=dict)
     _shadows: dict[tuple[str, str, str, int, str], ShadowRow] = field(default_factory=dict)
+    _made: dict[tuple[str | None, float | None, str | None], list[Any]] = field(
+        default_factory=dict
+    )
 
     def __post_init__(self) -> None:
         if self.watermark < 1 or self.idle < 1:
@@ -142,15 +146,19 @@ class Asked:
 
     def _streams(self, state: PatientState, hour: int) -> list[Any]:
         """Feature streams that know who and where the patient is in an hour."""
-        unit = (state.unit(hour), state.age, state.sex)
-        if not state.streams or state.stream_unit != unit:
+        who = (state.unit(hour), state.age, state.sex)
+        # Whoever uses them puts a checkpoint into them first: they serve all who are alike.
+        held = self._made.get(who)
+        if held is None:
             age = math.nan if state.age is None else state.age
-            state.streams = [
-                s.builder.stream(age=age, sex=state.sex, unit=unit[0], scaled=s.scaled)
+            held = [
+                s.builder.stream(age=age, sex=state.sex, unit=who[0], scaled=s.scaled)
                 for s in self.ladder.scorers
             ]
-            state.stream_unit = unit
-        return state.streams
+            if len(self._made) >= _MADE:
+                self._made.clear()
+            self._made[who] = held
+        return held
 
     @staticmethod
     def _by_hour(state: PatientState) -> dict[int, list[Measured]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +23,8 @@ STANDS = 1
 hour must see it. After that it was seen, and its refractory hours hold it back."""
 ANSWERS = 6
 """Hours within which a result counts as an answer to an offer."""
+_WORTH = 128
+"""Bytes of an array from which on it is worth looking whether another one is the same."""
 # sender's group (8 bytes), channel, 1 if late and 2 if stale, hour, value, specimen time, first and
 # last issue, rank
 _RECORD = struct.Struct("<8sHBidddd B")
@@ -62,9 +65,14 @@ def unpack(body: bytes) -> list[Measured]:
     return out
 
 
+def packed(records: Iterable[Measured]) -> bytes:
+    """Results as bytes, in the order of a snapshot; see :func:`unpack`."""
+    return b"".join(r.pack() for r in sorted(records, key=lambda r: (r.hour, r.group, r.time)))
+
+
 @dataclass(slots=True)
 class Checkpoint:
-    """Features, scorers and policy after an hour.
+    """Features, scorers and policy after an hour; its arrays are never written to.
 
     What belongs to a scorer that is not asked is empty; ``beside`` are the policies of versions
     that are only compared.
@@ -74,6 +82,18 @@ class Checkpoint:
     scorers: list[dict[str, NDArray]]
     alarms: AlarmState
     beside: dict[str, AlarmState] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # Scorers and gates look back in the same way: what they hold of it is kept once.
+        held: dict[bytes, NDArray] = {}
+        for part in (*self.streams, *self.scorers):
+            for name, array in part.items():
+                if array.nbytes >= _WORTH:
+                    part[name] = held.setdefault(_like(array), array)
+
+
+def _like(array: NDArray) -> bytes:
+    return f"{array.dtype.str}{array.shape}".encode() + array.tobytes()
 
 
 @dataclass(slots=True)
@@ -140,13 +160,23 @@ class PatientState:
     doubts: dict[str, list[Any]] = field(default_factory=dict)
     records: dict[tuple[bytes, float], Measured] = field(default_factory=dict)
     checkpoints: list[Checkpoint] = field(default_factory=list)
-    # Kept in memory only: streams that checkpoints are put into, by unit; silences by hour; the
-    # last advice with what it was given for.
-    streams: list[Any] = field(default_factory=list)
-    stream_unit: Any = None
+    # Kept in memory only: silences by hour; the last advice with what it was given for; the results
+    # while nobody asks for them.
     silences: dict[int, int] | None = None
     advised: tuple[Any, Any, list[dict[str, Any]]] | None = None
     held: list[tuple[AlarmState, dict[str, AlarmState]]] | None = None
+    resting: bytes | None = None
+
+    def rest(self) -> None:
+        """Puts the results away as bytes, an eighth of what they take as objects."""
+        if self.resting is None and self.records:
+            self.resting, self.records = packed(self.records.values()), {}
+
+    def wake(self) -> None:
+        """Takes the results out again."""
+        if self.resting is not None:
+            self.records = {(r.group, r.time): r for r in unpack(self.resting)}
+            self.resting = None
 
     @property
     def open(self) -> bool:
@@ -198,9 +228,7 @@ def dump(state: PatientState) -> bytes:
         for memory in base.scorers:
             arrays.extend(memory[name] for name in sorted(memory))
     head["arrays"] = [[a.dtype.str, list(a.shape)] for a in arrays]
-    records = b"".join(
-        r.pack() for r in sorted(state.records.values(), key=lambda r: (r.hour, r.group, r.time))
-    )
+    records = packed(state.records.values())
     text = json.dumps(head, separators=(",", ":"), sort_keys=True).encode()
     out = io.BytesIO()
     out.write(struct.pack("<BII", FORMAT, len(text), len(records)))

@@ -287,7 +287,7 @@ class Worker:
                 self._served = part
                 break
         if events:
-            touched = [(s.site, s.patient, s.partition) for s in self.fold.touched.values()]
+            touched = list(self.fold.touched.values())
             shown = time.monotonic()
             effects = self.fold.take_effects()
             cost = (time.monotonic() - shown) / max(len(touched), 1)
@@ -299,8 +299,8 @@ class Worker:
             try:
                 self.store.commit(effects)
             except Exception:
-                for site, patient, _ in touched:
-                    self._held.pop((site, patient), None)
+                for state in touched:
+                    self._held.pop((state.site, state.patient), None)
                 raise
             self._cursor.update(effects_of)
             for part, seq in effects_of.items():
@@ -308,6 +308,8 @@ class Worker:
                 self._folded_lineup[part] = self._lineup.get(part)
                 if not self._journal[part].any_off:
                     self._pause.pop(part, None)
+            for state in touched:
+                state.rest()
             for row in effects.states:
                 held = self._due[row.partition]
                 if row.due is None:
@@ -415,6 +417,7 @@ class Worker:
             self._held[key] = state
         else:
             self._held.move_to_end(key)
+            state.wake()
         return state
 
 
