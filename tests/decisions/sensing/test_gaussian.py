@@ -153,7 +153,7 @@ def test_gains_order_panels_as_exact_ones_do(training):
 def test_nearest_is_the_default_and_an_object_needs_no_fit(training, donors):
     X = patients(20, seed=6)
     default = EIGSensing(risk, PANELS).fit(*training)
-    named = EIGSensing(risk, PANELS, sampler="nearest").fit(*training)
+    named = EIGSensing(risk, PANELS, sampler="knn").fit(*training)
     np.testing.assert_array_equal(default.gains(X, start(20)), named.gains(X, start(20)))
     held = EIGSensing(risk, PANELS, sampler=donors)
     fitted = EIGSensing(risk, PANELS, sampler="gaussian").fit(*training, donors=64)
@@ -207,8 +207,8 @@ def test_what_is_wrong_is_said(training, donors):
         donors.draw(X[:2, :5], seen[:2, :5], PANELS[0])
     with pytest.raises(DataError, match="known is not finite"):
         donors.draw(np.full((1, 6), np.nan), start(1), PANELS[0])
-    with pytest.raises(ParameterError, match="nearest, gaussian, not 'vae'"):
-        EIGSensing(risk, PANELS, sampler="vae")
+    with pytest.raises(ParameterError, match="knn, gaussian, mixture, vae, not 'nearest'"):
+        EIGSensing(risk, PANELS, sampler="nearest")
     with pytest.raises(ParameterError, match="size and draw; dict"):
         EIGSensing(risk, PANELS, sampler={})
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from foretell.decisions.sensing.panels import Panel
-from foretell.errors import DataError
+from foretell.errors import DataError, ParameterError
+from foretell.learners.artefact import load_artefact, readable, save_artefact
 
 
 class Donors(Protocol):
@@ -66,9 +68,14 @@ class NearestDonors:
 
     Raises:
         DataError: shapes do not fit, or a value that was seen is not finite.
+        ParameterError: ``size`` is not positive.
     """
 
+    keeps_patients = True
+
     def __init__(self, values: ArrayLike, seen: ArrayLike, *, size: int = 24) -> None:
+        if size < 1:
+            raise ParameterError(f"at least 1 donor is needed, not {size}")
         X, S = checked_patients(values, seen)
         self.size = size
         self._seen = S.astype(np.float64)
@@ -103,3 +110,19 @@ class NearestDonors:
         size = min(self.size, len(donors))
         near = donors[np.argpartition(far, size - 1, axis=1)[:, :size]]
         return self._values[near][..., columns], self._seen[near][..., columns].astype(bool)
+
+    def save(self, folder: str | Path) -> None:
+        """Writes JSON and safetensors, with the values of all training patients."""
+        arrays = {"values": np.where(self._seen > 0, self._values, 0.0), "seen": self._seen > 0}
+        save_artefact(folder, type(self).__name__, {"size": self.size}, arrays)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Reads what :meth:`save` wrote.
+
+        Raises:
+            ArtefactError: the folder is damaged, newer, or holds something else.
+        """
+        config, arrays = load_artefact(folder, cls.__name__)
+        with readable(folder, cls.__name__):
+            return cls(arrays["values"], arrays["seen"], size=int(config["size"]))

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from foretell.decisions.sensing.donors import Donors, NearestDonors
-from foretell.decisions.sensing.gaussian import GaussianDonors
+from foretell.decisions.sensing.donors import Donors
 from foretell.decisions.sensing.panels import Panel, check_panels, measured
+from foretell.decisions.sensing.samplers import check_sampler, make_sampler
 from foretell.errors import DataError, ParameterError
 
 Predict = Callable[[NDArray[np.float64], NDArray[np.bool_]], NDArray[np.float64]]
 """``(values (n, F), seen (n, F)) -> (n,)`` or ``(members, n)``: risk given any subset."""
 
-SAMPLERS: dict[str, type[NearestDonors] | type[GaussianDonors]] = {
-    "nearest": NearestDonors,
-    "gaussian": GaussianDonors,
-}
 _ROWS_AT_ONCE = 200_000
 _ROUNDING = 1e-12
 
@@ -35,9 +32,11 @@ class EIGSensing:
         predict: the model; its features must be as stale in training as they are live.
         panels: what can be ordered.
         losses: ``(missed, false alarm)`` for the value of information; None for entropy.
-        sampler: where the values of a panel come from: ``"nearest"`` training patients
-            (:class:`NearestDonors`), a ``"gaussian"`` of all features (:class:`GaussianDonors`), or
-            an object with their ``size`` and ``draw``, which needs no :meth:`fit`.
+        sampler: where the values of a panel come from: ``"knn"``, the nearest training patients
+            (:class:`NearestDonors`); a ``"gaussian"`` of all features (:class:`GaussianDonors`), a
+            ``"mixture"`` of them (:class:`MixtureDonors`), a partial ``"vae"``
+            (:class:`VAEDonors`); or an object with their ``size`` and ``draw``, which needs no
+            :meth:`fit`.
     """
 
     def __init__(
@@ -46,30 +45,32 @@ class EIGSensing:
         panels: Sequence[Panel],
         *,
         losses: tuple[float, float] | None = None,
-        sampler: str | Donors = "nearest",
+        sampler: str | Donors = "knn",
     ) -> None:
         self.predict, self.panels = predict, check_panels(panels)
         if losses is not None and not (losses[0] > 0 and losses[1] > 0):
             raise ParameterError(f"losses must be positive, not {losses}")
         self.losses = losses
         if isinstance(sampler, str):
-            if sampler not in SAMPLERS:
-                raise ParameterError(f"sampler is one of {', '.join(SAMPLERS)}, not {sampler!r}")
+            check_sampler(sampler)
         elif not (callable(getattr(sampler, "draw", None)) and hasattr(sampler, "size")):
             raise ParameterError(f"a sampler has size and draw; {type(sampler).__name__} has not")
         self.sampler = sampler
         self.donors_: Donors | None = None if isinstance(sampler, str) else sampler
 
-    def fit(self, values: ArrayLike, seen: ArrayLike, *, donors: int = 24) -> EIGSensing:
+    def fit(
+        self, values: ArrayLike, seen: ArrayLike, *, donors: int = 24, **options: Any
+    ) -> EIGSensing:
         """Learns from training patients what a panel may show; a sampler of one's own stays.
 
         Args:
             values: (N, F).
             seen: (N, F) bool.
             donors: of a patient, or draws.
+            options: of the sampler's class.
         """
         if isinstance(self.sampler, str):
-            self.donors_ = SAMPLERS[self.sampler](values, seen, size=donors)
+            self.donors_ = make_sampler(self.sampler, values, seen, size=donors, **options)
         return self
 
     def risk(self, values: ArrayLike, seen: ArrayLike) -> NDArray[np.float64]:
