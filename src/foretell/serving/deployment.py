@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from foretell.data.clinical.repair import UnitRepair
 from foretell.data.clinical.stays import Stays
-from foretell.decisions.abstention import Gate, Gated, GateStream, Status
+from foretell.decisions.abstention import DriftMonitor, Gate, Gated, GateStream, Status
 from foretell.decisions.alarms import Alarm, AlarmPolicy, Alarms, AlarmState, run_policy
 from foretell.errors import ArtefactError, ForetellError
 from foretell.learners.artefact import read_kind
@@ -81,6 +81,8 @@ class Deployment:
         repair: of units that are not stated; None takes values as they come.
         source: category of stays that names the source of units, such as ``"hospital"``.
         version: identifies model, gate and policy; made from their bytes when they are saved.
+        monitor: how inputs and scores were where the model was validated; None where that is not
+            known. It changes nothing of what is said, and no version.
     """
 
     model: Any
@@ -89,6 +91,7 @@ class Deployment:
     repair: UnitRepair | None = None
     source: str = "hospital"
     version: str = ""
+    monitor: DriftMonitor | None = None
 
     def judge(self, stays: Stays) -> Judged:
         """Judges all hours of stays.
@@ -162,7 +165,7 @@ class Deployment:
         return repair.stays(stays, by=by)[0]
 
     def save(self, folder: str | Path) -> Deployment:
-        """Writes ``deployment.json``, ``model/`` and ``gate/``.
+        """Writes ``deployment.json``, ``model/``, ``gate/`` and, where there is one, ``monitor/``.
 
         Returns:
             The same, with its version.
@@ -170,6 +173,8 @@ class Deployment:
         folder = Path(folder)
         self.model.save(folder / "model")
         self.gate.save(folder / "gate")
+        if self.monitor is not None:
+            self.monitor.save(folder / "monitor")
         kind = type(self.model).__name__
         policy, repair = self.policy.to_json(), None
         if self.repair is not None:
@@ -182,6 +187,7 @@ class Deployment:
         document = {
             "format": FORMAT, "model": kind, "version": version, "policy": policy,
             "repair": repair, "source": self.source,
+            "monitor": None if self.monitor is None else self.monitor.version,
         }  # fmt: skip
         partial = folder / f".{FILE}.partial"
         partial.write_text(json.dumps(document, indent=1), encoding="utf-8")
@@ -221,7 +227,12 @@ class Deployment:
             repair = None
             if told["repair"] is not None:
                 repair = UnitRepair(gate.schema, **told["repair"])
-            return cls(model, gate, policy, repair, str(told["source"]), version)
+            monitor = None
+            if told.get("monitor") is not None:
+                monitor = DriftMonitor.load(folder / "monitor")
+                if monitor.version != told["monitor"] or monitor.channels != gate.schema.names:
+                    raise ArtefactError(f"{folder}: the monitor is not that which was saved")
+            return cls(model, gate, policy, repair, str(told["source"]), version, monitor)
         except ArtefactError:
             raise
         except (OSError, ValueError, KeyError, TypeError, ForetellError) as error:

@@ -18,6 +18,7 @@ from foretell.decisions.abstention.drift import (
     benjamini_hochberg,
 )
 from foretell.decisions.abstention.gate import Gate, Gated, GateStream, Status
+from foretell.decisions.abstention.monitor import Drift, DriftMonitor, blocks
 from foretell.decisions.abstention.quality import RULES, Quality, QualityMonitor, QualityStream
 from foretell.decisions.abstention.score_drift import (
     ExpectedPerformance,
@@ -32,6 +33,8 @@ __all__ = [
     "Composer",
     "ComposerStream",
     "Contributor",
+    "Drift",
+    "DriftMonitor",
     "ExpectedPerformance",
     "Gate",
     "GateStream",
@@ -48,6 +51,7 @@ __all__ = [
     "ScoreMonitor",
     "Status",
     "benjamini_hochberg",
+    "blocks",
     "conformal_p_values",
     "expected_performance",
 ]

@@ -22,20 +22,39 @@ def stability_index(values: Doubles, edges: Doubles, shares: Doubles) -> float:
     return float(((now - before) * np.log(now / before)).sum())
 
 
-def steps(values: Doubles) -> tuple[Doubles, Doubles]:
-    """Ascending values (G,), 200 at most, and the distribution (G,) there."""
-    grid = np.unique(np.quantile(values, np.linspace(0, 1, _GRID)))
+def steps(values: Doubles, behind: int = 1) -> tuple[Doubles, Doubles]:
+    """Ascending values (G,), 200 at most, and the distribution (G,) there.
+
+    Args:
+        values: (n,) at least one.
+        behind: values for each of them; with more than one the ends of the sample are not told.
+    """
+    shares = np.linspace(0, 1, _GRID)
+    if behind > 1:
+        points = int(np.clip(len(values) // behind, 1, _GRID))
+        shares = np.arange(1, points + 1) / (points + 1)
+    grid = np.unique(np.quantile(values, shares))
     return grid, _below(values, grid)
 
 
-def step_distance(values: Doubles, grid: Doubles, cdf: Doubles, size: int) -> tuple[float, float]:
+def step_distance(
+    values: Doubles, grid: Doubles, cdf: Doubles, size: int, people: int | None = None
+) -> tuple[float, float]:
     """Kolmogorov-Smirnov distance from :func:`steps` of ``size`` values.
+
+    Args:
+        values: (n,) at least one.
+        grid: (G,) of the steps.
+        cdf: (G,) of the steps.
+        size: how many values count on their side.
+        people: how many count on this one; all by default.
 
     Returns:
         The distance, and how likely one as large is by chance.
     """
     distance = float(np.abs(_below(values, grid) - cdf).max())
-    both = len(values) * size / (len(values) + size)
+    count = len(values) if people is None else people
+    both = count * size / (count + size)
     return distance, float(kstwobign.sf(distance * np.sqrt(both)))
 
 

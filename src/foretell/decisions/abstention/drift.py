@@ -41,6 +41,7 @@ class ChannelReference:
         measured: mean over reference stays of the share of hours with a measurement.
         spread: standard deviation of that share between stays.
         embedding: of the medians of stays; None where there are none.
+        patients: whose stays they are; 0 where that was not kept: as many as stays.
     """
 
     edges: NDArray[np.float64]
@@ -52,6 +53,12 @@ class ChannelReference:
     measured: float
     spread: float
     embedding: MeanEmbedding | None = None
+    patients: int = 0
+
+    @property
+    def people(self) -> int:
+        """How many a test counts."""
+        return self.patients or self.stays
 
 
 class PopulationMonitor:
@@ -59,14 +66,17 @@ class PopulationMonitor:
 
     Hours of one stay hang together, so that each counts little: a channel's values are reduced to
     one a stay (its median) for the Kolmogorov-Smirnov test and the maximum mean discrepancy, and
-    its missing rate to one a stay for the test of rates. The population stability index of all
-    values has no test; above 0.25 is commonly called a shift.
+    its missing rate to one a stay for the test of rates. Stays of one patient hang together, too:
+    all of them make the distributions, and tests count patients. The population stability index of
+    all values has no test; above 0.25 is commonly called a shift.
 
     Args:
         false_discovery: rate among the channels that are named (Benjamini and Hochberg 1995).
         bins: of the population stability index.
         largest_index: from which a channel is named whatever its tests say.
-        least: stays with a value that a test needs.
+        least: patients with a value that a test needs.
+        behind: values behind each one that is kept of a distribution; with more than 1 no smallest
+            and no largest one is kept.
     """
 
     def __init__(
@@ -76,14 +86,17 @@ class PopulationMonitor:
         bins: int = 10,
         largest_index: float = 0.25,
         least: int = 30,
+        behind: int = 1,
     ) -> None:
         if not 0 < false_discovery < 1 or bins < 2 or not largest_index > 0 or least < 2:
             raise ParameterError(
                 "false_discovery must lie inside (0, 1), bins and least be at least 2, "
                 "largest_index be positive"
             )
+        if behind < 1:
+            raise ParameterError(f"behind must be at least 1, not {behind}")
         self.false_discovery, self.bins = false_discovery, bins
-        self.largest_index, self.least = largest_index, least
+        self.largest_index, self.least, self.behind = largest_index, least, behind
         self.channels_: dict[str, ChannelReference] = {}
 
     def fit(self, stays: Stays) -> PopulationMonitor:
@@ -95,16 +108,18 @@ class PopulationMonitor:
         if stays.n_rows == 0:
             raise DataError("there is no hour to learn from")
         self.channels_ = {}
+        owner, whose = stays.stay_of_row(), _numbered(stays)
         for name in stays.schema.names:
-            values, medians, rates = _of_channel(stays, name)
+            values, medians, rates, people = _of_channel(stays, name, owner, whose)
             edges = np.zeros(0)
             shares, grid, cdf = np.ones(1), np.zeros(0), np.zeros(0)
             if len(values):
                 edges, shares = equal_bins(values, self.bins)
-                grid, cdf = steps(medians)
+                grid, cdf = steps(medians, self.behind)
             self.channels_[name] = ChannelReference(
                 edges, shares, grid, cdf, len(values), len(medians), float(rates.mean()),
-                float(rates.std()), MeanEmbedding.of(medians) if len(medians) else None,
+                float(rates.std()), MeanEmbedding.of(medians, people) if len(medians) else None,
+                people,
             )  # fmt: skip
         return self
 
@@ -112,10 +127,10 @@ class PopulationMonitor:
         """One row a channel of a period.
 
         Returns:
-            ``channel``, ``stays`` (with a value), ``missing`` and ``missing_before`` (shares of
-            hours), ``missing_p``, ``stability_index``, ``distance`` (Kolmogorov-Smirnov),
-            ``distance_p``, ``discrepancy`` (maximum mean), ``discrepancy_p``, ``drifted`` and
-            ``why``. Tests without enough stays are null.
+            ``channel``, ``stays`` and ``patients`` (with a value), ``missing`` and
+            ``missing_before`` (shares of hours), ``missing_p``, ``stability_index``, ``distance``
+            (Kolmogorov-Smirnov), ``distance_p``, ``discrepancy`` (maximum mean),
+            ``discrepancy_p``, ``drifted`` and ``why``. Tests without enough patients are null.
 
         Raises:
             DataError: the stays have other channels, or the monitor was not fitted.
@@ -123,36 +138,41 @@ class PopulationMonitor:
         if tuple(self.channels_) != stays.schema.names:
             raise DataError("the monitor was fitted on other channels, or not at all")
         rows: list[dict[str, Any]] = []
+        owner, whose = stays.stay_of_row(), _numbered(stays)
+        everybody = len(np.unique(whose[stays.lengths > 0]))
         for name, usual in self.channels_.items():
-            values, medians, rates = _of_channel(stays, name)
+            values, medians, rates, people = _of_channel(stays, name, owner, whose)
             row: dict[str, Any] = {
-                "channel": name, "stays": len(medians), "missing": 1 - float(rates.mean()),
-                "missing_before": 1 - usual.measured, "missing_p": None, "stability_index": None,
-                "distance": None, "distance_p": None, "discrepancy": None, "discrepancy_p": None,
+                "channel": name, "stays": len(medians), "patients": people,
+                "missing": 1 - float(rates.mean()), "missing_before": 1 - usual.measured,
+                "missing_p": None, "stability_index": None, "distance": None, "distance_p": None,
+                "discrepancy": None, "discrepancy_p": None,
             }  # fmt: skip
-            if len(rates) >= self.least:
-                row["missing_p"] = self._rate_p(usual, rates)
+            if everybody >= self.least:
+                row["missing_p"] = self._rate_p(usual, rates, everybody)
             if len(values) and usual.values:
                 row["stability_index"] = stability_index(values, usual.edges, usual.shares)
-            if len(medians) >= self.least and usual.stays >= self.least:
+            if people >= self.least and usual.people >= self.least:
                 row["distance"], row["distance_p"] = step_distance(
-                    medians, usual.grid, usual.cdf, usual.stays
+                    medians, usual.grid, usual.cdf, usual.people, people
                 )
                 if usual.embedding is not None:
-                    row["discrepancy"], row["discrepancy_p"] = usual.embedding.compare(medians)
+                    row["discrepancy"], row["discrepancy_p"] = usual.embedding.compare(
+                        medians, people
+                    )
             rows.append(row)
         return self._named(rows)
 
-    def _rate_p(self, usual: ChannelReference, rates: NDArray[np.float64]) -> float:
-        """Welch's test of the mean share of hours with a measurement, for many stays."""
-        sides = rates.var() / len(rates) + usual.spread**2 / max(self._stays(), 1)
+    def _rate_p(self, usual: ChannelReference, rates: NDArray[np.float64], people: int) -> float:
+        """Welch's test of the mean share of hours with a measurement, for many patients."""
+        sides = rates.var() / people + usual.spread**2 / max(self._people(), 1)
         gap = float(rates.mean()) - usual.measured
         if sides <= 0:
             return 1.0 if gap == 0 else 0.0
         return float(2 * norm.sf(abs(gap) / np.sqrt(sides)))
 
-    def _stays(self) -> int:
-        return max((c.stays for c in self.channels_.values()), default=0)
+    def _people(self) -> int:
+        return max((c.people for c in self.channels_.values()), default=0)
 
     def _named(self, rows: list[dict[str, Any]]) -> pl.DataFrame:
         words = {
@@ -166,7 +186,7 @@ class PopulationMonitor:
             if named:
                 why.setdefault(i, []).append(words[k])
         for i, row in enumerate(rows):
-            if (row["stability_index"] or 0) > self.largest_index and row["stays"] >= self.least:
+            if (row["stability_index"] or 0) > self.largest_index and row["patients"] >= self.least:
                 why.setdefault(i, []).append("stability index")
             row["drifted"], row["why"] = i in why, ", ".join(why.get(i, []))
         numbers = ("missing_p", "stability_index", "distance", "distance_p", "discrepancy",
@@ -177,7 +197,7 @@ class PopulationMonitor:
         """JSON values."""
         return {
             "false_discovery": self.false_discovery, "bins": self.bins,
-            "largest_index": self.largest_index, "least": self.least,
+            "largest_index": self.largest_index, "least": self.least, "behind": self.behind,
             "channels": {
                 name: {k: _plain(v) for k, v in vars(usual).items()}
                 for name, usual in self.channels_.items()
@@ -293,14 +313,25 @@ class AlarmChart:
         ).with_columns(pl.col("rate", "lower", "upper").fill_nan(None))  # fmt: skip
 
 
+def _numbered(stays: Stays) -> NDArray[np.int64]:
+    """(N,) number of the patient of each stay."""
+    return np.asarray(np.unique(stays.patients.astype(str), return_inverse=True)[1])
+
+
 def _of_channel(
-    stays: Stays, name: str
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """All values; the median of each stay that has one; the share of measured hours of each."""
+    stays: Stays, name: str, owner: NDArray[np.int64], whose: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], int]:
+    """All values; the median of each stay with one; shares of measured hours; patients with one.
+
+    Args:
+        stays: of a period.
+        name: of the channel.
+        owner: (R,) number of the stay of each row.
+        whose: (N,) number of the patient of each stay.
+    """
     column = stays.column(name).astype(np.float64)
     there = np.isfinite(column)
     size = len(stays)
-    owner = stays.stay_of_row()
     counts = np.bincount(owner, there, minlength=size)
     lasting = stays.lengths > 0
     rates = counts[lasting] / stays.lengths[lasting]
@@ -310,4 +341,5 @@ def _of_channel(
     starts = np.cumsum(sizes) - sizes
     ordered = values[order]
     medians = (ordered[starts + (sizes - 1) // 2] + ordered[starts + sizes // 2]) / 2
-    return values, medians if len(values) else np.zeros(0), rates
+    people = len(np.unique(whose[counts > 0]))
+    return values, medians if len(values) else np.zeros(0), rates, people

@@ -28,7 +28,7 @@ class MeanEmbedding:
         mean: (D,) mean features.
         trace: of the features' covariance.
         squares: of all its entries, summed.
-        size: number of values.
+        size: number of values, or of those whose they are.
     """
 
     centre: float
@@ -39,25 +39,33 @@ class MeanEmbedding:
     size: int
 
     @classmethod
-    def of(cls, values: NDArray[np.float64]) -> Self:
-        """That of (n,) values, at least one."""
+    def of(cls, values: NDArray[np.float64], people: int | None = None) -> Self:
+        """That of (n,) values, at least one, of so many people; of one each by default."""
         low, centre, high = np.quantile(values, [0.25, 0.5, 0.75])
         scale = float(high - low) / 1.349 or float(values.std()) or 1.0
         features = _features((values - centre) / scale)
         covariance = np.cov(features, rowvar=False, bias=True).reshape(_FEATURES, _FEATURES)
         return cls(
             float(centre), scale, features.mean(0), float(np.trace(covariance)),
-            float((covariance**2).sum()), len(values),
+            float((covariance**2).sum()),
+            len(values) if people is None else people,
         )  # fmt: skip
 
-    def compare(self, values: NDArray[np.float64]) -> tuple[float, float]:
-        """The discrepancy from (m,) values, and how likely one as large is by chance."""
+    def compare(
+        self, values: NDArray[np.float64], people: int | None = None
+    ) -> tuple[float, float]:
+        """The discrepancy from (m,) values, and how likely one as large is by chance.
+
+        Args:
+            values: at least one.
+            people: whose they are; of one each by default.
+        """
         gap = _features((values - self.centre) / self.scale).mean(0) - self.mean
         squared = float(gap @ gap)
         if self.trace <= 1e-12:
             # All values of the reference are alike: any other one is news.
             return float(np.sqrt(squared)), float(squared <= 1e-12)
-        each = 1 / self.size + 1 / len(values)
+        each = 1 / self.size + 1 / (len(values) if people is None else people)
         degrees = self.trace**2 / self.squares
         return float(np.sqrt(squared)), float(
             chi2.sf(squared * degrees / (self.trace * each), degrees)

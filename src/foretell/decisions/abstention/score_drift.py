@@ -45,7 +45,8 @@ class ScoreDrift(NamedTuple):
 class ScoreMonitor:
     """Keeps what is usual of a model's scores as a histogram and moments: no score of a patient.
 
-    Hours of one stay hang together, so that tests count stays, by their highest score.
+    Hours of one stay hang together, so that tests look at stays, by their highest score, and count
+    patients.
 
     Args:
         edges: (B - 1,) inner borders of bins that hold equal shares of the reference's hours.
@@ -62,27 +63,46 @@ class ScoreMonitor:
     embedding: MeanEmbedding
 
     @classmethod
-    def fit(cls, scores: ArrayLike, stays: ArrayLike) -> Self:
+    def fit(
+        cls,
+        scores: ArrayLike,
+        stays: ArrayLike,
+        *,
+        patients: ArrayLike | None = None,
+        behind: int = 1,
+    ) -> Self:
         """Learns what is usual.
 
         Args:
             scores: (R,) probabilities; NaN where none was issued.
             stays: (R,) name or number of the stay of each.
+            patients: (R,) whose stay it is; every stay is of another one by default.
+            behind: stays behind each value that is kept of their distribution.
 
         Raises:
             DataError: sizes do not fit, a score is outside [0, 1], or none was issued.
         """
-        p, highest = _of_stays(scores, stays)
-        return cls(*equal_bins(p, _BINS), *steps(highest), MeanEmbedding.of(_odds(highest)))
+        p, highest, people = _of_stays(scores, stays, patients)
+        return cls(
+            *equal_bins(p, _BINS), *steps(highest, behind),
+            MeanEmbedding.of(_odds(highest), people),
+        )  # fmt: skip
 
     def compare(
-        self, scores: ArrayLike, stays: ArrayLike, *, level: float = 0.01, index: float = 0.25
+        self,
+        scores: ArrayLike,
+        stays: ArrayLike,
+        *,
+        patients: ArrayLike | None = None,
+        level: float = 0.01,
+        index: float = 0.25,
     ) -> ScoreDrift:
         """Compares a period; arguments as :meth:`fit`.
 
         Args:
             scores: (R,) probabilities.
-            stays: (R,) whose.
+            stays: (R,) of which stay.
+            patients: (R,) of whom.
             level: of both tests together.
             index: from which the stability index counts as a shift.
 
@@ -92,10 +112,12 @@ class ScoreMonitor:
         """
         if not 0 < level < 1:
             raise ParameterError(f"level must lie inside (0, 1), not {level}")
-        p, highest = _of_stays(scores, stays)
+        p, highest, people = _of_stays(scores, stays, patients)
         moved = stability_index(p, self.edges, self.shares)
-        distance, distance_p = step_distance(highest, self.grid, self.cdf, self.embedding.size)
-        discrepancy, discrepancy_p = self.embedding.compare(_odds(highest))
+        distance, distance_p = step_distance(
+            highest, self.grid, self.cdf, self.embedding.size, people
+        )
+        discrepancy, discrepancy_p = self.embedding.compare(_odds(highest), people)
         drifted = min(distance_p, discrepancy_p) <= level / 2 or moved > index
         return ScoreDrift(moved, distance, distance_p, discrepancy, discrepancy_p, bool(drifted))
 
@@ -170,19 +192,27 @@ def expected_performance(probabilities: ArrayLike, threshold: float) -> Expected
 
 
 def _of_stays(
-    scores: ArrayLike, stays: ArrayLike
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Scores that were issued, and the highest of each stay."""
+    scores: ArrayLike, stays: ArrayLike, patients: ArrayLike | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
+    """Scores that were issued, the highest of each stay, and how many patients have one."""
     given, owner = np.asarray(scores, np.float64), np.asarray(stays)
     if given.ndim != 1 or owner.shape != given.shape:
         raise DataError(f"there are {given.shape} scores for {owner.shape} names of stays")
     there = ~np.isnan(given)
     p = _issued(given)
-    names = owner[there].astype(str) if owner.dtype == object else owner[there]
-    known, place = np.unique(names, return_inverse=True)
+    known, place = np.unique(_plain(owner[there]), return_inverse=True)
     highest = np.zeros(len(known))
     np.maximum.at(highest, place, p)
-    return p, highest
+    if patients is None:
+        return p, highest, len(known)
+    whose = np.asarray(patients)
+    if whose.shape != given.shape:
+        raise DataError(f"there are {given.shape} scores for {whose.shape} names of patients")
+    return p, highest, len(np.unique(_plain(whose[there])))
+
+
+def _plain(names: NDArray) -> NDArray:
+    return names.astype(str) if names.dtype == object else names
 
 
 def _issued(p: NDArray[np.float64]) -> NDArray[np.float64]:

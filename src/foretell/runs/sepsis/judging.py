@@ -10,8 +10,15 @@ import polars as pl
 from numpy.typing import NDArray
 
 from foretell.data.clinical import Stays, challenge_label, target
-from foretell.decisions.abstention import RULES, Gate, MondrianConformal, Status
+from foretell.decisions.abstention import (
+    RULES,
+    DriftMonitor,
+    Gate,
+    MondrianConformal,
+    Status,
+)
 from foretell.decisions.alarms import AlarmPolicy, run_policy
+from foretell.errors import DataError
 from foretell.estimators import FeedForwardRisk
 from foretell.evaluation.clinical import (
     AlarmMetrics,
@@ -53,6 +60,25 @@ def fit_gate(recipe: Recipe, parts: Parts, model: FeedForwardRisk, risk: NDArray
         max_rows=section.max_rows, random_state=recipe.seeds[0],
     )  # fmt: skip
     return gate.fit(parts.split.train, parts.split.validation, risk)
+
+
+def fit_monitor(
+    parts: Parts, gate: Gate, risk: NDArray, policy: AlarmPolicy
+) -> DriftMonitor | None:
+    """What is usual of inputs and scores, of validation patients; None where they are too few.
+
+    Args:
+        parts: stays.
+        gate: fitted.
+        risk: (R,) of the validation hours.
+        policy: whose lowest threshold alarms.
+    """
+    stays = parts.split.validation
+    scores = gate.judge(stays, risk).score
+    try:
+        return DriftMonitor().fit(stays, scores, policy.tiers[0].threshold)
+    except DataError:
+        return None
 
 
 def tune(

@@ -13,7 +13,7 @@ from foretell.estimators import FeedForwardRisk
 from foretell.runs.folder import RunFolder, write_table
 from foretell.runs.memory import peak_memory_mib
 from foretell.runs.sepsis.examples import example_alarms
-from foretell.runs.sepsis.judging import fit_gate, judge, tune
+from foretell.runs.sepsis.judging import fit_gate, fit_monitor, judge, tune
 from foretell.runs.sepsis.publish import draw
 from foretell.runs.sepsis.recipe import Recipe
 from foretell.runs.sepsis.sequence import BUNDLE, Job, check, run_job
@@ -71,6 +71,9 @@ def run(trip: Trip[Recipe]) -> dict[str, Any]:
         "deployed": {
             "method": recipe.deployed, "seed": chosen.seed, "version": deployment.version,
             "folder": ".", "utility_threshold": level,
+            "monitor": None if deployment.monitor is None else {
+                name: usual.patients for name, usual in deployment.monitor.usual_.items()
+            },
         },
         "final": {"model": recipe.deployed, "kept": True},
     }  # fmt: skip
@@ -87,7 +90,8 @@ def assemble(recipe: Recipe, parts: Parts, job: Job) -> tuple[Deployment, Any, f
     gate = fit_gate(recipe, parts, model, risk)
     asked, policy, level = tune(recipe, parts, gate, risk)
     source = "hospital" if "hospital" in parts.split.test.categories else "site"
-    deployment = Deployment(model, gate, policy, parts.repair, source)
+    monitor = fit_monitor(parts, gate, risk, policy)
+    deployment = Deployment(model, gate, policy, parts.repair, source, monitor=monitor)
     return deployment.save(job.folder.parent), asked, level
 
 

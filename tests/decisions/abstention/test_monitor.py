@@ -1,0 +1,158 @@
+"""What goes to the bedside with a model, to compare what is seen there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from foretell.data.clinical.stays import concatenate
+from foretell.data.simulators import hospitals
+from foretell.decisions.abstention import DriftMonitor, blocks
+from foretell.decisions.abstention.monitor import ALL
+from foretell.errors import ArtefactError, DataError, NotFittedError, ParameterError
+
+
+@pytest.fixture(scope="module")
+def stays():
+    return hospitals(stays=420, sites=1, hours=(8, 40), seed=5)[0]
+
+
+@pytest.fixture(scope="module")
+def scores(stays):
+    rng = np.random.default_rng(0)
+    p = rng.beta(1, 12, len(stays))[stays.stay_of_row()]
+    return np.where(rng.random(stays.n_rows) < 0.05, np.nan, p)
+
+
+@pytest.fixture(scope="module")
+def monitor(stays, scores):
+    view = stays.select(slice(0, 240))
+    return DriftMonitor().fit(view, scores[: view.n_rows], 0.2)
+
+
+def later(stays, scores):
+    view = stays.select(slice(240, 420))
+    begin = int(stays.offsets[240])
+    parts = blocks(view, 12)
+    rows = np.concatenate([
+        np.arange(a, a + n // 12 * 12)
+        for a, n in zip(view.offsets[:-1], view.lengths, strict=True)
+    ])  # fmt: skip
+    return parts, scores[begin:][rows]
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=6), st.integers(1, 4))
+def test_blocks_hold_each_whole_block_once(lengths, hours):
+    base = hospitals(stays=6, sites=1, hours=(9, 10), seed=1)[0].select(slice(0, len(lengths)))
+    stays = base.first(np.array(lengths))
+    parts = blocks(stays, hours)
+    assert len(parts) == sum(n // hours for n in lengths)
+    assert (parts.lengths == hours).all() and len(set(parts.ids)) == len(parts)
+    found = iter(range(len(parts)))
+    for i, n in enumerate(lengths):
+        whole = stays.select([i]).matrix()
+        for k in range(n // hours):
+            one = parts.select([next(found)])
+            assert one.patients[0] == stays.patients[i] and one.starts[0] == 1 + k * hours
+            np.testing.assert_array_equal(one.matrix(), whole[k * hours : (k + 1) * hours])
+
+
+def test_what_has_not_changed_is_left_in_peace_and_what_has_is_named(stays, scores, monitor):
+    parts, p = later(stays, scores)
+    calm = monitor.compare(parts, p, "A")
+    # The site has a reference of its own: it has patients enough.
+    assert calm.reference == "A" and set(monitor.usual_) == {ALL, "A"}
+    assert monitor.compare(parts, p, "elsewhere").reference == ALL
+    assert calm.channels["drifted"].sum() == 0 and not calm.scores.drifted
+    assert calm.blocks == len(parts) and calm.hours == 12 * len(parts) == parts.n_rows
+    assert 100 < calm.patients < calm.blocks, "two blocks of one patient count once"
+    assert calm.expected.rate == pytest.approx(calm.usual.rate, rel=0.3)
+    warm = replace(stays, channels={**stays.channels, "Temp": stays.channels["Temp"] * 1.8 + 32})
+    parts, p = later(warm, scores)
+    moved = monitor.compare(parts, np.minimum(3 * p, 1), "A")
+    assert moved.channels.filter("drifted")["channel"].to_list() == ["Temp"]
+    assert moved.scores.drifted and moved.expected.rate > 2 * moved.usual.rate
+
+
+def test_blocks_of_one_patient_do_not_count_as_several(stays, scores, monitor):
+    parts, p = later(stays, scores)
+    again = concatenate([
+        replace(parts.select(np.arange(len(parts))), ids=parts.ids + f"/{k}") for k in range(8)
+    ])  # fmt: skip
+    once, often = monitor.compare(parts, p, "A"), monitor.compare(again, np.tile(p, 8), "A")
+    for name in ("missing_p", "distance_p", "discrepancy_p"):
+        np.testing.assert_allclose(once.channels[name], often.channels[name], rtol=1e-6)
+    assert often.scores.distance_p == pytest.approx(once.scores.distance_p)
+    assert often.patients == once.patients and often.hours == 8 * once.hours
+
+
+def test_no_value_of_a_patient_is_kept(stays, monitor):
+    held = json.dumps([u.population.to_dict() for u in monitor.usual_.values()])
+    usual = monitor.usual_[ALL].population.channels_["HR"]
+    parts = blocks(stays.select(slice(0, 240)), 12)
+    medians = [np.nanmedian(one.column("HR")) for one in parts.chunks(1)]
+    assert len(usual.grid) <= len(medians) // 10
+    assert min(medians) < usual.grid[0] and usual.grid[-1] < max(medians)
+    assert not set(map(str, stays.patients)) & set(held.replace('"', " ").split())
+
+
+def test_it_is_kept_without_code_and_damage_is_found(stays, scores, monitor, tmp_path):
+    monitor.save(tmp_path / "m")
+    again = DriftMonitor.load(tmp_path / "m")
+    assert again.version == monitor.version and again.channels == stays.schema.names
+    parts, p = later(stays, scores)
+    one, two = monitor.compare(parts, p, "A"), again.compare(parts, p, "A")
+    assert one.channels.equals(two.channels) and one[2:] == two[2:]
+    assert {f.name for f in (tmp_path / "m").iterdir()} == {"model.json", "arrays.safetensors"}
+    file = tmp_path / "m" / "model.json"
+    text = file.read_text()
+
+    def damaged(change):
+        told = json.loads(text)
+        change(told["config"])
+        file.write_text(json.dumps(told))
+        with pytest.raises(ArtefactError):
+            DriftMonitor.load(tmp_path / "m")
+
+    damaged(lambda c: c.update(block=0))
+    damaged(lambda c: c.update(threshold=2.0))
+    damaged(lambda c: c.update(sites=[]))
+    damaged(lambda c: c["sites"][0]["population"]["channels"]["HR"].update(unknown=1))
+    damaged(lambda c: c["sites"][0].pop("scores"))
+    file.write_text(text)
+    from safetensors.numpy import load_file, save_file
+
+    arrays = load_file(tmp_path / "m" / "arrays.safetensors")
+    for name, values in (
+        ("0.population.channels.HR.shares", np.ones(10)),
+        ("0.population.channels.HR.grid", np.zeros(3)),
+        ("0.scores.cdf", np.array([np.nan])),
+    ):
+        save_file({**arrays, name: values}, tmp_path / "m" / "arrays.safetensors")
+        with pytest.raises(ArtefactError):
+            DriftMonitor.load(tmp_path / "m")
+    shutil.rmtree(tmp_path / "m")
+    with pytest.raises(ArtefactError):
+        DriftMonitor.load(tmp_path / "m")
+
+
+def test_what_does_not_fit_is_refused(stays, scores, monitor):
+    few = stays.select(slice(0, 20))
+    with pytest.raises(DataError, match="patients have 12 hours"):
+        DriftMonitor().fit(few, scores[: few.n_rows], 0.2)
+    with pytest.raises(DataError, match="scores for"):
+        DriftMonitor().fit(stays, scores[:5], 0.2)
+    with pytest.raises(DataError, match="blocks of 12 hours"):
+        monitor.compare(few, scores[: few.n_rows])
+    with pytest.raises(NotFittedError):
+        DriftMonitor().compare(few, scores[: few.n_rows])
+    with pytest.raises(ParameterError):
+        DriftMonitor(least=50, least_of_site=20)
+    with pytest.raises(ParameterError, match="at least one hour"):
+        blocks(few, 0)
