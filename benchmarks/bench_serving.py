@@ -31,13 +31,16 @@ from foretell.serving.store import open_store
 TOKEN = "bench"
 T0 = 1_767_225_600.0
 CODES = (("8867-4", 80.0, "/min"), ("9279-1", 16.0, "/min"), ("8480-6", 120.0, "mm[Hg]"),
-         ("8310-5", 37.2, "Cel"), ("59408-5", 97.0, "%"))  # fmt: skip
+         ("8310-5", 37.2, "Cel"), ("59408-5", 99.0, "%"))  # fmt: skip
+STEPS = {"8867-4": 1.0, "9279-1": 0.5, "8480-6": 1.0, "8310-5": 0.1, "59408-5": -0.5}
+"""By what the twenty-three values of a channel differ: all of them possible in a patient."""
 
 
 def message(number: int, patients: int, every: float, prefix: str = "") -> bytes:
     """One of a stream in which every patient is heard ``every`` so many seconds of the feed."""
     turn, patient = divmod(number, patients)
-    results = [Result(c, v + (number * 7 + turn) % 23, u) for c, v, u in CODES]
+    step = (number * 7 + turn) % 23
+    results = [Result(c, round(v + step * STEPS[c], 1), u) for c, v, u in CODES]
     return result_message(
         "BENCH", f"P{patient}", results, time=T0 + turn * every, control=f"{prefix}{number}"
     )
@@ -120,9 +123,9 @@ def tick(door: Process, moment: float) -> None:
     ).raise_for_status()  # fmt: skip
 
 
-def drained(store) -> None:
+def drained(store, every: float = 0.05) -> None:
     while store.counts()["lag"] > 0:
-        time.sleep(0.05)
+        time.sleep(every)
 
 
 def quantile(text: str, name: str, q: float) -> tuple[float, int]:
@@ -160,10 +163,11 @@ def measure(engine: str, args: argparse.Namespace) -> dict:
         out["load_before"] = os.getloadavg()[0]
         out["ingest_per_second"] = args.messages / backlog(door, args)
         print(engine, "ingest/s", round(out["ingest_per_second"]), flush=True)
+        assert store.counts()["quarantined"] == 0, "all results of the load must be possible"
         begun = time.monotonic()  # a worker's start belongs to the time a backlog takes
         workers = [Process(config, "worker", args.run) for _ in range(args.workers)]
         processes += workers
-        drained(store)
+        drained(store, every=0.5)
         out["workers"] = args.workers
         out["drain_per_second"] = args.messages / (time.monotonic() - begun)
         print(engine, "drain/s", round(out["drain_per_second"]), flush=True)
