@@ -36,24 +36,21 @@ from foretell.data.clinical import (
 )
 from foretell.estimators import DeepAISE, FeedForwardRisk, WeibullCox
 from foretell.evaluation.clinical import (
+    EVERYWHERE,
+    BoostedStudy,
     alarm_metrics,
     best_threshold,
     calibration,
-    challenge_utility,
-    clock_rule,
     concordance_index,
     integrated_brier_score,
-    ranking_metrics,
+    leave_hospital_out,
+    ranking_by_hospital,
     threshold_alarms,
+    utility_by_hospital,
 )
-from foretell.learners.risk import (
-    AnchorFeatures,
-    BoostedRisk,
-    ChallengeBaseline,
-    GBMVitals,
-    survival_times,
-)
+from foretell.learners.risk import ChallengeBaseline, GBMVitals, survival_times
 
+NAMES = {EVERYWHERE: "A+B"}
 PARTS = ("anchor", "bedside", "onset", "hospitals", "linear", "deep", "net")
 
 
@@ -63,49 +60,21 @@ class Study:
     def __init__(self, stays: Stays, seeds: int, threads: int, resamples: int) -> None:
         self.split = split_by_patient(stays, test_size=0.3, validation_size=0.1)
         self.seeds, self.threads, self.resamples = range(seeds), threads, resamples
-        self.tables: dict[tuple[str, str], np.ndarray] = {}
-        self.features = AnchorFeatures()
+        self.boosted = BoostedStudy(self.split, {"random_state": 0, "threads": threads})
         self.anchor: np.ndarray | None = None
         self.anchor_before: np.ndarray | None = None
 
-    def table(self, part: str) -> np.ndarray:
-        """Features of a part, made once."""
-        key = (part, "full")
-        if key not in self.tables:
-            self.tables[key] = self.features.raw(getattr(self.split, part))
-        return self.tables[key]
-
-    def trees(self, seed: int = 0, hospital: str | None = None, **settings: Any) -> BoostedRisk:
-        """Boosted trees on the shared features, of one hospital or both."""
-        stays, table = self.split.train, self.table("train")
-        if hospital is not None:
-            chosen = stays.names("hospital") == hospital
-            table = table[np.repeat(chosen, stays.lengths)]
-            stays = stays.select(chosen)
-        model = BoostedRisk(
-            random_state=seed, threads=self.threads, validation_size=0.0, **settings
-        )
-        return model.fit(stays, cache=(self.features, table))
-
     def ranks(self, scores: np.ndarray, stays: Stays, intervals: bool = False) -> dict[str, Any]:
         """4-hour AUROC and average precision before the onset, by hospital and of both."""
-        wanted = target(stays, 4)
-        hospital = stays.names("hospital")[stays.stay_of_row()]
         found: dict[str, Any] = {}
-        for where in ("A", "B", "A+B"):
-            rows = wanted.at_risk & (np.isin(hospital, where.split("+")))
-            if not rows.any():
+        told = ranking_by_hospital(scores, stays, resamples=self.resamples if intervals else 0)
+        for where, metrics in told.items():
+            if metrics is None:
                 continue
-            metrics = ranking_metrics(
-                scores, wanted.label, stays.stay_of_row(), rows=rows,
-                resamples=self.resamples if intervals else 0,
-            )  # fmt: skip
-            found[where] = {"auroc": float(metrics.auroc.estimate)}
-            found[where]["auprc"] = float(metrics.auprc.estimate)
+            row = {"auroc": float(metrics.auroc.estimate), "auprc": float(metrics.auprc.estimate)}
             if intervals:
-                found[where]["auroc_interval"] = [
-                    float(metrics.auroc.lower), float(metrics.auroc.upper)
-                ]  # fmt: skip
+                row["auroc_interval"] = [float(metrics.auroc.lower), float(metrics.auroc.upper)]
+            found[NAMES.get(where, where)] = row
         return found
 
     def survival(self, model: Any, risk: np.ndarray, stays: Stays) -> dict[str, Any]:
@@ -124,23 +93,17 @@ class Study:
             found["integrated_brier"] = {k: float(v) for k, v in brier._asdict().items()}
         return found
 
-    def utility(self, alarms: np.ndarray, stays: Stays) -> dict[str, float]:
+    def utility(self, alarms: np.ndarray, stays: Stays) -> dict[str, dict[str, Any]]:
         """Normalised utility and its margin over the clock, by hospital and of both."""
-        found = {}
-        clock = clock_rule(stays)
-        for where in ("A", "B", "A+B"):
-            chosen = np.isin(stays.names("hospital"), where.split("+"))
-            if not chosen.any():
-                continue
-            some, rows = stays.select(chosen), np.repeat(chosen, stays.lengths)
-            score = challenge_utility(alarms[rows], some.labels(), some.lengths)
-            other = challenge_utility(clock[rows], some.labels(), some.lengths)
-            found[where] = {"utility": score.normalised, "clock": other.normalised}
-            found[where]["margin"] = score.normalised - other.normalised
-            if self.resamples:
-                around = score.interval(resamples=self.resamples)
-                found[where]["interval"] = [float(around.lower), float(around.upper)]
-        return found
+        told = utility_by_hospital(alarms, stays, resamples=max(self.resamples, 1))
+        return {NAMES.get(where, where): self.plain(row) for where, row in told.items()}
+
+    def plain(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Utility, clock and margin, with the interval of the first."""
+        found = {name: row[name] for name in ("utility", "clock", "margin")}
+        low = row.get("lower", row.get("utility_lower"))
+        high = row.get("upper", row.get("utility_upper"))
+        return {**found, "interval": [low, high]} if self.resamples else found
 
     def calibrated(self, risk: np.ndarray, stays: Stays) -> dict[str, float]:
         """Expected calibration error, slope and intercept before the onset."""
@@ -161,9 +124,9 @@ def anchor(study: Study) -> dict[str, Any]:
     """Trees that learn the utility: each seed alone, and the mean of their scores."""
     split, runs, before, after = study.split, [], [], []
     for seed in study.seeds:
-        model = study.trees(seed, trees=200)
-        before.append(model.trees_.predict(study.table("validation")))
-        after.append(model.trees_.predict(study.table("test")))
+        model = study.boosted.fit(random_state=seed, trees=200)
+        before.append(study.boosted.scores(model, "validation")[1])
+        after.append(study.boosted.scores(model, "test")[1])
         level = threshold_of(before[-1], split.validation)
         runs.append({
             "seed": seed, "threshold": level,
@@ -187,27 +150,23 @@ def anchor(study: Study) -> dict[str, Any]:
 
 def onset(study: Study) -> dict[str, Any]:
     """Trees that learn the onset; without what tells the time; six vital signs alone."""
-    split, found = study.split, {}
-    model = study.trees(learns="onset", trees=150)
-    after = model.trees_.predict(study.table("test"))
+    split, boosted, found = study.split, study.boosted, {}
+    model = boosted.fit("onset")
+    after = boosted.scores(model, "test")[1]
     risk = 1 / (1 + np.exp(-after))
-    level = threshold_of(model.trees_.predict(study.table("validation")), split.validation)
     found["all features"] = {
         "ranks": study.ranks(after, split.test), "calibration": study.calibrated(risk, split.test),
-        "utility": study.utility(after >= level, split.test),
+        "utility": study.utility(after >= boosted.threshold(model), split.test),
     }  # fmt: skip
+    vitals = GBMVitals(threads=study.threads, validation_size=0.0, trees=150)
     for name, other in {
-        "time-blind": BoostedRisk(
-            "onset", features="time-blind", trees=150, threads=study.threads, validation_size=0.0
-        ),
-        "six vital signs": GBMVitals(threads=study.threads, validation_size=0.0, trees=150),
+        "time-blind": boosted.fit("onset", features="time-blind"),
+        "six vital signs": vitals.fit(split.train),
     }.items():
-        other.fit(split.train)
-        after = other.decision_function(split.test)
-        level = threshold_of(other.decision_function(split.validation), split.validation)
+        after = boosted.scores(other, "test")[1]
         found[name] = {
             "ranks": study.ranks(after, split.test),
-            "utility": study.utility(after >= level, split.test),
+            "utility": study.utility(after >= boosted.threshold(other), split.test),
         }
     return found
 
@@ -283,20 +242,13 @@ def net(study: Study) -> dict[str, Any]:
 
 def hospitals(study: Study) -> dict[str, Any]:
     """Trained at one hospital, tested at the other, beside the clock there."""
-    split, found = study.split, {}
-    for here, there in (("A", "B"), ("B", "A")):
-        model = study.trees(hospital=here, trees=150)
-        known = np.repeat(split.validation.names("hospital") == here, split.validation.lengths)
-        before = model.trees_.predict(study.table("validation"))
-        level = threshold_of(before[known], split.validation.of("hospital", here))
-        rows = np.repeat(split.test.names("hospital") == there, split.test.lengths)
-        after = model.trees_.predict(study.table("test")[rows])
-        other = split.test.of("hospital", there)
-        found[f"{here} -> {there}"] = {
-            "utility": study.utility(after >= level, other)[there],
-            "auroc": study.ranks(after, other)[there]["auroc"],
+    rows = leave_hospital_out(study.boosted, resamples=max(study.resamples, 1), known=False)
+    return {
+        f"{'+'.join(row['trained_at'])} -> {row['judged_at']}": {
+            "utility": study.plain(row), "auroc": row["auroc"]
         }
-    return found
+        for row in rows
+    }  # fmt: skip
 
 
 def bedside(study: Study) -> dict[str, Any]:

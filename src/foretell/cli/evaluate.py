@@ -79,10 +79,15 @@ def evaluate(
         for row in told["metrics"]:
             between = f"{cell(row['lower'])} to {cell(row['upper'])}"
             table.add_row(row["metric"], cell(row["value"]), between)
-        for name, found in (told["ranking"] or {}).items():
-            between = f"{cell(found['lower'])} to {cell(found['upper'])}"
-            row_name = f"{name} of hours, onset within {horizon:g} h"
-            table.add_row(row_name, cell(found["estimate"]), between)
+        for key in ("ranking", "model_ranking"):
+            ranked = told.get(key)
+            if ranked is None:
+                continue
+            for name in ("auroc", "auprc"):
+                found = ranked[name]
+                between = f"{cell(found['lower'])} to {cell(found['upper'])}"
+                row_name = f"{name} of hours, onset within {ranked['horizon']:g} h"
+                table.add_row(row_name, cell(found["estimate"]), between)
         table.add_row("challenge utility at the threshold", cell(told["utility"]["threshold"]), "")
         table.add_row("the same of the clock alone", cell(told["utility"]["clock_rule"]), "")
         table.add_row("snoozed odds ratio", cell(told["snoozed"]["odds_ratio"]), "")
@@ -99,5 +104,11 @@ def evaluate(
                 size, septic = sizes[group]
                 shown.add_row(group, str(size), str(septic), *(found[w] for w in wanted))
             stdout.print(shown)
+        if told.get("model_ranking") is not None:
+            stderr.print(
+                f"AUROC over {told['horizon']:g} h asks another question than over "
+                f"{told['model_ranking']['horizon']:g} h, which the run's report tells: compare "
+                "like with like.", style="dim",
+            )  # fmt: skip
         stderr.print("The challenge's utility rewards long stays: look at the margin over the "
                      "clock.", style="dim")  # fmt: skip

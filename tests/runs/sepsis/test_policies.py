@@ -42,6 +42,7 @@ def test_what_is_said_is_what_the_metrics_say(stays, scores):
     assert told["alarms"] == alarms.sum() and told["withheld"] == (~issued).sum()
     assert told["utility"]["threshold"] > told["utility"]["clock_rule"] - 1
     assert 0.5 < told["ranking"]["auroc"]["estimate"] <= 1
+    assert told["ranking"]["horizon"] == 24
     assert {r["group"] for r in told["by"]["sex"]} == set(stays.names("sex").tolist())
     calm = evaluate_policy(stays, AlarmPolicy(0.5, snooze=24), scores, issued, resamples=10)
     assert calm["alarms"] < told["alarms"]
@@ -81,4 +82,5 @@ def test_the_command_line_judges_a_table_of_scores(stays, scores, tmp_path):
     assert json.loads(told.stdout)["withheld"] == 3
     shown = run.invoke(app, [*args, "--by", "sex"])
     assert "patient_sensitivity" in shown.stdout and "female" in shown.stdout
+    assert "auroc of hours, onset within 48 h" in shown.stdout
     assert run.invoke(app, ["evaluate", str(tmp_path / "stays")]).exit_code == 2

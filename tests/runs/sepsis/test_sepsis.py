@@ -18,8 +18,10 @@ from foretell.data.simulators import hospitals
 from foretell.decisions.abstention import Status
 from foretell.errors import ArtefactError, RecipeError
 from foretell.runs import recipe as recipes
+from foretell.runs.sepsis import checks
 from foretell.runs.sepsis.judging import age_band, fit_gate
 from foretell.runs.sepsis.sequence import Rows, at_sensitivity, intercept
+from foretell.runs.sepsis.sources import load_parts
 from foretell.serving.deployment import Deployment
 
 RECIPE = """
@@ -113,6 +115,61 @@ def test_a_run_says_all_that_reviewers_ask(finished):
         assert low <= value <= high
 
 
+def test_every_report_says_whether_it_reads_the_clock_and_travels(finished):
+    told = record(finished)
+    made = told["tables"]["checks"]
+    blind, away = made["time_blind"], made["leave_hospital_out"]
+    assert blind["performed"] and away["performed"]
+    assert blind["horizon"] == told["tables"]["horizon"] == 4
+    assert [row["hospital"] for row in blind["rows"]] == ["A", "B", "all hospitals"]
+    assert [(row["trained_at"], row["judged_at"]) for row in away["rows"]] == [
+        (["B"], "A"), (["A"], "B"),
+    ]  # fmt: skip
+    clock = {row["hospital"]: row["clock"] for row in blind["rows"]}
+    assert all(row["clock"] == clock[row["judged_at"]] for row in away["rows"])
+    assert clock["all hospitals"] == pytest.approx(told["tables"]["utility"][0]["utility"])
+    page = (finished / "report.html").read_text().split('id="payload"')[0]
+    for words in (
+        "Without anything that tells the time", "mostly reads the clock",
+        "At a hospital it has not seen", "worse than a clock at a hospital it has not seen",
+        "onset within 4 hours", "alarm is true (48 hours here)",
+    ):  # fmt: skip
+        assert words in page
+    for row in blind["rows"]:
+        assert f"{row['blind_auroc']:.3f} (" in page
+
+
+def test_checks_that_do_not_apply_say_so(finished, tmp_path):
+    file = tmp_path / "one.toml"
+    text = RECIPE.format(alarms="").replace('sites = ["B", "A"]', 'sites = ["A"]')
+    file.write_text(text + "\n[checks]\ntime_blind = false\noptions = { trees = 5 }\n")
+    result = call("run", file, "--models", "naive", "--out", tmp_path / "run")
+    assert result.exit_code == 0, result.stderr
+    made = record(tmp_path / "run")["tables"]["checks"]
+    assert not made["time_blind"]["performed"] and not made["leave_hospital_out"]["performed"]
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "not made: the recipe asks for none." in page
+    assert "not made: there is one hospital" in page
+
+
+def test_checks_are_gone_on_behind(tmp_path, monkeypatch):
+    data = recipes.load("sepsis-simulated")
+    options = {"stays": 120, "sites": 2, "hours": [16, 40], "seed": 4}
+    section = data.data.model_copy(update={"options": options})
+    small = data.checks.model_copy(update={"options": {"trees": 5, "leaf_rows": 50}})
+    told = data.model_copy(update={"data": section, "checks": small})
+    parts, lines = load_parts(section.model_dump_json()), []
+    first = checks.run_checks(told, parts, 4.0, tmp_path, lines.append)
+    assert len(lines) == 2 and "AUROC without time A" in lines[0] and "clock" in lines[1]
+    # Half of it is lost: only that half is made again.
+    (tmp_path / "leave_hospital_out.json").unlink()
+    monkeypatch.setattr(checks, "time_blind_check", None)
+    again = checks.run_checks(told, parts, 4.0, tmp_path, lines.append)
+    seconds = {name: again[name].pop("cpu_seconds") - first[name].pop("cpu_seconds")
+               for name in again}  # fmt: skip
+    assert again == first and seconds["time_blind"] == 0 and len(lines) == 3
+
+
 def test_both_conventions_stand_side_by_side(finished):
     rows = {r["convention"]: r for r in record(finished)["tables"]["conventions"]}
     assert set(rows) == {"no gate", "excluded", "negative"}
@@ -182,6 +239,23 @@ def test_new_stays_get_scores_reasons_and_alarms(finished, tmp_path):
     assert not (found["alarm"] & found["score"].is_null()).any()
 
 
+def test_auroc_is_told_for_both_horizons(finished, tmp_path):
+    """What ``evaluate`` ranks by default is not what the report ranks: both say of which onset."""
+    stays, _ = hospitals(stays=220, sites=2, hours=(16, 40), seed=4)
+    test = split_by_patient(stays).test
+    write_stays(test, tmp_path / "test")
+    arguments = ("evaluate", tmp_path / "test", "--run", finished, "--resamples", "10")
+    result = call(*arguments, "--json")
+    assert result.exit_code == 0, result.stderr
+    told = json.loads(result.stdout)
+    assert told["ranking"]["horizon"] == 48 and told["model_ranking"]["horizon"] == 4
+    ranked = {(r["site"], r["hours"]): r for r in record(finished)["tables"]["ranking"]}
+    mine = ranked["all", "hours with a score"]["auroc"]
+    assert told["model_ranking"]["auroc"]["estimate"] == pytest.approx(mine)
+    shown = call(*arguments)
+    assert "another question than over 4 h" in " ".join(shown.stderr.split())
+
+
 def test_new_files_of_the_challenge(finished, tmp_path):
     stays, _ = hospitals(stays=2, sites=1, hours=(12, 14), seed=9)
     names = stays.schema.names
@@ -243,6 +317,11 @@ def test_too_few_patients_make_no_bundle(tmp_path):
         ("data.options.stays=ten", "data.options.stays: Input should be a valid integer"),
         ("alarms.constraint={pvv=0.3}", "constraint"),
         ("gate.alarm_level=1.0", "alarm_level"),
+        ("checks.bar=72", "checks.bar"),
+        ("checks.time_blnd=true", "time_blnd"),
+        ("checks.options={leafs=3}", "did you mean 'leaves'"),
+        ("checks.options={trees=0}", "trees must be a whole number"),
+        ("checks.options={features='full'}", "checks.options has no key 'features'"),
     ],
 )
 def test_what_a_recipe_gets_wrong(change, said, tmp_path):

@@ -1,4 +1,11 @@
-"""How good alarms are: utility, snoozed judgements, bedside metrics, ranking of hours."""
+"""How good alarms are: utility, snoozed judgements, bedside metrics, ranking of hours.
+
+What needs models of its own is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from foretell.evaluation.clinical.alarm_tuning import AlarmCosts, TunedAlarms, tune_alarms
 from foretell.evaluation.clinical.alarms import (
@@ -6,6 +13,12 @@ from foretell.evaluation.clinical.alarms import (
     AlarmMetrics,
     alarm_metrics,
     threshold_alarms,
+)
+from foretell.evaluation.clinical.per_hospital import (
+    EVERYWHERE,
+    hospital_names,
+    ranking_by_hospital,
+    utility_by_hospital,
 )
 from foretell.evaluation.clinical.probabilities import (
     Calibration,
@@ -31,12 +44,24 @@ from foretell.evaluation.clinical.utility import (
     utility_of_thresholds,
     utility_table,
 )
+from foretell.lazy import lazily
+
+if TYPE_CHECKING:
+    from foretell.evaluation.clinical.boosted_checks import (
+        TIME_BLIND_BAR,
+        BoostedStudy,
+        leave_hospital_out,
+        time_blind_check,
+    )
 
 __all__ = [
     "CLOCK_HOUR",
+    "EVERYWHERE",
     "METRICS",
+    "TIME_BLIND_BAR",
     "AlarmCosts",
     "AlarmMetrics",
+    "BoostedStudy",
     "Calibration",
     "RankingMetrics",
     "SnoozedConfusion",
@@ -51,13 +76,30 @@ __all__ = [
     "clock_rule",
     "concordance_index",
     "decision_curve",
+    "hospital_names",
     "integrated_brier_score",
+    "leave_hospital_out",
+    "ranking_by_hospital",
     "ranking_metrics",
     "snoozed_confusion",
     "snoozed_curve",
     "snoozed_ranking",
     "threshold_alarms",
+    "time_blind_check",
     "tune_alarms",
+    "utility_by_hospital",
     "utility_of_thresholds",
     "utility_table",
 ]
+
+__getattr__ = lazily(
+    __name__,
+    {
+        "foretell.evaluation.clinical.boosted_checks": (
+            "TIME_BLIND_BAR",
+            "BoostedStudy",
+            "leave_hospital_out",
+            "time_blind_check",
+        )
+    },
+)

@@ -138,6 +138,7 @@ def judge(
     ungated = alarm_metrics(test, plain.raised, horizon=recipe.alarms.horizon)
     found = alarms.values()
     return {
+        "horizon": horizon,
         "hours": _hours(test, told, counted),
         "ranking": _ranking(test, risk, wanted.label, wanted.at_risk, issued, patients, settings),
         "calibration": {

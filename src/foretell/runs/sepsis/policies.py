@@ -121,18 +121,6 @@ def evaluate_policy(
         "unit" in stays.categories) else None  # fmt: skip
     found = run_policy(policy, scores, stays.lengths, issued=issued, units=units)
     metrics = alarm_metrics(stays, found.raised, horizon=horizon, predicted=issued)
-    wanted = target(stays, horizon)
-    patients = np.unique(stays.patients.astype(str), return_inverse=True)[1][stays.stay_of_row()]
-    counted = wanted.at_risk & issued
-    ranking = None
-    if len(np.unique(wanted.label[counted])) == 2:
-        told = ranking_metrics(
-            scores, wanted.label, patients, rows=counted, resamples=min(resamples, 100)
-        )
-        ranking = {
-            name: {k: float(getattr(getattr(told, name), k)) for k in _INTERVAL}
-            for name in ("auroc", "auprc")
-        }
     label = challenge_label(stays)
     alarm = found.raised.astype(np.int8)
     low = policy.tiers[0].threshold
@@ -159,7 +147,7 @@ def evaluate_policy(
         "onset_after_record": metrics.onset_after_record,
         "without_prediction": metrics.without_prediction,
         "metrics": metrics.table(resamples=resamples, seed=seed).to_dicts(),
-        "ranking": ranking,
+        "ranking": rank_hours(stays, scores, issued, horizon, resamples),
         "utility": {
             "threshold": challenge_utility(crossing, label, stays.lengths).normalised,
             "clock_rule": challenge_utility(clock, label, stays.lengths).normalised,
@@ -183,10 +171,47 @@ def evaluate_policy(
     }
 
 
+def rank_hours(
+    stays: Stays,
+    scores: NDArray[np.float64],
+    issued: NDArray[np.bool_],
+    horizon: float,
+    resamples: int,
+) -> dict[str, Any] | None:
+    """AUROC and average precision of hours before the onset: does it come within ``horizon`` hours?
+
+    Args:
+        stays: with their onsets.
+        scores: (R,) of the hours.
+        issued: (R,) whether there was one; other hours are left out.
+        horizon: hours ahead within which the onset counts.
+        resamples: of the bootstrap, 100 at most.
+
+    Returns:
+        ``auroc`` and ``auprc``, each with ``estimate``, ``lower`` and ``upper``, and the
+        ``horizon``; None where all hours have the same label.
+    """
+    wanted = target(stays, horizon)
+    patients = np.unique(stays.patients.astype(str), return_inverse=True)[1][stays.stay_of_row()]
+    counted = wanted.at_risk & issued
+    if len(np.unique(wanted.label[counted])) < 2:
+        return None
+    told = ranking_metrics(
+        scores, wanted.label, patients, rows=counted, resamples=min(resamples, 100)
+    )
+    return {
+        name: {k: float(getattr(getattr(told, name), k)) for k in _INTERVAL}
+        for name in ("auroc", "auprc")
+    } | {"horizon": horizon}
+
+
 def evaluate_run(
     run: str | Path, stays: Stays, policy: AlarmPolicy | None = None, **options: Any
 ) -> dict[str, Any]:
     """The same of a run's model behind its gate.
+
+    ``model_ranking`` ranks the hours as the run's report does: for the onset within the model's own
+    horizon, where ``ranking`` asks for the onset within the window in which an alarm is true.
 
     Args:
         run: folder of a run.
@@ -198,6 +223,9 @@ def evaluate_run(
     told = deployment.judge(stays)
     scores = np.nan_to_num(told.gated.score, nan=0.0)
     chosen = deployment.policy if policy is None else policy
-    return evaluate_policy(told.stays, chosen, scores, told.gated.may_alarm, **options) | {
-        "version": deployment.version
-    }
+    found = evaluate_policy(told.stays, chosen, scores, told.gated.may_alarm, **options)
+    model_ranking = rank_hours(
+        told.stays, told.risk, told.gated.issued, float(deployment.model.horizon),
+        int(options.get("resamples", 1000)),
+    )  # fmt: skip
+    return found | {"model_ranking": model_ranking, "version": deployment.version}

@@ -123,6 +123,21 @@ class EvaluationSection(Section):
     max_linkage: float = Field(default=0.05, gt=0, le=1)
 
 
+class ChecksSection(Section):
+    """What boosted trees, trained on the run's own patients, say of what can be learned from them.
+
+    ``time_blind`` trains them once more without anything that tells the hour, or how often and how
+    lately somebody looked, and wants an AUROC of ``bar`` at every hospital. ``leave_hospital_out``
+    trains at all hospitals but one and judges at that one, beside the clock. ``options`` are those
+    of :class:`foretell.learners.risk.BoostedRisk`; 150 trees where they do not say.
+    """
+
+    time_blind: bool = True
+    leave_hospital_out: bool = True
+    bar: Annotated[float, Field(ge=0.5, lt=1)] = 0.72
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
 class Recipe(BaseRecipe):
     """A whole run. See the shipped ``sepsis`` for an example."""
 
@@ -141,6 +156,7 @@ class Recipe(BaseRecipe):
     gate: GateSection = Field(default_factory=GateSection)
     alarms: AlarmSection = Field(default_factory=AlarmSection)
     evaluation: EvaluationSection = Field(default_factory=EvaluationSection)
+    checks: ChecksSection = Field(default_factory=ChecksSection)
 
     @model_validator(mode="after")
     def _knows_what_it_deploys(self) -> Recipe:

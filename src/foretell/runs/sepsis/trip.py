@@ -12,6 +12,7 @@ from foretell.errors import ArtefactError
 from foretell.estimators import FeedForwardRisk
 from foretell.runs.folder import RunFolder, write_table
 from foretell.runs.memory import peak_memory_mib
+from foretell.runs.sepsis.checks import run_checks, settings_of
 from foretell.runs.sepsis.examples import example_alarms
 from foretell.runs.sepsis.judging import fit_gate, fit_monitor, judge, tune
 from foretell.runs.sepsis.publish import draw
@@ -30,6 +31,7 @@ def run(trip: Trip[Recipe]) -> dict[str, Any]:
     recipe, folder, tell = trip.recipe, trip.folder, trip.tell
     with trip.stage("data"):
         check(recipe)
+        settings_of(recipe)
         parts = load_parts(recipe.data.model_dump_json())
         about = describe(recipe, parts)
     tell(f"data: {about['stays']:,} stays of {len(parts.sites)} sites, {about['septic']:,} septic")
@@ -64,6 +66,9 @@ def run(trip: Trip[Recipe]) -> dict[str, Any]:
                 plain, parts.split.test, told, most=recipe.evaluation.examples,
                 horizon=recipe.alarms.horizon, seed=recipe.seeds[0],
             )  # fmt: skip
+        with trip.stage("checks"):
+            horizon = float(deployment.model.horizon)
+            tables["checks"] = run_checks(recipe, parts, horizon, work / "checks", tell)
     scores = tables.pop("metrics")
     result = {
         **findings(recipe, rows, scores, tables["utility"]),

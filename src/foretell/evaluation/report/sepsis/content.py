@@ -9,6 +9,7 @@ from typing import Any
 from foretell.evaluation.report.record import problems_section, reproduce_section
 from foretell.evaluation.report.render import render_page, write_page
 from foretell.evaluation.report.sepsis import figures as draw
+from foretell.evaluation.report.sepsis.checks import checks_section, checks_warning
 from foretell.evaluation.report.sepsis.privacy import privacy_section
 from foretell.evaluation.report.sepsis.words import CONVENTIONS, MUST_NOT, UTILITY
 from foretell.evaluation.report.style import model_styles
@@ -116,6 +117,8 @@ def build(record: Record) -> dict[str, Any]:
         "abstentions": _abstentions(tables["abstentions"]),
         "equity": _equity(tables["equity"]),
         "utility": {"words": UTILITY, "rows": [_utility(r) for r in tables["utility"]]},
+        "checks": checks_section(tables.get("checks")),
+        "horizon": f"{_horizon(record):g}",
         "examples": examples,
         "privacy": privacy_section(sequence),
         "notes": [note for entry in sequence for note in entry.get("notes", ())],
@@ -135,6 +138,12 @@ def build(record: Record) -> dict[str, Any]:
         "reproduce": reproduce_section(record),
         "figures": figures,
     }  # fmt: skip
+
+
+def _horizon(record: Record) -> float:
+    """Hours ahead within which the onset counts; runs from before do not tell it of their own."""
+    told = record["tables"].get("horizon")
+    return float(told or ((record.get("recipe") or {}).get("model") or {}).get("horizon", 4))
 
 
 def _recalibrated(found: Record, name: str, sign: bool = False) -> str:
@@ -178,6 +187,9 @@ def _headline(record: Record, mine: Record, sequence: Rows) -> dict[str, Any]:
         f"It gave no score in {percent(well, 1)} of the hours of patients who were well and in "
         f"{percent(septic, 1)} of those that led to an onset."
     )
+    warning = checks_warning(tables.get("checks"))
+    if warning:
+        sentences.append(warning)
     others = [e for e in sequence if e["kind"] == "naive"]
     if others and others[0]["method"] != mine["method"]:
         other = others[0]
@@ -281,6 +293,7 @@ def _alarms(alarms: Record) -> dict[str, Any]:
         facts.append("Counted apart: " + "; ".join(told) + ".")
     return {
         "rows": rows,
+        "horizon": f"{alarms['horizon']:g}",
         "facts": facts,
         # Runs from before looked at one window.
         "windows": [_window(row) for row in alarms.get("windows", ())],
