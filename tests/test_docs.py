@@ -149,6 +149,7 @@ SECTIONS = {
     "sepsis: [gate]": sepsis.GateSection,
     "sepsis: [alarms]": sepsis.AlarmSection,
     "sepsis: [evaluation]": sepsis.EvaluationSection,
+    "sepsis: [checks]": sepsis.ChecksSection,
     "fednlp: [grid]": fednlp.GridSection,
     "fednlp: [algorithms.NAME]": fednlp.AlgorithmSection,
     "fednlp: [tasks.NAME]": fednlp.TaskSection,

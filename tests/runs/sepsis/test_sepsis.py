@@ -336,6 +336,7 @@ def test_shipped_recipes_are_valid():
     for name in ("sepsis", "sepsis-simulated"):
         recipe = recipes.load(name)
         assert recipe.deployed == "wuperr"
+        assert recipe.checks.time_blind and recipe.checks.leave_hospital_out
     with pytest.raises(RecipeError, match="no method"):
         recipe.only(["ewcc"])
 
