@@ -8,12 +8,17 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
-from foretell.data.clinical.feed import stays_from_feed
+from foretell.data.clinical.doubts import is_old
+from foretell.data.clinical.feed import VisitChange, stays_from_feed
 from foretell.data.clinical.hl7 import Message
 from foretell.data.clinical.hl7.writer import Result, result_message, visit_message
 from foretell.data.clinical.schema import Schema
+from foretell.data.clinical.visits import IDLE, visits_of
+from foretell.data.clinical.visits import Result as Known
 from foretell.learners.risk.early_warning import EarlyWarningScore
+from foretell.serving.events import MEASURED, VISIT, Event
 from foretell.serving.store import open_store
+from foretell.serving.worker.state import PatientState
 from foretell.serving.worker.worker import rebuild
 
 from .test_fold import CODES, READER, T0, adt, hr, make_fold, one, play
@@ -106,3 +111,87 @@ def test_a_correction_after_the_discharge_counts_where_the_result_stands(tmp_pat
     again = open_store(tmp_path / "b.db", partitions=2)
     rebuild(store, again, make_fold)
     assert again.fingerprint() == store.fingerprint()
+
+
+def at_odds(seed: int) -> list[VisitChange | Known]:
+    """What was told of a patient, in no sense: every step of every kind of stay occurs."""
+    rng = random.Random(seed)
+    time, out = T0, []
+    for number in range(rng.randrange(3, 12)):
+        time += 3600 * rng.choice([0.1, 0.3, 0.7, 1.3, 5, 5, 30, 75, 80]) + number
+        name = rng.choice([None, "A", "A", "B", "B", "C"])
+        if rng.random() < 0.5:
+            taken = time - 3600 * rng.choice([0, 0.2, 1, 5, 30, 60])
+            old = is_old(taken, time)
+            out.append(Known(time, time if old else taken, name, old))
+            continue
+        kind = rng.choice(["admit", "admit", "register", "discharge", "discharge", "cancel_admit",
+                           "cancel_discharge", "update", "transfer"])  # fmt: skip
+        admitted = rng.choice([None, None, -600, -7200, -90 * 3600, 600])
+        if kind not in ("admit", "register") or admitted is None:
+            out.append(VisitChange("H", "P", name, kind, time))
+        else:
+            out.append(VisitChange("H", "P", name, kind, time, admitted=time + admitted))
+    return out
+
+
+def folded(told: list[VisitChange | Known]) -> list[tuple]:
+    """(name, begin, results, end) of the stays that the fold makes of it."""
+    fold, state = make_fold(), PatientState("H", "P", 0)
+    stays: dict[float, tuple] = {}
+    began = 0
+    first = fold._begin
+
+    def begin(state, *how):
+        nonlocal began
+        began += 1
+        first(state, *how)
+
+    fold._begin = begin
+    for number, what in enumerate(told):
+        time = what.time if isinstance(what, VisitChange) else what.known
+        fold.pass_time(state, time)
+        if isinstance(what, VisitChange):
+            kind, body = VISIT, {"visit": what.visit, "kind": what.kind, "admitted": what.admitted}
+        else:
+            taken = time - 60 * 3600 if what.old else what.taken
+            kind = MEASURED
+            body = {"visit": what.visit, "items": [[f"{number:016x}", "HR", 80.0, taken, time, 1]]}
+        fold.apply(state, Event(number, 0, "H", "P", kind, time, body, time))
+        stays[began] = (state.visit, state.begin, state.heard, state.ended)
+    return [stays[i] for i in range(1, began + 1)]
+
+
+def test_table_and_service_agree_on_what_makes_no_sense():
+    several = 0
+    for seed in range(300):
+        told = at_odds(seed)
+        live = folded(told)
+        changes = [c for c in told if isinstance(c, VisitChange)]
+        table = visits_of(changes, [r for r in told if isinstance(r, Known)]).stays
+        assert [(s.visit, s.begin, len(s.results)) for s in table] == [s[:3] for s in live], seed
+        for stay, (*_, ended) in zip(table[:-1], live[:-1], strict=True):
+            # The service only learns of the end of a stay by the next one, too.
+            assert stay.ended is not None and ended in (None, stay.ended), seed
+        if table and live[-1][3] is not None:
+            assert live[-1][3] in (table[-1].ended, table[-1].left(IDLE)), seed
+        several += len(table) > 1
+    assert several > 75
+
+
+def test_who_was_silent_and_then_discharged_does_not_come_back_by_a_late_result(tmp_path):
+    store = open_store(tmp_path / "s.db", partitions=2)
+    late = T0 + 103 * 3600
+    one(store, adt("A01", T0, "1", visit="V", admitted=T0),
+        hr(180.0, T0 + 60, "2", order="o", visit="V"), tick=T0 + 100 * 3600)  # fmt: skip
+    idle = store.state("H", "P").view
+    assert idle["end"] == "idle"
+    one(store, adt("A03", T0 + 101 * 3600, "3", visit="V"),
+        hr(190.0, T0 + 102 * 3600, "4", order="p", visit="V", sent=late),
+        tick=late + 7200)  # fmt: skip
+    view = store.state("H", "P").view
+    assert (view["end"], view["left_out"]) == ("discharged", 1)
+    assert view["hour"] == idle["hour"]
+    one(store, adt("A13", late + 7300, "5", visit="V"),
+        hr(190.0, late + 7400, "6", order="q", visit="V"))  # fmt: skip
+    assert store.state("H", "P").view["end"] is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from foretell.data.clinical.feed import Measurement, VisitChange, stays_from_feed
-from foretell.data.clinical.visits import admission
+from foretell.data.clinical.presence import admission
 
 H = 3600.0
 

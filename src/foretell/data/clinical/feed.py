@@ -149,12 +149,16 @@ class Normaliser:
         repair: of values, where no unit or a wrong one was stated; what it calls impossible is
             refused. None takes values as they come.
         treatments: what codes of orders, drugs and diagnoses say of treatment.
+        units: the sender's own spellings of units, or a code's: ``spelling -> UCUM``, or
+            ``"SYSTEM|CODE"`` or ``"CODE"`` -> such a table; what a code's says comes first, and
+            its ``""`` is a unit that is not stated.
     """
 
     schema: Schema = field(default_factory=Schema.default)
     codes: Mapping[str, str] = field(default_factory=dict)
     repair: UnitRepair | None = None
     treatments: TreatmentCodes = field(default_factory=TreatmentCodes)
+    units: Mapping[str, str | Mapping[str, str]] = field(default_factory=dict)
 
     def __call__(self, measurement: Measurement) -> Normal | Refusal:
         """The measurement in canonical terms, or why it cannot be used.
@@ -178,9 +182,9 @@ class Normaliser:
             return Refusal(measurement.problem, "value", code, system)
         if not math.isfinite(measurement.value):
             return Refusal("no_number", "value", code, system)
-        unit = measurement.unit
+        unit = self._unit(measurement) if self.units else measurement.unit
         if self.repair is not None and name in self.repair.schema:
-            return self._repaired(self.repair, name, measurement)
+            return self._repaired(self.repair, name, measurement, unit)
         if not unit or unit == self.schema[name].unit:
             return Normal(name, measurement.value)
         try:
@@ -188,11 +192,22 @@ class Normaliser:
         except DataError:
             return Refusal("unknown_unit", "unit", code, system, unit[:32])
 
+    def _unit(self, measurement: Measurement) -> str | None:
+        """The unit as the sender means it."""
+        spelling = (measurement.unit or "").strip()
+        for system, code in measurement.codes:
+            for key in (f"{system}|{code}", code):
+                of_code = self.units.get(key)
+                if isinstance(of_code, Mapping) and spelling in of_code:
+                    return of_code[spelling]
+        found = self.units.get(spelling)
+        return found if isinstance(found, str) else measurement.unit
+
     def _repaired(
-        self, repair: UnitRepair, name: str, measurement: Measurement
+        self, repair: UnitRepair, name: str, measurement: Measurement, unit: str | None
     ) -> Normal | Refusal:
         system, code = measurement.codes[0]
-        unit = measurement.unit or None
+        unit = unit or None
         canonical = self.schema[name].unit
         try:
             if unit is not None and unit != canonical:
@@ -316,7 +331,11 @@ def stays_from_feed(
     for owner in owners:
         values = measured.get(owner, [])
         changes = visits.get(owner, [])
-        told = [Result(v[3], v[3] if is_old(v[2], v[3]) else v[2], v[5]) for v in values]
+        old = [is_old(v[2], v[3]) for v in values]
+        told = [
+            Result(v[3], v[3] if stale else v[2], v[5], stale)
+            for v, stale in zip(values, old, strict=True)
+        ]
         found = visits_of(changes, told, idle=idle)
         outside += found.outside
         doubts.update(found.doubts)

@@ -13,13 +13,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from foretell.data.clinical.doubts import Described, contradictions
+from foretell.data.clinical.presence import (
+    ADMISSIONS,
+    EARLY,
+    Step,
+    admission,
+    result_step,
+    same_visit,
+    visit_step,
+)
 
 if TYPE_CHECKING:
     from foretell.data.clinical.feed import VisitChange
 
 IDLE = 72
 """Hours without any result after which a stay counts as left."""
-_EARLY, _LONGEST = 86400.0, 24 * 400 * 3600.0
 
 
 @dataclass(slots=True)
@@ -27,27 +35,27 @@ class Visit:
     """One stay of a patient.
 
     Attributes:
-        name: of the visit, None where nobody said it.
+        visit: its name, None where nobody said it.
         begin: seconds since 1970, at which hour 1 begins.
         anchored: whether an admission said so.
         last: when the last result became known.
         heard: when it was first heard of.
-        end: None where nobody said so.
-        cancelled: whether that was the end of an admission that should not have been.
-        unit: the first one.
-        described: age and sex.
         results: numbers of its results.
+        described: age and sex.
+        end: why it is over: ``"discharged"``, ``"cancelled"`` or, after silence, ``"idle"``.
+        ended: when.
+        unit: the first one.
     """
 
-    name: str | None
+    visit: str | None
     begin: float
     anchored: bool
     last: float
     heard: float
     results: list[int]
     described: Described
-    end: float | None = None
-    cancelled: bool = False
+    end: str | None = None
+    ended: float | None = None
     unit: str | None = None
 
     def passed(self, time: float) -> bool:
@@ -60,8 +68,8 @@ class Visit:
         return self.begin + 3600 * hours
 
     def hours(self, until: float | None, idle: float) -> int:
-        """Hours up to the end; where there is none, up to the last result or ``until``."""
-        end = self.end
+        """Hours up to the end; where nobody said it, up to the last result or ``until``."""
+        end = None if self.end == "idle" else self.ended
         if end is None:
             end = self.last if until is None else self.left(idle)
         end = end if until is None else min(end, until)
@@ -71,12 +79,13 @@ class Visit:
 class Result(NamedTuple):
     """When a result first became known, when its specimen was taken, and its visit if it says so.
 
-    Of an old specimen, which is no sign that somebody was there, ``taken`` is ``known``.
+    Of an ``old`` specimen, which is no sign that somebody was there, ``taken`` is ``known``.
     """
 
     known: float
     taken: float
     visit: str | None
+    old: bool = False
 
 
 class Visits(NamedTuple):
@@ -85,13 +94,6 @@ class Visits(NamedTuple):
     stays: list[Visit]
     outside: int
     doubts: list[str]
-
-
-def admission(time: float, admitted: float | None) -> float:
-    """When an admission was: a year is easily mistyped, nobody is heard of before they came."""
-    if admitted is None or not -_LONGEST <= admitted - time <= _EARLY:
-        return time
-    return admitted
 
 
 def visits_of(
@@ -128,21 +130,29 @@ class _Walk:
         self.doubts: list[str] = []
         self._described = Described()
 
-    def _now(self, time: float, name: str | None) -> tuple[Visit | None, bool, bool, float]:
-        """The latest stay, whether it is open, whether ``name`` is its own, and its end."""
+    def _latest(self, time: float) -> Visit | None:
+        """The latest stay, as it stands by then."""
         if not self.stays:
-            return None, False, False, -math.inf
+            return None
         stay = self.stays[-1]
-        same = name is None or stay.name is None or name == stay.name
-        if stay.end is not None:
-            return stay, False, same, stay.end
-        left = stay.left(self.idle)
         # It is given up as the next hour ends.
-        return (stay, False, same, left) if time >= left + 3600 else (stay, True, same, stay.begin)
+        if stay.end is None and time >= stay.left(self.idle) + 3600:
+            stay.end, stay.ended = "idle", stay.left(self.idle)
+        return stay
 
     def _begin(self, name: str | None, begin: float, heard: float, anchored: bool) -> Visit:
+        if self.stays:
+            self._end(self.stays[-1], begin)
         self.stays.append(Visit(name, begin, anchored, begin, heard, [], self._described))
         return self.stays[-1]
+
+    @staticmethod
+    def _end(stay: Visit, time: float, why: str = "discharged") -> None:
+        """Ends a stay if it goes on; one that was given up ended then."""
+        if stay.end is None:
+            stay.end, stay.ended = why, time
+        elif stay.end == "idle":
+            stay.end = why
 
     def change(self, told: VisitChange) -> None:
         moment = told.time if told.admitted is None else told.admitted
@@ -150,53 +160,45 @@ class _Walk:
         self.doubts += contradictions(self._described, now)
         self.doubts += [] if told.doubt is None else [told.doubt]
         self._described = self._described.then(now)
-        stay, is_open, same, end = self._now(told.time, told.visit)
-        if told.kind in ("admit", "register"):
-            begin = admission(told.time, told.admitted)
-            if stay is not None and is_open and same:
-                stay.name = stay.name or told.visit
-                if not stay.anchored and not stay.passed(told.time):
-                    stay.begin, stay.anchored = begin, True
-            elif stay is not None and told.visit is not None and told.visit == stay.name:
-                pass  # repeated after the discharge
-            elif stay is None or begin >= end:
-                if stay is not None and stay.end is None:
-                    stay.end = begin if is_open else end
-                stay = self._begin(told.visit, begin, told.time, True)
-        elif stay is not None and same and is_open and told.kind in ("discharge", "cancel_admit"):
-            stay.end, stay.cancelled = told.time, told.kind == "cancel_admit"
-        elif stay is not None and same and told.kind == "discharge" and stay.end is None:
-            stay.end = end
-        elif stay is not None and same and told.kind == "cancel_discharge" and not stay.cancelled:
-            stay.end = None
-        stay, is_open, same, _ = self._now(told.time, told.visit)
-        if stay is not None:
-            stay.described = self._described
-            moves = told.kind in ("admit", "register", "transfer", "update")
-            if is_open and same and moves and stay.unit is None:
-                stay.unit = told.unit
+        stay = self._latest(told.time)
+        begin = admission(told.time, told.admitted)
+        step = visit_step(stay, told.kind, told.visit, begin)
+        if step is Step.BEGINS:
+            stay = self._begin(told.visit, begin, told.time, True)
+        elif stay is None:
+            return
+        elif step is Step.GOES_ON:
+            stay.visit = stay.visit or told.visit
+            if not stay.anchored and not stay.passed(told.time):
+                stay.begin, stay.anchored = begin, True
+        elif step is Step.ENDS:
+            self._end(stay, told.time)
+        elif step is Step.CANCELLED:
+            self._end(stay, told.time, "cancelled")
+        elif step is Step.REOPENED:
+            stay.end = stay.ended = None
+        stay.described = self._described
+        moves = told.kind in (*ADMISSIONS, "transfer", "update")
+        if moves and stay.end is None and stay.unit is None and same_visit(stay, told.visit):
+            stay.unit = told.unit
 
     def result(self, number: int, told: Result) -> None:
-        stay, is_open, same, end = self._now(told.known, told.visit)
-        if stay is None:
+        stay = self._latest(told.known)
+        step = result_step(stay, told.visit, told.taken)
+        if step is Step.BEGINS:
             stay = self._begin(told.visit, told.taken, told.known, False)
-        elif is_open and same:
-            early = _EARLY if stay.anchored else 0.0
-            if not stay.passed(told.known) and told.taken < stay.begin - early:
-                stay.begin = told.taken
-        elif not is_open and not same and told.taken > end:
-            stay.end = end
-            stay = self._begin(told.visit, told.taken, told.known, False)
-        elif not self._covered(stay, same, told):
+        elif stay is None or step is Step.NOTHING or (
+            step is Step.COUNTS and stay.ended is not None and told.known > stay.ended
+        ):  # fmt: skip
             self.outside += 1
             return
-        stay.name = stay.name or told.visit
+        elif step is Step.REOPENED:
+            stay.end = stay.ended = None
+        elif step is Step.GOES_ON:
+            early = EARLY if stay.anchored else 0.0
+            if not stay.passed(told.known) and told.taken < stay.begin - early:
+                stay.begin = told.taken
+        stay.visit = stay.visit or told.visit
         stay.results.append(number)
-        stay.last = max(stay.last, told.known)
-
-    @staticmethod
-    def _covered(stay: Visit, same: bool, told: Result) -> bool:
-        """Whether a result is of a stay that is over: it was known by then, or nobody had left."""
-        if stay.end is None:
-            return same and told.taken > stay.last
-        return same and not stay.cancelled and told.known <= stay.end
+        if not told.old:
+            stay.last = max(stay.last, told.known)

@@ -22,7 +22,15 @@ from typing import Any
 from foretell.data.clinical.binning import hour_of
 from foretell.data.clinical.doubts import OLD_SPECIMEN, Described, contradictions, is_old
 from foretell.data.clinical.feed import RANKS
-from foretell.data.clinical.visits import admission
+from foretell.data.clinical.presence import (
+    ADMISSIONS,
+    EARLY,
+    Step,
+    admission,
+    result_step,
+    same_visit,
+    visit_step,
+)
 from foretell.serving.events import ACTION, MEASURED, MERGED, ORDER, VISIT, Event, digest
 from foretell.serving.worker.keeping import Keeping
 from foretell.serving.worker.quiet import CARRIED, Treatment
@@ -31,7 +39,6 @@ from foretell.serving.worker.state import Measured, PatientState, unpack
 _CORRECTED = RANKS["corrected"]
 _LONGEST = 24 * 400
 _SILENCE = 24 * 30
-_EARLY = 86400.0
 
 
 class Fold(Keeping):
@@ -141,14 +148,13 @@ class Fold(Keeping):
         before, told = _described(state), _told(time, body)
         doubts = contradictions(before, told)
         state.age, state.aged, state.sex = before.then(told)
-        same = visit is None or state.visit is None or visit == state.visit
-        if kind in ("admit", "register"):
-            begin = admission(time, body.get("admitted"))
-            if state.open and same:
+        same = same_visit(state, visit)
+        begin = admission(time, body.get("admitted"))
+        step = visit_step(state if state.stay else None, kind, visit, begin)
+        if kind in ADMISSIONS:
+            if step is Step.GOES_ON:
                 self._anchor(state, visit, begin)
-            elif not state.open and state.stay and visit is not None and visit == state.visit:
-                pass  # repeated after the discharge: nothing new
-            elif not state.stay or begin >= (state.ended or state.begin):
+            elif step is Step.BEGINS:
                 if state.open:
                     self._end(state, "discharged", begin)
                 self._begin(state, visit, begin, True)
@@ -159,12 +165,13 @@ class Fold(Keeping):
         elif kind == "cancel_transfer" and state.open and same and len(state.units) > 1:
             state.units.pop()
             self._again(state)
-        elif kind == "discharge" and state.open and same:
+        elif step is Step.ENDS:
             self.pass_time(state, time)
-            self._end(state, "discharged", time)
-        elif kind == "cancel_admit" and state.open and same:
+            # One that was given up ended then.
+            self._end(state, "discharged", time if state.ended is None else state.ended)
+        elif step is Step.CANCELLED:
             self._end(state, "cancelled", time)
-        elif kind == "cancel_discharge" and state.end == "discharged" and same:
+        elif step is Step.REOPENED:
             self._reopen(state)
         elif kind == "update" and state.open and same and body.get("unit"):
             if body["unit"] != state.unit(state.closed + 1):
@@ -284,28 +291,28 @@ class Fold(Keeping):
         visit = body.get("visit")
         # An old specimen is no sign that somebody was here when it was taken.
         first = min(i[4] if is_old(i[3], i[4], self.max_age) else i[3] for i in items)
-        other = visit is not None and state.visit is not None and visit != state.visit
-        if state.end == "idle" and not other and first > state.last:
-            # Somebody is heard of again whom the service had given up.
-            self._reopen(state)
         # The history that a merge brings belongs to the stay it fell into, though that has ended;
         # and what was known before a discharge, or corrects it, counts after it.
-        ended = -math.inf if state.ended is None else state.ended
-        covered = not other and first <= ended and (placed or state.end == "discharged")
-        if (not state.open or other) and not covered:
-            gone = state.stay and first <= (state.ended if state.ended is not None else math.inf)
-            if state.stay and (visit is None or not other or gone):
-                state.left_out += len(items)
-                return
-            if state.open:
-                self._end(state, "discharged", first)
+        step = result_step(state if state.stay else None, visit, first, placed=placed)
+        if step is Step.NOTHING:
+            state.left_out += len(items)
+            return
+        if step is Step.REOPENED:
+            self._reopen(state)
+        elif step is Step.BEGINS:
             self._begin(state, visit, first, False)
-        elif not state.closed and first < state.begin - (_EARLY if state.anchored else 0):
+        elif (
+            step is Step.GOES_ON
+            and not state.closed
+            and first < state.begin - (EARLY if state.anchored else 0)
+        ):
             # The results of an unannounced stay come out of order: it began with the earliest.
             state.begin, state.silences = first, None
             for record in state.records.values():
                 record.hour = hour_of((record.first - first) / 3600)
-        if state.visit is None and visit is not None:
+        ended = math.inf if state.ended is None else state.ended
+        counts = placed or any(i[4] <= ended or i[5] >= _CORRECTED for i in items)
+        if state.visit is None and visit is not None and counts:
             state.visit, state.silences = visit, None
         if body.get("skew") is not None:
             state.skewed += len(items)
@@ -320,7 +327,7 @@ class Fold(Keeping):
             index = self._channels.get(channel)
             if index is None:
                 continue
-            if not state.open and not placed and issued > ended and rank < _CORRECTED:
+            if not placed and issued > ended and rank < _CORRECTED:
                 state.left_out += 1
                 continue
             state.heard += 1
