@@ -107,6 +107,18 @@ class RolloutConfig(_Table):
         return self
 
 
+class DriftConfig(_Table):
+    """How often the last hours of each site are compared with what the model was validated on.
+
+    The last ``hours`` are compared by blocks of the monitor's hours (12), of which at most
+    ``most_blocks`` are read. 0 minutes is never.
+    """
+
+    hours: Annotated[int, Field(ge=12, le=24 * 31)] = 24
+    every_minutes: Annotated[float, Field(ge=0, le=24 * 60)] = 60.0
+    most_blocks: Annotated[int, Field(ge=50, le=100_000)] = 1000
+
+
 class RetentionConfig(_Table):
     """How long what was sent is kept, and where the daily anchors of the records go."""
 
@@ -342,6 +354,7 @@ class Config(_Table):
     quiet: QuietConfig = QuietConfig()
     sensing: SensingConfig = SensingConfig()
     rollout: RolloutConfig = RolloutConfig()
+    drift: DriftConfig = DriftConfig()
     retention: RetentionConfig = RetentionConfig()
     access: AccessConfig = AccessConfig()
     mllp: MllpConfig | None = MllpConfig()

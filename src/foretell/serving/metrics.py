@@ -42,6 +42,8 @@ _SHARES = (0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
 
 _QUIET = ("acknowledged", "snoozed", "suppressed")
 _OFTEN = 30.0
+# Channels of a site whose index is told.
+_WORST = 5
 # Seconds by which a sender's clock may be ahead.
 _AHEAD = 300.0
 
@@ -157,6 +159,37 @@ class Metrics:
             "foretell_watermark_behind_tick_seconds",
             "How far it is behind the end of the site's last closed hour", ("site",), **kept,
         )  # fmt: skip
+        self.drift_age = Gauge(
+            "foretell_drift_age_seconds", "Since sites were compared with what is usual", **kept
+        )
+        self.drift_blocks = Gauge(
+            "foretell_drift_blocks", "Blocks of hours of a site that were compared", ("site",),
+            **kept,
+        )  # fmt: skip
+        self.drift_channels = Gauge(
+            "foretell_drift_channels", "Channels of a site that are not as usual", ("site",), **kept
+        )
+        self.drift_index = Gauge(
+            "foretell_drift_stability_index",
+            "Population stability index of the channels of a site that moved most",
+            ("site", "channel"), **kept,
+        )  # fmt: skip
+        self.drift_scores = Gauge(
+            "foretell_drift_scores", "1 where the scores of a site are not as usual", ("site",),
+            **kept,
+        )  # fmt: skip
+        self.drift_score_index = Gauge(
+            "foretell_drift_score_stability_index", "Population stability index of a site's scores",
+            ("site",), **kept,
+        )  # fmt: skip
+        self.expected = Gauge(
+            "foretell_expected_performance", "What would be measured if scores mean what they say",
+            ("site", "of"), **kept,
+        )  # fmt: skip
+        self.expected_usual = Gauge(
+            "foretell_expected_performance_usual", "The same where the model was validated",
+            ("site", "of"), **kept,
+        )  # fmt: skip
         self.partition_watermark = Gauge(
             "foretell_partition_watermark_lag_seconds",
             "How far what was folded last of a partition's open stays is behind the clock",
@@ -252,6 +285,36 @@ class Metrics:
         if now is not None:
             for part, heard in of_part.items():
                 self.partition_watermark.labels(str(part)).set(max(now - heard, 0.0))
+
+    def drift(self, told: Mapping[str, Any] | None, now: float) -> None:
+        """Says what was found when sites were compared with what is usual.
+
+        Args:
+            told: of :class:`foretell.serving.drift.DriftWatch`; None where nobody has looked.
+            now: what time it is.
+        """
+        gauges = (self.drift_blocks, self.drift_channels, self.drift_index, self.drift_scores,
+                  self.drift_score_index, self.expected, self.expected_usual)  # fmt: skip
+        for gauge in gauges:
+            gauge.clear()
+        if told is None:
+            return
+        self.drift_age.set(max(now - float(told["time"]), 0.0))
+        for site, found in told["sites"].items():
+            self.drift_blocks.labels(site).set(found["blocks"])
+            self.drift_channels.labels(site).set(len(found["channels_named"]))
+            self.drift_scores.labels(site).set(float(found["scores_moved"]))
+            # Of few patients an index says nothing.
+            moved = [r for r in found["channels"] if r["distance"] is not None]
+            moved.sort(key=lambda r: -r["stability_index"])
+            for row in moved[:_WORST]:
+                self.drift_index.labels(site, row["channel"]).set(row["stability_index"])
+            if found.get("scores"):
+                self.drift_score_index.labels(site).set(found["scores"]["stability_index"])
+            for gauge, name in ((self.expected, "expected"), (self.expected_usual, "usual")):
+                for of, value in (found.get(name) or {}).items():
+                    if value is not None:
+                        gauge.labels(site, of).set(value)
 
     def sites(self, open_since: Mapping[str, float], now: float) -> None:
         """Says of each site with open stays whether its hours are closed in time."""

@@ -24,6 +24,7 @@ from foretell.serving.api.auth import Caller, Tokens
 from foretell.serving.api.stores import StorePool
 from foretell.serving.cds import CdsTrust
 from foretell.serving.config import Config, PollConfig
+from foretell.serving.drift import DriftWatch
 from foretell.serving.errors import StoreUnavailableError
 from foretell.serving.events import Delivery, digest, events_of
 from foretell.serving.ingest.bulk import export_due, hold
@@ -177,6 +178,8 @@ class Service:
             lambda: make_fold(config, deployments=deployments, candidate=candidate, panels=panels)
         )
         self._candidate = None if candidate is None else candidate.version
+        trained = [*deployments, *([] if candidate is None else [candidate])]
+        self._monitors = {d.version: d.monitor for d in trained if d.monitor is not None}
         self._scratch = threading.local()
         # For what a face has to know: tiers, channels, versions.
         self.reference: Fold = self._folds()
@@ -343,6 +346,8 @@ class Service:
             self._start(
                 "anchors", lambda: keep_anchoring(self.store.another(), self.stopping, anchors)
             )
+            if self._monitors and self.config.drift.every_minutes > 0:
+                self._watch_drift()
         if "dispatcher" in self.roles:
             self._start(
                 "dispatcher",
@@ -357,6 +362,20 @@ class Service:
         if "ingest" in self.roles:
             for i, poll in enumerate(self.config.polls):
                 self._poll(i, poll)
+
+    def _watch_drift(self) -> None:
+        # One process looks, for all workers and doors.
+        duty = Duty(self.store.another(), "drift", ttl=self.config.service.lease_seconds + 2)
+        duty.keep()
+        self._start("drift-duty", lambda: duty.run(self.stopping))
+
+        def work() -> None:
+            DriftWatch(
+                self.store.another(), self._monitors, self.reference.ladder.schema,
+                self.config.drift, watermark=self.config.service.watermark_hours, duty=duty,
+            ).run(self.stopping)  # fmt: skip
+
+        self._start("drift", work)
 
     def _notify(self) -> None:
         told = self.config.subscriptions

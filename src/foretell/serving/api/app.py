@@ -36,6 +36,7 @@ from foretell.serving.api.results import result_routes
 from foretell.serving.api.subscriptions import subscription_routes
 from foretell.serving.api.words import WHOLE, MaybeQuery, Name, NamePath, Refused
 from foretell.serving.audit import first_break
+from foretell.serving.drift import found_last
 from foretell.serving.errors import StoreUnavailableError
 from foretell.serving.events import action as action_event
 from foretell.serving.events import digest
@@ -271,6 +272,7 @@ def _health(app: FastAPI, service: Service) -> None:
                 service.metrics.sites(store.open_since(), now)
             if "ingest" in service.roles:
                 service.metrics.heard(service.intake.skews, service.intake.silences, time.time())
+            service.metrics.drift(found_last(store), time.time())
             text = service.metrics.text(store, now)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 

@@ -14,6 +14,7 @@ from foretell.errors import ParameterError
 from foretell.serving.api.auth import Caller, needs
 from foretell.serving.api.words import TOLD, MaybeQuery, Name, Reason, Refused
 from foretell.serving.audit import first_break
+from foretell.serving.drift import found_last
 from foretell.serving.rollout import change, history, not_asked, roll_back, told
 from foretell.serving.store.governed import Grant
 from foretell.serving.worker.lineup import Lineup
@@ -181,6 +182,16 @@ def _models(app: FastAPI, service: Service) -> None:
         log.warning("rolled back: %s speaks from now on", line.primary)
         service.wake()
         return line.to_json()
+
+    @app.get("/v1/drift", tags=["operations"])
+    def drift(caller: Admin) -> dict[str, Any]:
+        """Whether inputs and scores of sites are as where their model was validated; no patients.
+
+        ``time`` is null where nobody has looked: no model has a monitor, or no worker runs.
+        """
+        with service.stores.use() as store:
+            found = found_last(store)
+        return {"time": None, "seconds": None, "sites": {}} if found is None else found
 
     @app.get("/v1/shadow", tags=["operations"])
     def shadow(

@@ -81,6 +81,20 @@ class GovernedStore(ABC):
         """Site -> when the earliest hour ends that is open there; sites with open stays only."""
 
     @abstractmethod
+    def newest_score(self, site: str) -> float | None:
+        """When the last hour ended that was scored at a site; None where none was."""
+
+    @abstractmethod
+    def scored_since(self, site: str, time: float) -> list[tuple[str, str, int, int]]:
+        """(patient, stay, first hour, last hour) of a site's hours that ended after a time."""
+
+    @abstractmethod
+    def hours_scored(
+        self, site: str, patient: str, stay: str, first: int, last: int
+    ) -> list[tuple[int, float | None, str, bytes | None]]:
+        """(hour, risk, model, sealed results) of hours of a stay, ascending."""
+
+    @abstractmethod
     def take_over(self, events: Sequence[Event], journal: Sequence[JournalRow] = ()) -> None:
         """Copies events of another store under their numbers, and what failed then."""
 

@@ -61,6 +61,32 @@ class SqlGoverned(Statements, GovernedStore):
         sql = "SELECT site, MIN(due) FROM state WHERE due IS NOT NULL GROUP BY site"
         return {str(site): float(due) for site, due in self._run(sql)}
 
+    def newest_score(self, site: str) -> float | None:
+        """See :class:`GovernedStore`."""
+        newest = self._run("SELECT MAX(time) FROM score WHERE site = ?", (site,))[0][0]
+        return None if newest is None else float(newest)
+
+    def scored_since(self, site: str, time: float) -> list[tuple[str, str, int, int]]:
+        """See :class:`GovernedStore`."""
+        sql = (
+            "SELECT patient, stay, MIN(hour), MAX(hour) FROM score WHERE site = ? AND time > ? "
+            "GROUP BY patient, stay"
+        )
+        return [(str(p), str(s), int(a), int(b)) for p, s, a, b in self._run(sql, (site, time))]
+
+    def hours_scored(
+        self, site: str, patient: str, stay: str, first: int, last: int
+    ) -> list[tuple[int, float | None, str, bytes | None]]:
+        """See :class:`GovernedStore`."""
+        sql = (
+            "SELECT s.hour, s.risk, s.model, c.body FROM score s LEFT JOIN cell c "
+            "ON c.site = s.site AND c.patient = s.patient AND c.stay = s.stay AND c.hour = s.hour "
+            "WHERE s.site = ? AND s.patient = ? AND s.stay = ? AND s.hour BETWEEN ? AND ? "
+            "ORDER BY s.hour"
+        )
+        found = self._run(sql, (site, patient, stay, first, last))
+        return [(int(h), p, str(m), None if b is None else bytes(b)) for h, p, m, b in found]
+
     def take_over(self, events: Sequence[Event], journal: Sequence[JournalRow] = ()) -> None:
         """See :class:`GovernedStore`."""
         with self._transaction(append=True):

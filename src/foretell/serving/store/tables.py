@@ -41,6 +41,7 @@ CREATE TABLE IF NOT EXISTS score (
   site TEXT NOT NULL, patient TEXT NOT NULL, stay TEXT NOT NULL, hour INTEGER NOT NULL,
   time {real} NOT NULL, risk {real}, issued {real}, status TEXT NOT NULL, model TEXT NOT NULL,
   reason TEXT, drivers TEXT NOT NULL, PRIMARY KEY (site, patient, stay, hour));
+CREATE INDEX IF NOT EXISTS score_time ON score (site, time);
 CREATE TABLE IF NOT EXISTS outbox (
   id {serial}, part INTEGER NOT NULL, site TEXT NOT NULL, patient TEXT NOT NULL,
   key TEXT NOT NULL UNIQUE, kind TEXT NOT NULL, time {real} NOT NULL, body TEXT NOT NULL,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -168,14 +168,7 @@ class Asked:
         return out
 
     def _row(self, records: list[Measured]) -> NDArray[np.float32]:
-        row = np.full(len(self._channels), np.nan, np.float32)
-        values: dict[int, list[float]] = {}
-        for record in records:
-            if record.rank != _DELETED and record.value == record.value and not record.stale:
-                values.setdefault(record.channel, []).append(record.value)
-        for channel, several in values.items():
-            row[channel] = several[0] if len(several) == 1 else np.median(np.array(several))
-        return row
+        return hour_values(records, len(self._channels))
 
     def _seal(self, state: PatientState, keep: int) -> None:
         """Puts hours beyond the watermark away: only a correction can still change them."""
@@ -204,3 +197,15 @@ class Asked:
 
     def _read(self, state: PatientState, hour: int) -> list[Measured]:
         return unpack(self._all_cells(state).get(hour, b""))
+
+
+def hour_values(records: Iterable[Measured], channels: int) -> NDArray[np.float32]:
+    """(C,) values of an hour from its results, NaN where there is none; the median of several."""
+    row = np.full(channels, np.nan, np.float32)
+    values: dict[int, list[float]] = {}
+    for record in records:
+        if record.rank != _DELETED and record.value == record.value and not record.stale:
+            values.setdefault(record.channel, []).append(record.value)
+    for channel, several in values.items():
+        row[channel] = several[0] if len(several) == 1 else np.median(np.array(several))
+    return row

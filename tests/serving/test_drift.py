@@ -1,0 +1,243 @@
+"""What a service sees beside what its model was validated on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import replace
+
+import httpx
+import numpy as np
+import pytest
+
+from foretell.data.clinical.hl7.writer import (
+    Result,
+    messages_of,
+    result_message,
+    visit_message,
+)
+from foretell.decisions.abstention import DriftMonitor
+from foretell.errors import ArtefactError
+from foretell.serving.config import Config, DriftConfig
+from foretell.serving.deployment import FILE, Deployment
+from foretell.serving.drift import Block, DriftWatch, blocks_of, found_last, tables_of
+from foretell.serving.metrics import Metrics
+from foretell.serving.replay import MllpClient, play
+from foretell.serving.service import make_fold
+from foretell.serving.store import open_store
+from foretell.serving.worker import Worker
+from foretell.serving.worker.state import unpack
+from foretell.serving.worker.ticks import send_ticks
+
+from .test_deployed import AUTH, CONFIG
+from .test_fold import T0, delivery
+from .test_fold import make_fold as rules
+
+
+@pytest.fixture(scope="module")
+def watched(deployed):
+    """The deployment with a monitor, and stays that it has never seen."""
+    _, deployment, stays = deployed
+    # As a feed tells it.
+    age = np.minimum(np.floor(stays.number("age")), 90.0)
+    stays = replace(stays, numbers={"age": age})
+    told = deployment.judge(stays)
+    monitor = DriftMonitor(least=5, least_of_site=100)
+    monitor.fit(told.stays, told.gated.score, deployment.policy.tiers[0].threshold)
+    return replace(deployment, monitor=monitor), stays
+
+
+@pytest.fixture(scope="module")
+def played(watched, tmp_path_factory):
+    """A store in which the stays were watched over, and nobody was discharged."""
+    deployment, stays = watched
+    store = open_store(str(tmp_path_factory.mktemp("drift") / "s.db"), partitions=4)
+    fold = make_fold(Config(), deployments=[deployment])
+    worker = Worker(store, fold, name="w", ttl=3600)
+    worker.keep_leases(now=True)
+    feed = [m for m in sorted(messages_of(stays), key=lambda m: m[0]) if b"ADT^A03" not in m[1]]
+    ends = np.arange(feed[0][0], feed[-1][0] + 3 * 3600, 3600.0)
+    at = 0
+    for end in ends:
+        while at < len(feed) and feed[at][0] <= end:
+            store.append([delivery(feed[at][1])])
+            at += 1
+        send_ticks(store, end)
+        while worker.work():
+            pass
+    yield store
+    store.close()
+
+
+def test_hours_of_a_period_are_found_on_both_engines(store):
+    worker = Worker(store, rules(), name="w", ttl=3600)
+    worker.keep_leases(now=True)
+    assert store.newest_score("H") is None
+    heart = [Result("8867-4", 80.0, "/min")]
+    store.append([
+        delivery(visit_message("H", "P1", "A01", time=T0, control="a", visit="V", admitted=T0)),
+        delivery(result_message("H", "P1", heart, time=T0 + 60, control="r", visit="V")),
+        delivery(result_message("H", "P1", heart, time=T0 + 7300, control="q", visit="V")),
+    ])  # fmt: skip
+    while worker.work():
+        pass
+    for hour in range(1, 6):
+        send_ticks(store, T0 + 3600 * hour)
+        while worker.work():
+            pass
+    assert store.newest_score("H") == T0 + 5 * 3600
+    assert store.scored_since("H", T0) == [("P1", "V", 1, 5)]
+    assert store.scored_since("H", T0 + 2 * 3600) == [("P1", "V", 3, 5)]
+    assert store.scored_since("B", T0) == [] == store.scored_since("H", T0 + 5 * 3600)
+    rows = store.hours_scored("H", "P1", "V", 1, 3)
+    assert [r[0] for r in rows] == [1, 2, 3] and {r[2] for r in rows} == {"news2-1"}
+    assert [r[3] is None for r in rows] == [False, True, False]
+    (one,) = unpack(rows[0][3])
+    assert one.value == 80.0 and isinstance(rows[0][3], bytes)
+
+
+def test_blocks_are_those_that_were_sealed_in_the_period():
+    # Hours 10 to 27 closed, each sealed 2 hours later: hour 12 in 14, 24 in 26.
+    spans = [("p", "s", 10, 27), ("q", "s", 14, 14), ("r", "s", 15, 25), ("t", "s", 1, 13)]
+    found = blocks_of(spans, 12, 2, 100, "A")
+    assert found == [Block("p", "s", 12), Block("p", "s", 24), Block("q", "s", 12)]
+    assert blocks_of([("p", "s", 1, 99)], 12, 0, 100, "A")[-1] == Block("p", "s", 96)
+    # Periods that follow each other count each block once.
+    whole = blocks_of([("p", "s", 1, 200)], 12, 2, 100, "A")
+    parts = [blocks_of([("p", "s", h + 1, h + 7)], 12, 2, 100, "A") for h in range(0, 196, 7)]
+    assert [b for part in parts for b in part] == whole
+    many = [(f"p{i}", "s", 14, 14) for i in range(50)]
+    few = blocks_of(many, 12, 2, 10, "A")
+    assert len(few) == 10 and few == blocks_of(many[::-1], 12, 2, 10, "A")
+    assert set(few) <= {Block(p, s, 12) for p, s, _, _ in many}
+
+
+def test_what_the_store_keeps_is_what_tables_say(played, watched):
+    deployment, stays = watched
+    schema, length = deployment.gate.schema, deployment.monitor.block
+    newest = played.newest_score("SIM")
+    spans = played.scored_since("SIM", newest - 1000 * 3600)
+    assert played.newest_score("nowhere") is None and played.scored_since("SIM", newest) == []
+    assert len(spans) == len(stays) and all(first == 1 for _, _, first, _ in spans)
+    found = blocks_of(spans, length, 2, 1000, "SIM")
+    hours = [played.hours_scored("SIM", b.patient, b.stay, b.last - length + 1, b.last)
+             for b in found]  # fmt: skip
+    parts, scores = tables_of(found, hours, length, schema, deployment.version)
+    told = deployment.judge(stays)
+    offsets, names = stays.offsets, [str(p) for p in stays.patients]
+    seen = 0
+    for k, block in enumerate(found):
+        i = names.index(block.patient)
+        if block.last > stays.lengths[i]:
+            continue
+        rows = slice(offsets[i] + block.last - length, offsets[i] + block.last)
+        np.testing.assert_allclose(
+            parts.select([k]).matrix(), told.stays.matrix()[rows], rtol=1e-5, equal_nan=True
+        )
+        mine = scores[k * length : (k + 1) * length]
+        np.testing.assert_allclose(mine, told.gated.score[rows], atol=1e-6, equal_nan=True)
+        seen += 1
+    assert seen >= 10
+    _, none = tables_of(found, hours, length, schema, "another model")
+    assert np.isnan(none).all()
+
+
+def test_looking_changes_nothing_and_is_the_same_anew(played, watched):
+    deployment, _ = watched
+    monitors = {deployment.version: deployment.monitor}
+    before = played.fingerprint()
+    settings = DriftConfig(hours=24 * 31, every_minutes=1)
+    watch = DriftWatch(played, monitors, deployment.gate.schema, settings)
+    told = watch.look()
+    assert played.fingerprint() == before and found_last(played) == told
+    (site,) = told["sites"].values()
+    assert site["model"] == deployment.version and site["reference"] == "all sites"
+    assert site["blocks"] >= 10 and site["hours"] == 12 * site["blocks"]
+    assert {r["channel"] for r in site["channels"]} == set(deployment.gate.schema.names)
+    assert site["expected"]["sensitivity"] >= 0 and site["scores"]["stability_index"] >= 0
+    again = DriftWatch(played.another(), monitors, deployment.gate.schema, settings).look()
+    assert again["sites"] == told["sites"]
+    text = json.dumps(told)
+    assert not any(f'"{p}"' in text for _, p in zip(range(3), watched[1].patients, strict=False))
+    # Nobody whom the monitor knows spoke.
+    other = DriftWatch(played, {"x": deployment.monitor}, deployment.gate.schema, settings).look()
+    assert "model with a monitor" in other["sites"]["SIM"]["why_not"]
+    metrics = Metrics()
+    metrics.drift(other, other["time"] + 60)
+    metrics.drift(told, told["time"] + 60)
+    lines = metrics.text(played).decode().splitlines()
+    assert f'foretell_drift_blocks{{site="SIM"}} {site["blocks"]}.0' in lines
+    assert sum(n.startswith("foretell_drift_stability_index{") for n in lines) == 5
+    assert sum(n.startswith("foretell_expected_performance{") for n in lines) >= 3
+    age = next(n for n in lines if n.startswith("foretell_drift_age_seconds "))
+    assert float(age.split()[1]) == pytest.approx(60, abs=0.01)
+
+
+def test_a_channel_in_other_units_is_named(played, watched):
+    deployment, stays = watched
+    usual = deployment.judge(stays).stays
+    moved = replace(usual, channels={**usual.channels, "HR": usual.channels["HR"] / 60})
+    monitor = DriftMonitor(least=5, least_of_site=100)
+    monitor.fit(moved, deployment.judge(stays).gated.score, 0.2)
+    monitors = {deployment.version: monitor}
+    settings = DriftConfig(hours=24 * 31)
+    found = DriftWatch(played, monitors, deployment.gate.schema, settings).look()["sites"]["SIM"]
+    assert "HR" in found["channels_named"]
+    row = next(r for r in found["channels"] if r["channel"] == "HR")
+    assert "discrepancy" in row["why"] and row["discrepancy_p"] < 1e-3
+
+
+def test_a_deployment_carries_its_monitor(watched, tmp_path):
+    deployment, _ = watched
+    saved = deployment.save(tmp_path / "run")
+    assert saved.version == deployment.version, "what is watched changes nothing of what is said"
+    loaded = Deployment.load(tmp_path / "run")
+    assert loaded.monitor.version == deployment.monitor.version
+    file = tmp_path / "run" / "monitor" / "arrays.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-3] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(ArtefactError, match="monitor"):
+        Deployment.load(tmp_path / "run")
+    told = json.loads((tmp_path / "run" / FILE).read_text())
+    (tmp_path / "run" / FILE).write_text(json.dumps({**told, "monitor": None}))
+    assert Deployment.load(tmp_path / "run").monitor is None
+    del told["monitor"]
+    (tmp_path / "run" / FILE).write_text(json.dumps(told))
+    assert Deployment.load(tmp_path / "run").monitor is None, "as older ones were written"
+
+
+def test_a_running_service_tells_admins(watched, tmp_path, launch):
+    deployment, stays = watched
+    deployment.save(tmp_path / "run")
+    config = tmp_path / "c.toml"
+    token = hashlib.sha256(b"reader").hexdigest()
+    reader = f'[[tokens]]\nname = "reader"\nsha256 = "{token}"\nscopes = ["read"]\n'
+    drift = "[drift]\nhours = 744\nevery_minutes = 0.02\n"
+    config.write_text(CONFIG.format(store=tmp_path / "s.db") + reader + drift)
+    running = launch(config, run=tmp_path / "run").wait()
+    url = f"http://127.0.0.1:{running.ports['http']}"
+    # Nobody is discharged: a site without open stays is not looked at.
+    feed = [m for m in sorted(messages_of(stays), key=lambda m: m[0]) if b"ADT^A03" not in m[1]]
+
+    def tick(moment: float) -> None:
+        body = {"time": moment}
+        httpx.post(f"{url}/v1/clock", json=body, headers=AUTH, timeout=60).raise_for_status()
+
+    with MllpClient("127.0.0.1", running.ports["mllp"]) as door:
+        play(feed, door, speed=None, tick=tick, every=3600)
+    with httpx.Client(base_url=url, headers=AUTH, timeout=30) as client:
+        end = time.monotonic() + 30
+        while time.monotonic() < end:
+            told = client.get("/v1/drift").json()
+            if told["sites"].get("SIM", {}).get("blocks"):
+                break
+            time.sleep(0.1)
+        assert told["time"] is not None
+        page = client.get("/metrics").text
+        head = {"Authorization": "Bearer reader"}
+        assert client.get("/v1/drift", headers=head).status_code == 403
+    assert "foretell_drift_age_seconds" in page
+    assert running.alive and "looking for drift failed" not in running.text()
+    assert running.stop() == 0
