@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from foretell.data.events import EventLog
 from foretell.errors import NotMatureError
-from foretell.estimators.feedback import DelayedFeedbackClassifier, delayed_feedback
+from foretell.estimators.feedback import DelayedFeedbackClassifier
+from foretell.estimators.feedback import model as feedback_model
 
 CASES = [
     ("vanilla", "auto"), ("fnw", "auto"), ("wait", "auto"), ("esdfm", "self"),
@@ -24,7 +25,7 @@ WINDOW, HISTORY, NOW = 10.0, 30.0, 40.0
 
 @pytest.fixture(autouse=True)
 def few_steps(monkeypatch):
-    monkeypatch.setattr(delayed_feedback, "LEAST_STEPS", 3)
+    monkeypatch.setattr(feedback_model, "LEAST_STEPS", 3)
 
 
 def _log(seed: int, n: int, scramble: np.random.Generator | None, after: float) -> EventLog:
