@@ -80,6 +80,8 @@ P19_VITALS = ("HR", "SBP", "MAP", "DBP", "Resp", "Temp", "O2Sat")
 P19_HOURS, P19_LEAST = 12.0, 5
 ASKED = 1000
 """Patients by whom a recommendation is timed."""
+DONORS = 5000
+"""Training patients from whom a sampler learns, at most."""
 
 
 def best_order(model: Any, panels: list[Panel], values: np.ndarray, start: np.ndarray,
@@ -116,6 +118,9 @@ def fitted(
 ) -> tuple[EIGSensing, float]:
     """Sensing with a sampler, and the seconds of a core that fitting it took."""
     options = {"threads": 1} if name == "vae" else {}
+    if len(values) > DONORS:
+        rows = np.random.default_rng(0).choice(len(values), DONORS, replace=False)
+        values, seen = values[rows], seen[rows]
     sensing = EIGSensing(model.predict_members, panels, sampler=name)
     began = time.process_time()
     sensing.fit(values, seen, **options)

@@ -24,6 +24,7 @@ from foretell.decisions.sensing.samplers import SAMPLERS, load_sampler, make_sam
 from foretell.lazy import lazily
 
 if TYPE_CHECKING:
+    from foretell.decisions.sensing.hourly import HourlySensing
     from foretell.decisions.sensing.vae import VAEDonors
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "Donors",
     "EIGSensing",
     "GaussianDonors",
+    "HourlySensing",
     "MixtureDonors",
     "NearestDonors",
     "Panel",
@@ -50,4 +52,10 @@ __all__ = [
 ]
 
 # A process that draws from no net does not load torch.
-__getattr__ = lazily(__name__, {"foretell.decisions.sensing.vae": ("VAEDonors",)})
+__getattr__ = lazily(
+    __name__,
+    {
+        "foretell.decisions.sensing.hourly": ("HourlySensing",),
+        "foretell.decisions.sensing.vae": ("VAEDonors",),
+    },
+)

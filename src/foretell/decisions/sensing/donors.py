@@ -83,13 +83,17 @@ class NearestDonors:
         self._values = X
         self._z = np.where(S, (X - self._mean) / self._spread, 0.0)
 
-    def distances(self, values: NDArray, seen: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """(n, N) distances to all training patients."""
+    def distances(
+        self, values: NDArray, seen: NDArray[np.bool_], donors: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float64]:
+        """(n, N) distances to all training patients, or to some of them."""
+        among = slice(None) if donors is None else donors
+        theirs, there = self._z[among], self._seen[among]
         known = seen.astype(np.float64)
         z = np.where(seen, (values - self._mean) / self._spread, 0.0)
         # Three products of matrices are the sums over features that both have.
-        apart = (z**2) @ self._seen.T - 2 * z @ self._z.T + known @ (self._z**2).T
-        shared = known @ self._seen.T
+        apart = (z**2) @ there.T - 2 * z @ theirs.T + known @ (theirs**2).T
+        shared = known @ there.T
         wanted = np.maximum(known.sum(1, keepdims=True), 1)
         return np.maximum(apart, 0) / np.maximum(shared, 1) + (wanted - shared) / wanted
 
@@ -106,7 +110,7 @@ class NearestDonors:
         if not have.any():
             raise DataError(f"no training patient has panel {panel.name!r}")
         donors = np.flatnonzero(have)
-        far = self.distances(values, seen)[:, donors]
+        far = self.distances(values, seen, donors)
         size = min(self.size, len(donors))
         near = donors[np.argpartition(far, size - 1, axis=1)[:, :size]]
         return self._values[near][..., columns], self._seen[near][..., columns].astype(bool)

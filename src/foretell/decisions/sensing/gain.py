@@ -39,6 +39,8 @@ class EIGSensing:
             :meth:`fit`.
     """
 
+    method = "expected information gain"
+
     def __init__(
         self,
         predict: Predict,
@@ -51,6 +53,8 @@ class EIGSensing:
         if losses is not None and not (losses[0] > 0 and losses[1] > 0):
             raise ParameterError(f"losses must be positive, not {losses}")
         self.losses = losses
+        if losses is not None:
+            self.method = "value of information"
         if isinstance(sampler, str):
             check_sampler(sampler)
         elif not (callable(getattr(sampler, "draw", None)) and hasattr(sampler, "size")):
@@ -99,14 +103,26 @@ class EIGSensing:
         gains = np.zeros((len(X), len(self.panels)))
         done = measured(self.panels, S)
         step = max(1, _ROWS_AT_ONCE // max(1, self.donors_.size))
+        # One question to the model for many panels: what is asked live is one patient's.
+        waiting: list[tuple[int, NDArray[np.int64], NDArray, NDArray[np.bool_]]] = []
+        size = 0
         for j, panel in enumerate(self.panels):
             rows = np.flatnonzero(~done[:, j])
             for at in range(0, len(rows), step):
                 mine = rows[at : at + step]
-                gains[mine, j] = self._gain(X[mine], S[mine], panel)
+                after, known = self._after(X[mine], S[mine], panel)
+                waiting.append((j, mine, after, known))
+                size += len(after)
+                if size >= _ROWS_AT_ONCE:
+                    self._told(gains, waiting)
+                    waiting, size = [], 0
+        self._told(gains, waiting)
         return gains
 
-    def _gain(self, X: NDArray, S: NDArray[np.bool_], panel: Panel) -> NDArray[np.float64]:
+    def _after(
+        self, X: NDArray, S: NDArray[np.bool_], panel: Panel
+    ) -> tuple[NDArray, NDArray[np.bool_]]:
+        """Values and masks (n * draws, F) as they might be with the panel."""
         assert self.donors_ is not None
         shown, there = self.donors_.draw(X, S, panel)
         columns = list(panel.features)
@@ -119,11 +135,26 @@ class EIGSensing:
         after, known = np.repeat(X, k, axis=0), np.repeat(S, k, axis=0)
         after[:, columns] = shown.reshape(n * k, -1)
         known[:, columns] = there.reshape(n * k, -1)
-        p = self.risk(after, known).reshape(n, k)
-        uncertain = self._uncertainty
-        gain = uncertain(p.mean(1)) - uncertain(p).mean(1)
-        # Where the risk is certain, what is left is rounding: no reason to ask for anything.
-        return np.asarray(np.where(gain > _ROUNDING, gain, 0.0))
+        return after, known
+
+    def _told(
+        self,
+        gains: NDArray[np.float64],
+        waiting: Sequence[tuple[int, NDArray[np.int64], NDArray, NDArray[np.bool_]]],
+    ) -> None:
+        """Fills in the gains of panels and patients from what they might show."""
+        if not waiting:
+            return
+        risks = self.risk(
+            *(np.concatenate(parts) for parts in list(zip(*waiting, strict=True))[2:])
+        )
+        at = 0
+        for j, mine, after, _ in waiting:
+            p = risks[at : at + len(after)].reshape(len(mine), -1)
+            at += len(after)
+            gain = self._uncertainty(p.mean(1)) - self._uncertainty(p).mean(1)
+            # Where the risk is certain, what is left is rounding: no reason to ask for anything.
+            gains[mine, j] = np.where(gain > _ROUNDING, gain, 0.0)
 
     def _uncertainty(self, p: NDArray[np.float64]) -> NDArray[np.float64]:
         if self.losses is not None:
@@ -143,6 +174,8 @@ class UncertaintyPropagationSensing:
         panels: what can be ordered.
         spread: (F,) standard deviation of each feature given the others, of the imputer.
     """
+
+    method = "uncertainty propagation"
 
     def __init__(
         self,

@@ -12,7 +12,8 @@ from foretell.decisions.sensing.modelled import ModelledDonors, finite, normals
 from foretell.errors import DataError, ParameterError
 
 _LOG_2PI = float(np.log(2 * np.pi))
-_ROWS_AT_ONCE = 20_000
+_ROWS_AT_ONCE = 8_000
+_CLUSTERED = 20_000
 
 
 class Component(NamedTuple):
@@ -111,8 +112,8 @@ class MixtureDonors(ModelledDonors):
         On patients held out it tells how many components and factors are good.
         """
         z, S = self._given(values, seen)
-        parts = [_posterior(c, z, S.astype(np.float64)).log_weight for c in self.components]
-        return np.asarray(np.logaddexp.reduce(parts, axis=0))
+        found = _posterior(_stacked(self.components), z, S.astype(np.float64))
+        return np.asarray(np.logaddexp.reduce(found.log_weight, axis=0))
 
     def conditional(
         self, values: ArrayLike, seen: ArrayLike, columns: ArrayLike
@@ -137,15 +138,14 @@ class MixtureDonors(ModelledDonors):
     def _conditional(
         self, z: NDArray, seen: NDArray, columns: NDArray[np.int64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        log, means, covariances = [], [], []
-        for one in self.components:
-            found = _posterior(one, z, seen)
-            mine = one.loads[columns]
-            log.append(found.log_weight)
-            means.append(one.mean[columns] + found.mean @ mine.T)
-            covariances.append(mine @ found.covariance @ mine.T + np.diag(one.noise[columns]))
-        weights = np.exp(log - np.logaddexp.reduce(log, axis=0)).T
-        return weights, np.stack(means, 1), np.stack(covariances, 1)
+        held = _stacked(self.components)
+        found, mine = _posterior(held, z, seen), held.loads[:, columns]
+        means = held.mean[:, None, columns] + found.mean @ mine.swapaxes(1, 2)
+        covariances = mine[:, None] @ found.covariance @ mine[:, None].swapaxes(2, 3)
+        at = np.arange(len(columns))
+        covariances[:, :, at, at] += held.noise[:, None, columns]
+        weights = np.exp(found.log_weight - np.logaddexp.reduce(found.log_weight, axis=0))
+        return weights.T, means.swapaxes(0, 1), covariances.swapaxes(0, 1)
 
     def _draws(
         self, z: NDArray[np.float64], given: NDArray[np.bool_], columns: NDArray[np.int64]
@@ -188,28 +188,43 @@ class MixtureDonors(ModelledDonors):
         self.objective = [float(v) for v in config["objective"]]
 
 
+class _Stack(NamedTuple):
+    """Components as arrays: weight (K,), mean (K, F), loads (K, F, R), noise (K, F)."""
+
+    weight: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    loads: NDArray[np.float64]
+    noise: NDArray[np.float64]
+
+
+def _stacked(components: tuple[Component, ...]) -> _Stack:
+    return _Stack(*(np.array([c[k] for c in components], np.float64) for k in range(4)))
+
+
 class _Posterior(NamedTuple):
-    """Of the factors given what is known: log joint weight (n,), mean (n, R), covariance."""
+    """Of the factors of K components given what is known of n patients.
+
+    Log joint weight (K, n), mean (K, n, R), covariance (K, n, R, R).
+    """
 
     log_weight: NDArray[np.float64]
     mean: NDArray[np.float64]
     covariance: NDArray[np.float64]
 
 
-def _posterior(one: Component, z: NDArray, seen: NDArray) -> _Posterior:
+def _posterior(held: _Stack, z: NDArray, seen: NDArray) -> _Posterior:
     """By Woodbury's identity: only matrices of the size of the factors are inverted."""
-    size, factors = one.loads.shape
-    scaled = one.loads / one.noise[:, None]
-    outer = (scaled[:, :, None] * one.loads[:, None, :]).reshape(size, factors**2)
-    precision = np.eye(factors) + (seen @ outer).reshape(len(z), factors, factors)
-    gap = seen * (z - one.mean)
+    count, size, factors = held.loads.shape
+    scaled = held.loads / held.noise[:, :, None]
+    outer = (scaled[..., None] * held.loads[:, :, None]).reshape(count, size, factors**2)
+    precision = np.eye(factors) + (seen @ outer).reshape(count, len(z), factors, factors)
+    gap = seen * (z - held.mean[:, None])
     pull = gap @ scaled
-    covariance = np.linalg.inv(precision)
-    mean = np.einsum("nij,nj->ni", covariance, pull)
-    far = (gap**2) @ (1 / one.noise) - (mean * pull).sum(1)
-    scale = seen @ (np.log(one.noise) + _LOG_2PI) + np.linalg.slogdet(precision)[1]
-    log_weight = np.log(one.weight) - 0.5 * (far + scale)
-    return _Posterior(log_weight, mean, np.asarray(covariance, np.float64))
+    covariance = np.asarray(np.linalg.inv(precision), np.float64)
+    mean = (covariance @ pull[..., None])[..., 0]
+    far = (gap**2 @ (1 / held.noise)[..., None])[..., 0] - (mean * pull).sum(-1)
+    scale = (np.log(held.noise) + _LOG_2PI) @ seen.T + np.linalg.slogdet(precision)[1]
+    return _Posterior(np.log(held.weight)[:, None] - 0.5 * (far + scale), mean, covariance)
 
 
 def _estimate(
@@ -220,10 +235,10 @@ def _estimate(
     components = _started(z, seen, count, factors, seed)
     objective: list[float] = []
     for _ in range(iterations):
+        held = _stacked(components)
         log = np.empty((count, len(z)))
         for at in _chunks(len(z)):
-            for k, one in enumerate(components):
-                log[k, at] = _posterior(one, z[at], seen[at]).log_weight
+            log[:, at] = _posterior(held, z[at], seen[at]).log_weight
         total = np.logaddexp.reduce(log, axis=0)
         objective.append((float(total.sum()) + _log_prior(components, prior)) / len(z))
         if len(objective) > 1:
@@ -258,11 +273,11 @@ def _regressed(
     products, pull = np.zeros((size, wide**2)), np.zeros((size, wide))
     weight, squares = np.zeros(size), np.zeros(size)
     for at in _chunks(n):
-        found = _posterior(one, z[at], seen[at])
-        known = seen[at] * share[at, None]
-        ahead = np.concatenate([found.mean, np.ones((len(found.mean), 1))], axis=1)
+        found = _posterior(_stacked((one,)), z[at], seen[at])
+        known, mean = seen[at] * share[at, None], found.mean[0]
+        ahead = np.concatenate([mean, np.ones((len(mean), 1))], axis=1)
         second = ahead[:, :, None] * ahead[:, None, :]
-        second[:, :factors, :factors] += found.covariance
+        second[:, :factors, :factors] += found.covariance[0]
         products += known.T @ second.reshape(-1, wide**2)
         pull += (known * z[at]).T @ ahead
         weight += known.sum(0)
@@ -281,7 +296,7 @@ def _started(
     from sklearn.cluster import KMeans
 
     rng = np.random.default_rng(seed)
-    rows = np.sort(rng.permutation(len(z))[:_ROWS_AT_ONCE])
+    rows = np.sort(rng.permutation(len(z))[:_CLUSTERED])
     found = KMeans(count, n_init=4, random_state=seed).fit(z[rows])
     mine = np.bincount(found.labels_, minlength=count)
     return tuple(

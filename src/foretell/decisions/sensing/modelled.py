@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -50,6 +51,10 @@ class ModelledDonors(ABC):
         self._centre, self._spread = centre_and_spread(X, S)
         return self._scaled(X, S), S
 
+    def knows(self, features: Sequence[int]) -> bool:
+        """Whether any training patient had one of the features."""
+        return bool(self._rate[list(features)].max() > 0)
+
     def draw(
         self, values: NDArray, seen: NDArray[np.bool_], panel: Panel
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -63,7 +68,7 @@ class ModelledDonors(ABC):
         """
         columns = np.array(panel.features)
         rate = self._rate[columns]
-        if not rate.max() > 0:
+        if not self.knows(panel.features):
             raise DataError(f"no training patient has panel {panel.name!r}")
         z, S = self._given(values, seen)
         S[:, columns] = False
@@ -139,6 +144,7 @@ def finite(values: NDArray, shape: tuple[int, ...]) -> NDArray:
     return values
 
 
+@lru_cache(maxsize=64)
 def normals(count: int, size: int) -> NDArray[np.float64]:
     """(count, size) standard normals of an additive recurrence, with exact moments if they can be.
 
@@ -153,6 +159,7 @@ def normals(count: int, size: int) -> NDArray[np.float64]:
     return _exact(ndtri(np.clip(uniform, 1e-6, 1 - 1e-6)))
 
 
+@lru_cache(maxsize=64)
 def stratified_normals(count: int, size: int, *, seed: int = 0) -> NDArray[np.float64]:
     """(count, size) standard normals, each dimension once in each of ``count`` equal shares.
 
@@ -170,5 +177,8 @@ def _exact(normal: NDArray[np.float64]) -> NDArray[np.float64]:
     normal = normal - normal.mean(0)
     if count > 2 * size:
         lower = np.linalg.cholesky(normal.T @ normal / count)
-        return np.asarray(np.linalg.solve(lower, normal.T).T)
-    return np.asarray(normal / normal.std(0))
+        out = np.asarray(np.linalg.solve(lower, normal.T).T)
+    else:
+        out = np.asarray(normal / normal.std(0))
+    out.flags.writeable = False
+    return out

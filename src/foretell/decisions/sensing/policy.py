@@ -51,6 +51,7 @@ class Recommendation:
         reason: in words.
         disagreement: standard deviation of the risk over the members of an ensemble; None for a
             single model.
+        method: by which the gain was found, in words; empty where the sensing names none.
     """
 
     panel: str
@@ -62,6 +63,7 @@ class Recommendation:
     loinc: tuple[str, ...]
     reason: str
     disagreement: float | None = None
+    method: str = ""
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,7 @@ class SensingPolicy:
         worth = self.utilities(gains)[0]
         spread = getattr(self.sensing, "disagreement", None)
         doubt = None if spread is None else spread(X, S)
+        method = str(getattr(self.sensing, "method", ""))
         found = []
         for j in np.argsort(-worth, kind="stable"):
             panel = self.sensing.panels[j]
@@ -163,8 +166,9 @@ class SensingPolicy:
                     panel.name, float(gains[0, j]), panel.cost, float(worth[j]), now.hour,
                     now.hour + panel.turnaround, panel.loinc,
                     f"risk {100 * risk:.1f} %; {panel.name} {last}; "
-                    f"expected gain {_digits(gains[0, j])} at cost {panel.cost:g}",
-                    None if doubt is None else float(doubt[0]),
+                    f"expected gain {_digits(gains[0, j])} at cost {panel.cost:g}"
+                    + (f", by {method}" if method else ""),
+                    None if doubt is None else float(doubt[0]), method,
                 )
             )  # fmt: skip
             if len(found) == k:

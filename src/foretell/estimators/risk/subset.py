@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator
 from foretell.errors import DataError, NotFittedError
 from foretell.learners.artefact import load_artefact, readable, save_artefact
 from foretell.learners.restoring import restored
-from foretell.learners.risk.subset import HiddenPanels, SubsetRiskLearner
+from foretell.learners.risk.subset import HiddenPanels, SubsetRiskLearner, outdated
 from foretell.training import fit, use_threads
 
 
@@ -23,6 +23,8 @@ class SubsetRisk(BaseEstimator):
 
     Args:
         panels: numbers of the features that come together; the others are always known.
+        older: pairs (feature, number of the feature that holds its value of before): the older
+            value counts only while there is no new one, in training and in predictions.
         hidden: units of the layers.
         members: nets of the ensemble.
         max_steps: of the optimizer, each.
@@ -41,6 +43,7 @@ class SubsetRisk(BaseEstimator):
         self,
         panels: Sequence[Sequence[int]] = (),
         *,
+        older: Sequence[Sequence[int]] = (),
         hidden: Sequence[int] = (64, 64),
         members: int = 3,
         max_steps: int = 2500,
@@ -51,6 +54,7 @@ class SubsetRisk(BaseEstimator):
         threads: int | None = None,
     ) -> None:
         self.panels = panels
+        self.older = older
         self.hidden = hidden
         self.members = members
         self.max_steps = max_steps
@@ -79,7 +83,9 @@ class SubsetRisk(BaseEstimator):
         self.mean_ = np.where(S, X, 0.0).sum(0) / count
         spread = np.sqrt((np.where(S, X - self.mean_, 0.0) ** 2).sum(0) / count)
         self.scale_ = np.where(spread > 1e-9, spread, 1.0)
-        examples = HiddenPanels((X - self.mean_) / self.scale_, S, label, self.panels)
+        examples = HiddenPanels(
+            (X - self.mean_) / self.scale_, S, label, self.panels, older=self.older
+        )
         self.learners_ = []
         for member in range(self.members):
             seed = self.random_state * 1000 + member
@@ -109,6 +115,7 @@ class SubsetRisk(BaseEstimator):
             raise DataError(
                 f"values {X.shape} and seen {S.shape} must be (n, {self.n_features_in_})"
             )
+        S = outdated(S, self.older)
         z = np.where(S, (X - self.mean_) / self.scale_, 0.0).astype(np.float32)
         batch = {"x": torch.from_numpy(z), "seen": torch.from_numpy(S)}
         with use_threads(self.threads), torch.inference_mode():
@@ -142,7 +149,8 @@ class SubsetRisk(BaseEstimator):
         for i, learner in enumerate(self.learners_):
             arrays |= {f"{i}.{n}": t.numpy() for n, t in learner.state_dict().items()}
         parameters = self.get_params(deep=False)
-        parameters |= {"panels": [list(p) for p in self.panels], "hidden": list(self.hidden)}
+        parameters |= {"panels": [list(p) for p in self.panels], "hidden": list(self.hidden),
+                       "older": [list(p) for p in self.older]}  # fmt: skip
         config = {"parameters": parameters, "n_features": self.n_features_in_}
         save_artefact(folder, type(self).__name__, config, arrays)
 

@@ -51,6 +51,21 @@ class SubsetRiskLearner(Learner):
         return F.binary_cross_entropy_with_logits(output.logit, label, reduction="none")
 
 
+def outdated(seen: NDArray[np.bool_], older: Sequence[Sequence[int]]) -> NDArray[np.bool_]:
+    """Masks (n, F) in which an older value counts only while there is no new one.
+
+    Args:
+        seen: (n, F) bool.
+        older: pairs (feature, number of the feature that holds its value of before).
+    """
+    if not len(older):
+        return seen
+    new, old = np.array(older, np.int64).T
+    out = seen.copy()
+    out[:, old] &= ~seen[:, new]
+    return out
+
+
 class HiddenPanels:
     """Examples some of whose panels are hidden anew whenever they are drawn.
 
@@ -61,6 +76,7 @@ class HiddenPanels:
         seen: (n, F) bool.
         label: (n,) 0 or 1.
         panels: numbers of the features of each panel; other features are always kept.
+        older: pairs (feature, the same before); see :func:`outdated`.
         hide: False keeps all, for validation.
     """
 
@@ -71,6 +87,7 @@ class HiddenPanels:
         label: ArrayLike,
         panels: Sequence[Sequence[int]],
         *,
+        older: Sequence[Sequence[int]] = (),
         hide: bool = True,
     ) -> None:
         S = np.asarray(seen, bool)
@@ -82,6 +99,7 @@ class HiddenPanels:
             raise DataError("a value that was seen is not finite")
         self.values, self.seen, self.label = X, S, y.astype(np.float32)
         self.panels, self.hide = [np.array(p, np.int64) for p in panels], hide
+        self.older = older
 
     def __len__(self) -> int:
         """Number of patients."""
@@ -97,6 +115,7 @@ class HiddenPanels:
             rank = rng.random((n, size)).argsort(1).argsort(1)
             for j, columns in enumerate(self.panels):
                 seen[np.ix_(rank[:, j] >= kept, columns)] = False
+        seen = outdated(seen, self.older)
         return {
             "x": torch.from_numpy(self.values[indices]),
             "seen": torch.from_numpy(seen),
