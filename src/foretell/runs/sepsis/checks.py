@@ -18,6 +18,7 @@ from foretell.evaluation.clinical import (
 from foretell.learners.risk import BoostedRisk
 from foretell.runs.building import make
 from foretell.runs.sepsis.recipe import Recipe
+from foretell.runs.sepsis.sequence import load_tables
 from foretell.runs.sepsis.sources import Parts
 
 _FIXED = ("learns", "features", "horizon", "validation_size", "random_state", "threads")
@@ -85,8 +86,10 @@ def run_checks(
             found[name] = {"performed": False, "reason": OFF}
             continue
         try:
-            # Features are made once for both, and not at all where both were found before.
-            study = study or BoostedStudy(parts.split, settings_of(recipe))
+            if study is None:
+                # The nets' features have done their work; those of trees take as much memory.
+                load_tables.cache_clear()
+                study = BoostedStudy(parts.split, settings_of(recipe))
             rows = check(study)
         except ForetellError as error:  # one hospital, channels that are missing, nobody septic
             found[name] = {"performed": False, "reason": str(error).rstrip(".")}

@@ -55,23 +55,28 @@ def test_a_model_of_the_clock_is_named():
 
 
 @pytest.mark.parametrize(
-    ("margin", "low", "verdict", "warned"),
+    ("margin", "around", "verdict", "warned"),
     [
-        (-0.05, -0.1, "worse than a clock", True),
-        (0.0, -0.1, "worse than a clock", True),
-        (0.012, -0.02, "not surely better than a clock", False),
-        (None, None, "cannot be told", False),
+        (-0.05, (-0.1, -0.01), "worse than a clock", True),
+        (-0.01, (-0.07, 0.05), "no better than a clock", True),
+        (0.0, (-0.1, 0.1), "no better than a clock", True),
+        (0.012, (-0.02, 0.04), "not surely better than a clock", False),
+        (None, (None, None), "cannot be told", False),
     ],
 )
-def test_what_does_not_travel_is_named(margin, low, verdict, warned):
+def test_what_does_not_travel_is_named(margin, around, verdict, warned):
     found = copy.deepcopy(FOUND)
     beats = None if margin is None else margin > 0
     found["leave_hospital_out"]["rows"][1] |= {
-        "margin": margin, "margin_lower": low, "beats_clock": beats
+        "margin": margin, "margin_lower": around[0], "margin_upper": around[1],
+        "beats_clock": beats,
     }  # fmt: skip
-    row = checks_section(found)["away"]["rows"][1]
+    shown = checks_section(found)["away"]
+    row = shown["rows"][1]
     assert row["verdict"] == verdict and row["bad"] is warned
-    assert ("worse than a clock at A" in checks_warning(found)) is warned
+    assert ("no better than a clock at A" in checks_warning(found)) is warned
+    judged, better = (1, 1) if margin is None else (2, 1 + (margin > 0))
+    assert f"at {better} of {judged}, and surely so (95%) at 1" in shown["verdict"]
 
 
 def test_a_check_that_was_not_made_says_why():

@@ -41,7 +41,7 @@ def checks_warning(found: Record | None) -> str:
     away = (told.get("leave_hospital_out") or {}).get("rows") or ()
     worse = [r["judged_at"] for r in away if r["beats_clock"] is False]
     if worse:
-        bad.append(f"trees from elsewhere are worse than a clock at {listing(worse)}")
+        bad.append(f"trees from elsewhere are no better than a clock at {listing(worse)}")
     return f"Look at the two checks below: {'; '.join(bad)}." if bad else ""
 
 
@@ -66,11 +66,11 @@ def _blind(found: Record) -> dict[str, Any]:
     judged = [r["reached"] for r in _hospitals(found) if r["reached"] is not None]
     good = sum(judged)
     return {
-        "reason": "", "bar": bar, "horizon": f"{found['horizon']:g}", "clock_hour": f"{found['clock_hour']:g}",
-        "rows": rows,
+        "reason": "", "bar": bar, "rows": rows, "horizon": f"{found['horizon']:g}",
+        "clock_hour": f"{found['clock_hour']:g}",
         "verdict": (
             f"The bar of {bar} is reached at {good} of {len(judged)} hospitals. "
-            + ("What patients' values say carries the score without the clock."
+            + ("Patients' values carry the score without the clock, too."
                if judged and good == len(judged)
                else "Elsewhere the trees mostly read the clock: their scores say how long somebody "
                "has been there, rather than how ill.")
@@ -86,9 +86,9 @@ def _away(found: Record) -> dict[str, Any]:
         verdict, bad = _travels(row)
         rows.append({
             "here": listing(row["trained_at"]), "there": row["judged_at"],
-            "auroc": _around(row["auroc"], row["auroc_lower"], row["auroc_upper"]),
+            "auroc": fixed(row["auroc"], 3),
             "known_auroc": fixed(row.get("known_auroc"), 3),
-            "utility": _around(row["utility"], row["utility_lower"], row["utility_upper"]),
+            "utility": fixed(row["utility"], 3),
             "known_utility": fixed(row.get("known_utility"), 3), "clock": fixed(row["clock"], 3),
             "margin": _around(
                 row["margin"], row["margin_lower"], row["margin_upper"], sign=True
@@ -100,8 +100,8 @@ def _away(found: Record) -> dict[str, Any]:
     return {
         "reason": "", "rows": rows, "horizon": f"{found['horizon']:g}",
         "clock_hour": f"{found['clock_hour']:g}",
-        "verdict": f"At {sum(judged)} of {len(judged)} hospitals that they had not seen, the trees "
-        f"did better than the clock there; at {sure} the interval leaves no doubt.",
+        "verdict": "Judged at hospitals that they had not seen, the trees did better than the "
+        f"clock at {sum(judged)} of {len(judged)}, and surely so (95%) at {sure}.",
     }  # fmt: skip
 
 
@@ -112,9 +112,11 @@ def _travels(row: Record) -> tuple[str, bool]:
     """What is said of a hospital that was left out, and whether it is a warning."""
     if row["margin"] is None:
         return "cannot be told", False
+    low, high = row["margin_lower"], row["margin_upper"]
     if row["margin"] <= 0:
-        return "worse than a clock", True
-    if row["margin_lower"] is None or row["margin_lower"] <= 0:
+        surely = high is not None and high < 0
+        return "worse than a clock" if surely else "no better than a clock", True
+    if low is None or low <= 0:
         return "not surely better than a clock", False
     return _BEATS, False
 
