@@ -193,7 +193,7 @@ class SI(ContinualMethod):
 
 
 class _Rehearsing(ContinualMethod):
-    """Keeps exemplars of each task."""
+    """Keeps exemplars of each task, and rehearses them from the second task on."""
 
     keeps = "raw examples"
 
@@ -201,13 +201,22 @@ class _Rehearsing(ContinualMethod):
         self,
         memory: int = 1000,
         *,
+        batch_size: int = 256,
         labels: Labels | None = None,
         positives: int | None = None,
         random_state: int = 0,
     ) -> None:
         self.memory, self.labels, self.positives = memory, labels, positives
-        self.random_state = random_state
+        self.batch_size, self.random_state = batch_size, random_state
         self.kept: list[Examples] = []
+
+    def begin(self, learner: Learner) -> list[Strategy]:
+        """The rehearsal, from the second task on."""
+        return [self._rehearsal()] if self.kept else []
+
+    def _rehearsal(self) -> Strategy:
+        """Of what is kept."""
+        raise NotImplementedError
 
     def _choose(self, task: Examples) -> Subset:
         rng = np.random.default_rng((self.random_state, len(self.kept)))
@@ -244,14 +253,14 @@ class ExperienceReplay(_Rehearsing):
         positives: int | None = None,
         random_state: int = 0,
     ) -> None:
-        super().__init__(memory, labels=labels, positives=positives, random_state=random_state)
-        self.weight, self.batch_size = weight, batch_size
+        super().__init__(
+            memory, batch_size=batch_size, labels=labels, positives=positives,
+            random_state=random_state,
+        )  # fmt: skip
+        self.weight = weight
 
-    def begin(self, learner: Learner) -> list[Strategy]:
-        """The rehearsal, from the second task on."""
-        if not self.kept:
-            return []
-        return [Replay(self.kept, weight=self.weight, batch_size=self.batch_size)]
+    def _rehearsal(self) -> Strategy:
+        return Replay(self.kept, weight=self.weight, batch_size=self.batch_size)
 
 
 class AGEM(_Rehearsing):
@@ -266,23 +275,8 @@ class AGEM(_Rehearsing):
         random_state: of the choice.
     """  # noqa: D205
 
-    def __init__(
-        self,
-        memory: int = 1000,
-        *,
-        batch_size: int = 256,
-        labels: Labels | None = None,
-        positives: int | None = None,
-        random_state: int = 0,
-    ) -> None:
-        super().__init__(memory, labels=labels, positives=positives, random_state=random_state)
-        self.batch_size = batch_size
-
-    def begin(self, learner: Learner) -> list[Strategy]:
-        """The projection, from the second task on."""
-        if not self.kept:
-            return []
-        return [AveragedGradientMemory(Concatenation(self.kept), batch_size=self.batch_size)]
+    def _rehearsal(self) -> Strategy:
+        return AveragedGradientMemory(Concatenation(self.kept), batch_size=self.batch_size)
 
 
 class GEM(_Rehearsing):
@@ -308,14 +302,14 @@ class GEM(_Rehearsing):
         positives: int | None = None,
         random_state: int = 0,
     ) -> None:
-        super().__init__(memory, labels=labels, positives=positives, random_state=random_state)
-        self.margin, self.batch_size = margin, batch_size
+        super().__init__(
+            memory, batch_size=batch_size, labels=labels, positives=positives,
+            random_state=random_state,
+        )  # fmt: skip
+        self.margin = margin
 
-    def begin(self, learner: Learner) -> list[Strategy]:
-        """The projection, from the second task on."""
-        if not self.kept:
-            return []
-        return [GradientEpisodicMemory(self.kept, margin=self.margin, batch_size=self.batch_size)]
+    def _rehearsal(self) -> Strategy:
+        return GradientEpisodicMemory(self.kept, margin=self.margin, batch_size=self.batch_size)
 
 
 class DERpp(_Rehearsing):
@@ -344,22 +338,19 @@ class DERpp(_Rehearsing):
         positives: int | None = None,
         random_state: int = 0,
     ) -> None:
-        super().__init__(memory, labels=labels, positives=positives, random_state=random_state)
-        self.alpha, self.beta, self.batch_size = alpha, beta, batch_size
-        self.distance = distance
+        super().__init__(
+            memory, batch_size=batch_size, labels=labels, positives=positives,
+            random_state=random_state,
+        )  # fmt: skip
+        self.alpha, self.beta, self.distance = alpha, beta, distance
         self.said: list[list[Tensor]] = []
 
-    def begin(self, learner: Learner) -> list[Strategy]:
-        """The rehearsal, from the second task on."""
-        if not self.kept:
-            return []
+    def _rehearsal(self) -> Strategy:
         stored = [torch.cat(parts) for parts in zip(*self.said, strict=True)]
-        return [
-            DarkReplay(
-                Concatenation(self.kept), stored, alpha=self.alpha, beta=self.beta,
-                batch_size=self.batch_size, distance=self.distance,
-            )
-        ]  # fmt: skip
+        return DarkReplay(
+            Concatenation(self.kept), stored, alpha=self.alpha, beta=self.beta,
+            batch_size=self.batch_size, distance=self.distance,
+        )  # fmt: skip
 
     def end(self, learner: Learner, task: Examples) -> None:
         """Keeps exemplars and what the learner says of them now."""
@@ -438,12 +429,15 @@ class WeightUncertaintyReplay(_Rehearsing):
         freeze: bool = True,
         random_state: int = 0,
     ) -> None:
-        super().__init__(memory, labels=labels, positives=positives, random_state=random_state)
+        super().__init__(
+            memory, batch_size=batch_size, labels=labels, positives=positives,
+            random_state=random_state,
+        )  # fmt: skip
         if not frozen:
             raise ParameterError("name the parameters that compute the representation: frozen=")
         self.frozen, self.freeze = tuple(frozen), freeze
         self.strength, self.gamma = strength, gamma
-        self.replay_weight, self.batch_size = replay_weight, batch_size
+        self.replay_weight = replay_weight
         self.keys, self.release = tuple(keys), release
         self.fisher_examples, self.outcomes = fisher_examples, outcomes
         self.anchor: dict[str, Tensor] = {}
@@ -466,12 +460,13 @@ class WeightUncertaintyReplay(_Rehearsing):
         if self.strength > 0:
             strategies.append(ParameterPenalty(self.anchor, self.precision, self.strength))
         if self.replay_weight > 0:
-            strategies.append(
-                RepresentationReplay(
-                    self.kept, weight=self.replay_weight, batch_size=self.batch_size
-                )
-            )
+            strategies.append(self._rehearsal())
         return strategies
+
+    def _rehearsal(self) -> Strategy:
+        return RepresentationReplay(
+            self.kept, weight=self.replay_weight, batch_size=self.batch_size
+        )
 
     def end(self, learner: Learner, task: Examples) -> None:
         """Stores representations, propagates the precision of the upper layers."""

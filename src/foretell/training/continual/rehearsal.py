@@ -58,7 +58,29 @@ class _Rehearsal(Strategy):
         return {"weight": self.weight, "batch_size": self.batch_size}
 
 
-class Replay(_Rehearsal):
+class _OfEach(_Rehearsal):
+    """Adds ``weight`` times the mean over memories of their mean loss on a drawn batch."""
+
+    def __init__(self, memories: Sequence[Examples], weight: float, batch_size: int) -> None:
+        super().__init__(weight, batch_size)
+        self.memories = tuple(memories)
+
+    def _loss(self, learner: Learner, kept: dict[str, Tensor]) -> Tensor:
+        """Losses ``(B,)`` of a batch."""
+        raise NotImplementedError
+
+    def penalty(
+        self, learner: Learner, encoding: Tensor, output: Any, batch: Batch, context: Context
+    ) -> Tensor | None:
+        """The rehearsed loss."""
+        losses = [
+            self._loss(learner, self._batch(m, self._draw(m, context, i), context)).mean()
+            for i, m in enumerate(self.memories)
+        ]
+        return self.weight * torch.stack(losses).mean() if losses else None
+
+
+class Replay(_OfEach):
     """Adds ``weight`` times the mean over memories of their mean loss on a drawn batch.
 
     Raw examples of earlier tasks are needed: where data must not leave its site this is the
@@ -73,21 +95,13 @@ class Replay(_Rehearsal):
     def __init__(
         self, memories: Sequence[Examples], *, weight: float = 1.0, batch_size: int = 128
     ) -> None:
-        super().__init__(weight, batch_size)
-        self.memories = tuple(memories)
+        super().__init__(memories, weight, batch_size)
 
-    def penalty(
-        self, learner: Learner, encoding: Tensor, output: Any, batch: Batch, context: Context
-    ) -> Tensor | None:
-        """The rehearsed loss."""
-        losses = [
-            learner.loss(self._batch(m, self._draw(m, context, i), context)).mean()
-            for i, m in enumerate(self.memories)
-        ]
-        return self.weight * torch.stack(losses).mean() if losses else None
+    def _loss(self, learner: Learner, kept: dict[str, Tensor]) -> Tensor:
+        return learner.loss(kept)
 
 
-class RepresentationReplay(_Rehearsal):
+class RepresentationReplay(_OfEach):
     """Rehearses stored representations: no raw example of an earlier task is needed.
 
     Adds ``weight * mean over tasks of mean score(decode(h), y)``. What computes ``h`` must be
@@ -103,19 +117,11 @@ class RepresentationReplay(_Rehearsal):
     def __init__(
         self, memories: Sequence[Examples], *, weight: float = 0.5, batch_size: int = 512
     ) -> None:
-        super().__init__(weight, batch_size)
-        self.memories = tuple(memories)
+        super().__init__(memories, weight, batch_size)
 
-    def penalty(
-        self, learner: Learner, encoding: Tensor, output: Any, batch: Batch, context: Context
-    ) -> Tensor | None:
-        """The rehearsed loss."""
-        losses = []
-        for i, memory in enumerate(self.memories):
-            kept = self._batch(memory, self._draw(memory, context, i), context)
-            hidden = kept.pop("h")
-            losses.append(learner.score(learner.decode(hidden, kept), kept).mean())
-        return self.weight * torch.stack(losses).mean() if losses else None
+    def _loss(self, learner: Learner, kept: dict[str, Tensor]) -> Tensor:
+        hidden = kept.pop("h")
+        return learner.score(learner.decode(hidden, kept), kept)
 
 
 class DarkReplay(_Rehearsal):
