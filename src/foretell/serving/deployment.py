@@ -22,7 +22,14 @@ from numpy.typing import ArrayLike, NDArray
 from foretell.data.clinical.repair import UnitRepair
 from foretell.data.clinical.stays import Stays
 from foretell.decisions.abstention import DriftMonitor, Gate, Gated, GateStream, Status
-from foretell.decisions.alarms import Alarm, AlarmPolicy, Alarms, AlarmState, run_policy
+from foretell.decisions.alarms import (
+    Alarm,
+    AlarmPolicy,
+    Alarms,
+    AlarmState,
+    places_of,
+    run_policy,
+)
 from foretell.errors import ArtefactError, ForetellError
 from foretell.learners.artefact import read_kind
 
@@ -106,7 +113,10 @@ class Deployment:
             hidden = self.model.represent(fixed, layer="last")
         gated = self.gate.judge(fixed, risk, hidden)
         scores = np.nan_to_num(gated.score, nan=0.0)
-        alarms = run_policy(self.policy, scores, fixed.lengths, issued=gated.may_alarm)
+        alarms = run_policy(
+            self.policy, scores, fixed.lengths, issued=gated.may_alarm,
+            units=places_of(self.policy.tiers, fixed),
+        )  # fmt: skip
         return Judged(fixed, risk, gated, alarms)
 
     def predict(self, stays: Stays) -> pl.DataFrame:
@@ -142,11 +152,13 @@ class Deployment:
         """The same for one live stay, hour by hour.
 
         Args:
-            site: as :meth:`CausalFeatureBuilder.stream` takes it.
+            site: as :meth:`CausalFeatureBuilder.stream` takes it, and for thresholds of its own.
             source: who sends the values, for their units.
             described: age, sex, unit, ... of the stay.
         """
-        return DeploymentStream(self, self.model.stream(site=site, **described), source)
+        own = {name for tier in self.policy.tiers for name in tier.units}
+        place = site if site in own else described.get("unit")
+        return DeploymentStream(self, self.model.stream(site=site, **described), source, place)
 
     def hidden(self, features: NDArray[np.float32]) -> NDArray[np.float32] | None:
         """(D,) layer of an hour's scaled features (F,) that the gate tests; None if it does not."""
@@ -246,10 +258,14 @@ class DeploymentStream:
         deployment: whose model, gate and policy hold.
         risks: the model's stream.
         source: who sends the values.
+        place: site or unit, for thresholds of its own.
     """
 
-    def __init__(self, deployment: Deployment, risks: Any, source: str) -> None:
+    def __init__(
+        self, deployment: Deployment, risks: Any, source: str, place: str | None = None
+    ) -> None:
         self._deployment, self._risks, self._source = deployment, risks, source
+        self._place = place
         self._gate: GateStream = deployment.gate.stream()
         self.alarm_state: AlarmState = deployment.policy.start()
 
@@ -266,7 +282,9 @@ class DeploymentStream:
         hour = int(self._risks.hour)
         policy = self._deployment.policy
         may = bool(gated.may_alarm[0])
-        self.alarm_state, alarm = policy.step(self.alarm_state, hour, score if may else None)
+        self.alarm_state, alarm = policy.step(
+            self.alarm_state, hour, score if may else None, unit=self._place
+        )
         return Hour(hour, Status(int(gated.status[0])), score, tuple(gated.reasons(0)), alarm)
 
     def _repaired(self, row: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foretell.decisions.alarms import AlarmPolicy, AlarmState, Suppression, Tier, run_policy
+from foretell.data.simulators import hospitals
+from foretell.decisions.alarms import (
+    AlarmPolicy,
+    AlarmState,
+    Suppression,
+    Tier,
+    places_of,
+    run_policy,
+    thresholds_of,
+)
 from foretell.errors import DataError, ParameterError
 
 
@@ -254,3 +263,16 @@ def test_a_policy_goes_through_json():
         AlarmPolicy.from_json({"tiers": []})
     with pytest.raises(DataError, match="no state"):
         AlarmState.from_json({"hour": 3})
+
+
+def test_a_site_has_its_own_threshold_before_its_units():
+    stays, _ = hospitals(stays=4, sites=2, hours=(3, 5), seed=1)
+    site = stays.names("site").astype(str)[stays.stay_of_row()]
+    assert places_of(AlarmPolicy(0.5).tiers, stays) is None
+    assert (thresholds_of(Tier("alarm", 0.5), stays) == 0.5).all()
+    tier = Tier("alarm", 0.5, {"A": 0.2, "nowhere": 0.9})
+    assert thresholds_of(tier, stays).tolist() == np.where(site == "A", 0.2, 0.5).tolist()
+    scores = np.full(stays.n_rows, 0.3)
+    policy = AlarmPolicy(tiers=(tier,), snooze=0)
+    raised = run_policy(policy, scores, stays.lengths, units=places_of([tier], stays)).raised
+    assert (raised == (site == "A")).all()

@@ -13,13 +13,13 @@ import polars as pl
 import pytest
 from tiny_runs import call, record
 
-from foretell.data.clinical import split_by_patient, write_stays
+from foretell.data.clinical import split_by_patient, target, write_stays
 from foretell.data.simulators import hospitals
 from foretell.decisions.abstention import Status
 from foretell.errors import ArtefactError, RecipeError
 from foretell.runs import recipe as recipes
 from foretell.runs.sepsis import checks
-from foretell.runs.sepsis.judging import age_band, fit_gate
+from foretell.runs.sepsis.judging import age_band, fit_gate, lacking
 from foretell.runs.sepsis.sequence import Rows, at_sensitivity, intercept
 from foretell.runs.sepsis.sources import load_parts
 from foretell.serving.deployment import Deployment
@@ -292,6 +292,43 @@ def test_an_impossible_constraint_is_said_aloud(finished, tmp_path):
     assert result.exit_code == 0, result.stderr
     assert record(tmp_path / "run")["tables"]["alarms"]["feasible"] is False
     assert "No threshold met what was asked" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_thresholds_of_sites_are_one_risk(finished, tmp_path):
+    file = tmp_path / "sites.toml"
+    file.write_text(RECIPE.format(alarms="by_site = true") + "\n[checks]\ntime_blind = false\n"
+                    "leave_hospital_out = false\n")  # fmt: skip
+    result = call("run", file, "--models", "wuperr", "--out", tmp_path / "run")
+    assert result.exit_code == 0, result.stderr
+    told, deployment = record(tmp_path / "run"), Deployment.load(tmp_path / "run")
+    tier = deployment.policy.tiers[0]
+    assert set(tier.units) == {"A", "B"} == set(told["deployed"]["utility_thresholds"])
+    assert told["tables"]["alarms"]["thresholds"] == dict(tier.units)
+    assert "at A" in (tmp_path / "run" / "report.html").read_text()
+    stays, _ = hospitals(stays=220, sites=2, hours=(16, 40), seed=4)
+    held = split_by_patient(stays).validation
+    risk = deployment.model.predict_proba(held)[:, 1]
+    lack = lacking(held, risk, 4.0)
+    wanted, site = target(held, 4.0), held.names("site").astype(str)[held.stay_of_row()]
+
+    def odds(p):
+        return np.log(p / (1 - p))
+
+    for name, by in lack.items():
+        # The same risk at both, after what each site's odds lack.
+        assert odds(tier.units[name]) == pytest.approx(odds(tier.threshold) - by)
+        mine = wanted.at_risk & (site == name)
+        mended = 1 / (1 + np.exp(-(odds(risk[mine]) + by)))
+        assert mended.mean() == pytest.approx(wanted.label[mine].mean(), rel=1e-3)
+    judged = deployment.judge(stays.select([0, 240]))
+    one = stays.select([0])
+    name = str(one.names("site")[0])
+    live = deployment.stream(
+        site=name, source=str(one.names("hospital")[0]), age=one.number("age")[0],
+        sex=one.names("sex")[0],
+    )  # fmt: skip
+    raised = [live.step(row).alarm is not None for row in one.matrix()]
+    assert raised == judged.alarms.raised[: one.n_rows].tolist()
 
 
 def test_too_few_patients_make_no_bundle(tmp_path):

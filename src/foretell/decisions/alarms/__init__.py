@@ -1,6 +1,6 @@
 """When a rising risk becomes an alarm, and when it is better to be silent."""
 
-from foretell.decisions.alarms.batch import Alarms, run_policy
+from foretell.decisions.alarms.batch import Alarms, places_of, run_policy, thresholds_of
 from foretell.decisions.alarms.policy import (
     Alarm,
     AlarmPolicy,
@@ -16,5 +16,7 @@ __all__ = [
     "Alarms",
     "Suppression",
     "Tier",
+    "places_of",
     "run_policy",
+    "thresholds_of",
 ]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from foretell.data.clinical.stays import Stays
 from foretell.decisions.alarms.kernels import walk
-from foretell.decisions.alarms.policy import AlarmPolicy
+from foretell.decisions.alarms.policy import AlarmPolicy, Tier
 from foretell.errors import DataError
 
 
@@ -84,3 +86,29 @@ def run_policy(
         quiet,
     )  # fmt: skip
     return Alarms(tier >= 0, tier)
+
+
+def places_of(tiers: Sequence[Tier], stays: Stays) -> NDArray[np.str_] | None:
+    """(R,) whose thresholds hold in each hour, for ``units`` of :func:`run_policy`.
+
+    The stay's site where a tier has a threshold of its own for it, else its unit; None where
+    thresholds are the same everywhere.
+    """
+    own = {name for tier in tiers for name in tier.units}
+    if not own:
+        return None
+    place = np.full(len(stays), "", object)
+    for kind in ("unit", "site"):
+        if kind in stays.categories:
+            names = stays.names(kind).astype(str)
+            place = np.where(np.isin(names, [*own]), names, place)
+    return place.astype(str)[stays.stay_of_row()]
+
+
+def thresholds_of(tier: Tier, stays: Stays) -> NDArray[np.float64]:
+    """(R,) the threshold of a tier in each hour of stays."""
+    places = places_of([tier], stays)
+    if places is None:
+        return np.full(stays.n_rows, tier.threshold)
+    names, at = np.unique(places, return_inverse=True)
+    return np.array([tier.of(str(name)) for name in names])[at]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,10 @@ from foretell.decisions.abstention import (
     MondrianConformal,
     Status,
 )
-from foretell.decisions.alarms import AlarmPolicy, run_policy
+from foretell.decisions.alarms import AlarmPolicy, Tier, places_of, run_policy, thresholds_of
 from foretell.errors import DataError
 from foretell.estimators import FeedForwardRisk
+from foretell.estimators.continual.site import intercept_for
 from foretell.evaluation.clinical import (
     AlarmMetrics,
     TunedAlarms,
@@ -81,17 +83,64 @@ def fit_monitor(
         return None
 
 
+def lacking(stays: Stays, risk: NDArray, horizon: float) -> dict[str, float]:
+    """What the log-odds of each site lack, so that its risks add up to its onsets.
+
+    Training that shows every site the same share of positive hours leaves the sites' rates out.
+
+    Args:
+        stays: of all sites, none of which trained the model.
+        risk: (R,) of their hours.
+        horizon: of the risk.
+    """
+    wanted = target(stays, horizon)
+    site = stays.names("site").astype(str)[stays.stay_of_row()]
+    odds = _log_odds(risk)
+    found = {}
+    for name in np.unique(site):
+        mine = wanted.at_risk & (site == name)
+        label = wanted.label[mine]
+        known = 0 < int(label.sum()) < len(label)
+        found[str(name)] = intercept_for(odds[mine], label, float(label.mean())) if known else 0.0
+    return found
+
+
+def _log_odds(risk: NDArray) -> NDArray[np.float64]:
+    inside = np.clip(risk, 1e-12, 1 - 1e-12)
+    return np.asarray(np.log(inside / (1 - inside)), np.float64)
+
+
+def _moved(risk: NDArray, by: NDArray | float) -> NDArray[np.float64]:
+    """Risks whose log-odds are moved; what is no risk stays."""
+    values = np.asarray(risk, np.float64)
+    inside = (values > 0) & (values < 1)
+    return np.where(inside, 1 / (1 + np.exp(-(_log_odds(values) + by))), values)
+
+
 def tune(
-    recipe: Recipe, parts: Parts, gate: Gate, risk: NDArray
-) -> tuple[TunedAlarms, AlarmPolicy, float]:
+    recipe: Recipe, parts: Parts, gate: Gate, risk: NDArray, horizon: float
+) -> tuple[TunedAlarms, AlarmPolicy, Tier]:
     """The tuned policy behind the gate, and the threshold of the highest challenge utility.
 
     Where nothing meets the constraint, the policy is tuned to the target alone: what is returned
-    first says so, and so does the report.
+    first says so, and so does the report. With ``by_site`` a threshold is one of risks that are
+    right at each site, and what that is in scores differs from site to site.
+
+    Args:
+        recipe: its section on alarms.
+        parts: stays.
+        gate: fitted.
+        risk: (R,) of the validation hours.
+        horizon: of the risk.
     """
     section, stays = recipe.alarms, parts.split.validation
     gated = gate.judge(stays, risk)
     scores = np.nan_to_num(gated.score, nan=0.0)
+    lack: dict[str, float] = {}
+    if section.by_site:
+        lack = lacking(stays, risk, horizon)
+        site = stays.names("site").astype(str)
+        scores = _moved(scores, np.array([lack[s] for s in site])[stays.stay_of_row()])
     policy = AlarmPolicy(
         0.5, snooze=section.snooze, persistence=section.persistence, rise=section.rise
     )
@@ -106,7 +155,14 @@ def tune(
     asked = tuned({str(k): v for k, v in section.constraint.items()})
     chosen = asked if asked.feasible or not section.constraint else tuned({})
     level, _ = best_threshold(scores, stays.labels(), stays.lengths)
-    return asked, chosen.require(), level
+
+    def placed(name: str, threshold: float) -> Tier:
+        one = np.array([threshold])
+        return Tier(name, threshold, {s: float(_moved(one, -by)[0]) for s, by in lack.items()})
+
+    found = chosen.require()
+    tier = placed(found.tiers[0].name, found.tiers[0].threshold)
+    return asked, replace(found, threshold=None, tiers=(tier,)), placed("utility", level)
 
 
 def judge(
@@ -115,7 +171,7 @@ def judge(
     deployment: Deployment,
     told: Judged,
     asked: TunedAlarms,
-    utility_threshold: float,
+    utility: Tier,
 ) -> dict[str, Any]:
     """All tables of the report, from what was said of the test part."""
     test = parts.split.test
@@ -134,7 +190,8 @@ def judge(
     alarms = alarm_metrics(
         test, told.alarms.raised, horizon=recipe.alarms.horizon, predicted=issued
     )
-    plain = run_policy(deployment.policy, risk, test.lengths)
+    places = places_of(deployment.policy.tiers, test)
+    plain = run_policy(deployment.policy, risk, test.lengths, units=places)
     ungated = alarm_metrics(test, plain.raised, horizon=recipe.alarms.horizon)
     found = alarms.values()
     return {
@@ -166,6 +223,7 @@ def judge(
             "target": asked.target,
             "feasible": asked.feasible,
             "threshold": deployment.policy.tiers[0].threshold,
+            "thresholds": dict(deployment.policy.tiers[0].units),
             "horizon": recipe.alarms.horizon,
             "snooze": deployment.policy.snooze,
         },
@@ -173,7 +231,7 @@ def judge(
         "conventions": _conventions(test, told, deployment.policy),
         "abstentions": _abstentions(test, told, wanted.label, wanted.at_risk),
         "equity": _equity(test, told, alarms, settings.resamples),
-        "utility": _utility(test, told, utility_threshold, settings),
+        "utility": _utility(test, told, utility, settings),
         "metrics": {
             **{k: found[k] for k in (*_EQUITY, "alarms_per_bed_day", "lead_median")},
             "ece": float(calibrated.error.estimate),
@@ -262,9 +320,9 @@ def _binned(
 
 def _conventions(test: Stays, told: Judged, policy: AlarmPolicy) -> list[dict[str, Any]]:
     """Judgements of armed hours with indeterminate hours left out, and counted as negative."""
-    label, level = challenge_label(test), policy.tiers[0].threshold
+    label, level = challenge_label(test), thresholds_of(policy.tiers[0], test)
     table = both_conventions(
-        told.risk, label, test.lengths, level, issued=told.gated.issued, snooze=policy.snooze
+        told.risk - level, label, test.lengths, 0.0, issued=told.gated.issued, snooze=policy.snooze
     )
     return table.to_dicts()
 
@@ -335,8 +393,8 @@ def _equity(
     return rows
 
 
-def _utility(test: Stays, told: Judged, threshold: float, settings: Any) -> list[dict[str, Any]]:
-    issued = told.gated.issued
+def _utility(test: Stays, told: Judged, tier: Tier, settings: Any) -> list[dict[str, Any]]:
+    issued, threshold = told.gated.issued, thresholds_of(tier, test)
     return utility_table(
         test,
         {

@@ -14,7 +14,13 @@ from numpy.typing import NDArray
 
 from foretell.data.clinical import Stays, challenge_label, target
 from foretell.data.readers import read_table
-from foretell.decisions.alarms import AlarmPolicy, Tier, run_policy
+from foretell.decisions.alarms import (
+    AlarmPolicy,
+    Tier,
+    places_of,
+    run_policy,
+    thresholds_of,
+)
 from foretell.errors import DataError, ForetellError, ParameterError
 from foretell.evaluation.clinical import (
     alarm_metrics,
@@ -117,17 +123,16 @@ def evaluate_policy(
     """
     if not np.isfinite(stays.onset).any():
         raise DataError("no stay has an onset: alarms cannot be judged")
-    units = stays.names("unit").astype(str)[stays.stay_of_row()] if (
-        "unit" in stays.categories) else None  # fmt: skip
+    units = places_of(policy.tiers, stays)
     found = run_policy(policy, scores, stays.lengths, issued=issued, units=units)
     metrics = alarm_metrics(stays, found.raised, horizon=horizon, predicted=issued)
     label = challenge_label(stays)
     alarm = found.raised.astype(np.int8)
-    low = policy.tiers[0].threshold
+    low = thresholds_of(policy.tiers[0], stays)
     crossing = ((scores >= low) & issued).astype(np.int8)
     clock = clock_rule(stays).astype(np.int8)
     snoozed = snoozed_confusion(
-        scores, label, stays.lengths, low, mask=issued, snooze=policy.snooze
+        scores - low, label, stays.lengths, 0.0, mask=issued, snooze=policy.snooze
     )
     groups = {}
     for name in by:

@@ -94,7 +94,11 @@ class GateSection(Section):
 
 
 class AlarmSection(Section):
-    """The policy and what it is tuned to; ``constraint`` is never relaxed silently."""
+    """The policy and what it is tuned to; ``constraint`` is never relaxed silently.
+
+    ``by_site`` gives each site the threshold that is the same risk there, after its own intercept;
+    otherwise one threshold of the score holds everywhere.
+    """
 
     target_sensitivity: Annotated[float, Field(gt=0, le=1)] = 0.6
     constraint: dict[
@@ -105,6 +109,7 @@ class AlarmSection(Section):
     persistence: tuple[int, int] = (1, 1)
     rise: float | None = Field(default=None, gt=0)
     candidates: int = Field(default=100, ge=2)
+    by_site: bool = False
 
 
 class EvaluationSection(Section):

@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from foretell.decisions.alarms import Tier
 from foretell.errors import ArtefactError
 from foretell.estimators import FeedForwardRisk
 from foretell.runs.folder import RunFolder, write_table
@@ -75,7 +76,8 @@ def run(trip: Trip[Recipe]) -> dict[str, Any]:
         "tables": {**tables, "sequence": summary(recipe, rows)},
         "deployed": {
             "method": recipe.deployed, "seed": chosen.seed, "version": deployment.version,
-            "folder": ".", "utility_threshold": level,
+            "folder": ".", "utility_threshold": level.threshold,
+            "utility_thresholds": dict(level.units),
             "monitor": None if deployment.monitor is None else {
                 name: usual.patients for name, usual in deployment.monitor.usual_.items()
             },
@@ -88,12 +90,12 @@ def run(trip: Trip[Recipe]) -> dict[str, Any]:
     return result
 
 
-def assemble(recipe: Recipe, parts: Parts, job: Job) -> tuple[Deployment, Any, float]:
+def assemble(recipe: Recipe, parts: Parts, job: Job) -> tuple[Deployment, Any, Tier]:
     """Model, gate and policy in the run's folder; what was asked of the policy; a threshold."""
     model = FeedForwardRisk.load(job.home / "model")
     risk = model.predict_proba(parts.split.validation)[:, 1]
     gate = fit_gate(recipe, parts, model, risk)
-    asked, policy, level = tune(recipe, parts, gate, risk)
+    asked, policy, level = tune(recipe, parts, gate, risk, float(model.horizon))
     source = "hospital" if "hospital" in parts.split.test.categories else "site"
     monitor = fit_monitor(parts, gate, risk, policy)
     deployment = Deployment(model, gate, policy, parts.repair, source, monitor=monitor)

@@ -277,7 +277,9 @@ def _alarms(alarms: Record) -> dict[str, Any]:
     facts = [
         f"An alarm is true if the onset follows within {alarms['horizon']:g} hours. After an alarm "
         f"the stay is silent for {count(int(alarms['snooze']), 'hour')}. The threshold is "
-        f"{number(alarms['threshold'], 3)}.",
+        f"{number(alarms['threshold'], 3)}"
+        + "".join(f", at {k} {number(v, 3)}" for k, v in alarms.get("thresholds", {}).items())
+        + ".",
     ]
     left = (
         ("onset_before_record", "septic before or with the first hour, left out of sensitivity"),
