@@ -19,8 +19,9 @@ from foretell.data.clinical.hl7.writer import (
 )
 from foretell.decisions.abstention import DriftMonitor
 from foretell.errors import ArtefactError
-from foretell.serving.config import Config, DriftConfig
+from foretell.serving.config import Config, DriftConfig, read_config
 from foretell.serving.deployment import FILE, Deployment
+from foretell.serving.doctor import examine
 from foretell.serving.drift import Block, DriftWatch, blocks_of, found_last, tables_of
 from foretell.serving.metrics import Metrics
 from foretell.serving.replay import MllpClient, play
@@ -241,3 +242,20 @@ def test_a_running_service_tells_admins(watched, tmp_path, launch):
     assert "foretell_drift_age_seconds" in page
     assert running.alive and "looking for drift failed" not in running.text()
     assert running.stop() == 0
+
+
+def test_when_a_gate_was_calibrated_changes_no_version(deployed, tmp_path):
+    _, deployment, _ = deployed
+    saved = deployment.save(tmp_path / "run")
+    file = tmp_path / "run" / "gate" / "calibration.json"
+    told = json.loads(file.read_text())
+    assert told["version"] == deployment.gate.calibration.version
+    file.write_text(json.dumps({**told, "time": 1e9}))
+    loaded = Deployment.load(tmp_path / "run")
+    assert loaded.version == saved.version and loaded.gate.calibration.time == 1e9
+    config = read_config({"service": {"store": str(tmp_path / "s.db")}})
+    (found,) = [f for f in examine(config, [tmp_path / "run"]) if f.what == "run"]
+    patients = deployment.gate.calibration.patients
+    assert found.state == "ok" and f"2001-09-09 01:46 UTC, {patients} patients" in found.text
+    file.unlink()
+    assert Deployment.load(tmp_path / "run").version == saved.version

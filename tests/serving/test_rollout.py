@@ -231,6 +231,11 @@ def test_a_running_service_tries_a_run_and_goes_back(tmp_path, launch, deployed)
         told = client.get("/v1/model").json()
         assert told["version"] == deployment.version and told["by"] == "configuration"
         assert told["lineup"]["candidate"] == trial.version and told["not_asked"] == {}
+        made = told["calibrations"]
+        assert set(made) == {deployment.version, trial.version}
+        for one in (deployment, trial):
+            assert made[one.version] == one.gate.calibration._asdict()
+            assert f"the gate of {one.version} has {one.gate.calibration.words}" in running.text()
         with MllpClient("127.0.0.1", running.ports["mllp"]) as door:
             play(feed[:half], door, speed=None, tick=tick, every=3600)
             body = {"primary": trial.version, "reason": "the trial went well"}

@@ -154,7 +154,8 @@ def _run(folder: str | Path) -> Finding:
         found = Deployment.load(folder)
     except ForetellError as error:
         return Finding("run", "wrong", str(error))
-    return Finding("run", "ok", f"{found.version} in {folder}")
+    text = f"{found.version} in {folder}; its gate has {found.gate.calibration.words}"
+    return Finding("run", "ok", text)
 
 
 def _store(config: Config) -> Iterator[Finding]:

@@ -179,6 +179,7 @@ class Service:
         )
         self._candidate = None if candidate is None else candidate.version
         trained = [*deployments, *([] if candidate is None else [candidate])]
+        self.calibrations = {d.version: d.gate.calibration for d in trained}
         self._monitors = {d.version: d.monitor for d in trained if d.monitor is not None}
         self._scratch = threading.local()
         # For what a face has to know: tiers, channels, versions.
@@ -251,6 +252,8 @@ class Service:
 
     def announce(self) -> None:
         """Tells the log who speaks by the configuration, if it has not heard of that."""
+        for version, calibration in self.calibrations.items():
+            log.info("the gate of %s has %s", version, calibration.words)
         line = configured(self.versions, self._candidate, self.config.rollout)
         with self.stores.use() as store:
             if announce(store, line, self.versions):

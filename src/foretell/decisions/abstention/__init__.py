@@ -1,5 +1,6 @@
 """When not to predict: broken input, input unlike any seen, and input that says too little."""
 
+from foretell.decisions.abstention.calibrated import Calibration
 from foretell.decisions.abstention.composer import (
     Composer,
     ComposerStream,
@@ -30,6 +31,7 @@ from foretell.decisions.abstention.score_drift import (
 __all__ = [
     "RULES",
     "AlarmChart",
+    "Calibration",
     "Composer",
     "ComposerStream",
     "Contributor",

@@ -105,6 +105,15 @@ class MondrianConformal:
         """The smallest p-value there is: where it is not below ``alpha``, nothing is rejected."""
         return max(part.least for part in self._require())
 
+    def calibration_arrays(self) -> dict[str, NDArray]:
+        """What was learned from the calibration rows, by name.
+
+        Raises:
+            NotFittedError: before :meth:`fit`.
+        """
+        zero, one = self._require()
+        return zero.arrays("class0") | one.arrays("class1")
+
     def fit(
         self,
         reference: ArrayLike,
@@ -180,10 +189,8 @@ class MondrianConformal:
 
     def save(self, folder: str | Path) -> None:
         """Writes JSON and safetensors."""
-        calibration = self._require()
-        arrays = {f"measure.{k}": v for k, v in self._measure.arrays().items()}
-        for c, part in enumerate(calibration):
-            arrays |= part.arrays(f"class{c}")
+        held = self.calibration_arrays()
+        arrays = {f"measure.{k}": v for k, v in self._measure.arrays().items()} | held
         config = {
             "score": self.score,
             "alpha": self.alpha,

@@ -8,6 +8,7 @@ Medicine 4:134, 2021) has one abstention for all three.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from enum import IntEnum
@@ -24,6 +25,7 @@ from foretell.data.clinical.features import CausalFeatureBuilder
 from foretell.data.clinical.labels import target
 from foretell.data.clinical.schema import Schema
 from foretell.data.clinical.stays import Stays
+from foretell.decisions.abstention.calibrated import Calibration, version_of
 from foretell.decisions.abstention.calibration import patients_of_hours, thinned
 from foretell.decisions.abstention.conformal import (
     MIN_POSITIVES,
@@ -172,6 +174,7 @@ class Gate:
         self.random_state = random_state
         self.features_: CausalFeatureBuilder | None = None
         self.sets_: PredictionSets | None = None
+        self._calibration: Calibration | None = None
 
     def fit(
         self,
@@ -180,6 +183,7 @@ class Gate:
         probabilities: ArrayLike | None = None,
         *,
         represent: Represent | None = None,
+        now: float | None = None,
     ) -> Self:
         """Learns what is usual from one part and calibrates on another.
 
@@ -190,6 +194,7 @@ class Gate:
             calibration: stays of other patients, with their onset.
             probabilities: (R,) of the model for the calibration hours; needed for ``ambiguity``.
             represent: gives a hidden layer of the model; needed for ``hidden``.
+            now: when that is, for :attr:`calibration`; by the clock by default.
 
         Raises:
             DataError: no calibration hour of a class, or probabilities or a layer are missing.
@@ -221,6 +226,7 @@ class Gate:
                 wanted.label[rows], whose,
             )  # fmt: skip
         self._fit_sets(calibration, probabilities, usable, wanted.label)
+        self._calibrated(whose, now)
         return self
 
     def recalibrate(
@@ -229,13 +235,17 @@ class Gate:
         probabilities: ArrayLike | None = None,
         *,
         represent: Represent | None = None,
+        now: float | None = None,
     ) -> Self:
         """Takes newer calibration stays, such as last week's; what is usual stays as it was.
+
+        What was calibrated, when and on how many patients is told by :attr:`calibration`.
 
         Args:
             calibration: see :meth:`fit`, as the others.
             probabilities: needed for ``ambiguity``.
             represent: needed for ``hidden``.
+            now: see :meth:`fit`.
 
         Raises:
             DataError: as :meth:`fit`; then the gate stays as it was.
@@ -263,7 +273,34 @@ class Gate:
         self.conformal.recalibrate(inputs, chosen, whose)
         if self.hidden is not None and inner is not None:
             self.hidden.recalibrate(inner, chosen, whose)
+        self._calibrated(whose, now)
         return self
+
+    @property
+    def calibration(self) -> Calibration:
+        """Which calibration holds: its version, when it was made, and of how many patients.
+
+        Raises:
+            NotFittedError: before :meth:`fit`.
+        """
+        if self._calibration is None:
+            self._calibration = Calibration(self._calibration_version())
+        return self._calibration
+
+    def _calibrated(self, patients: NDArray, now: float | None) -> None:
+        moment = time.time() if now is None else float(now)
+        self._calibration = Calibration(
+            self._calibration_version(), moment, len(np.unique(patients)), len(patients)
+        )
+
+    def _calibration_version(self) -> str:
+        self._require()
+        parts = {"inputs": self.conformal.calibration_arrays()}
+        if self.hidden is not None:
+            parts["hidden"] = self.hidden.calibration_arrays()
+        if self.sets_ is not None:
+            parts["sets"] = self.sets_.arrays()
+        return version_of({f"{p}.{n}": v for p, held in parts.items() for n, v in held.items()})
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -397,6 +434,7 @@ class Gate:
         self.conformal.save(Path(folder) / "conformal")
         if self.hidden is not None:
             self.hidden.save(Path(folder) / "hidden")
+        self.calibration.save(Path(folder))
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -425,6 +463,7 @@ class Gate:
                 guarantee = gate.conformal.guarantee
                 gate.sets_ = PredictionSets(alpha=config["ambiguity"], guarantee=guarantee)
                 gate.sets_.restore(arrays)
+            gate._calibration = Calibration.load(Path(folder), gate._calibration_version())
         return gate
 
     @property

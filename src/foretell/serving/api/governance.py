@@ -143,9 +143,14 @@ def _models(app: FastAPI, service: Service) -> None:
 
     @app.get("/v1/model", tags=["operations"])
     def model(caller: Reader) -> dict[str, Any]:
-        """Which model speaks, since when and by whose decision, and which stand by."""
+        """Which model speaks, since when and by whose decision, and which stand by.
+
+        ``calibrations`` say of the gate of each: version, time, patients and hours.
+        """
         with service.stores.use() as store:
-            return told(store, service.versions, not_asked(store))
+            found = told(store, service.versions, not_asked(store))
+        made = {version: one._asdict() for version, one in service.calibrations.items()}
+        return {**found, "calibrations": made}
 
     @app.put("/v1/model", tags=["operations"], responses=refused)
     def decide(caller: Admin, body: Annotated[LineupBody, Body()]) -> dict[str, Any]:
