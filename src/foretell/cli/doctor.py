@@ -28,6 +28,9 @@ def doctor(
         typer.Option(help="file of a feed: HL7 v2 messages, or FHIR resources as JSON"),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="only print the JSON schema of the configuration")
+    ] = False,
 ) -> None:
     """Examines configuration, run, store, disk, clock and certificates; and a sample of a feed.
 
@@ -37,7 +40,11 @@ def doctor(
     foretell doctor runs/sepsis --config site.toml --sample feed.hl7
     """
     with reporting():
-        from foretell.serving.config import Config, read_config
+        from foretell.serving.config import Config, config_schema, read_config
+
+        if schema:
+            print(json.dumps(config_schema(), indent=1))
+            return
         from foretell.serving.doctor import channels_of, coverage, examine, read_sample
 
         settings = Config() if config is None else read_config(config)

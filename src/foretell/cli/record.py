@@ -115,8 +115,13 @@ def purge_command(
         from foretell.serving.records import purge
 
         settings, held = _opened(config, store)
-        wanted = settings.retention.years if years is None else years
-        found = purge(held, wanted, time.time(), dry=not yes, by=f"console {getpass.getuser()}")
+        wanted, sites = settings.retention.years, settings.retention_years
+        if years is not None:
+            # Of all sites: whoever says so means it.
+            wanted, sites = years, {}
+        found = purge(
+            held, wanted, time.time(), dry=not yes, by=f"console {getpass.getuser()}", sites=sites
+        )
         held.close()
         table = Table("table", "rows")
         for name, count in found.rows.items():

@@ -6,12 +6,11 @@ import tomllib
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
-from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from foretell.data.clinical.schema import Schema
 from foretell.errors import ParameterError
+from foretell.serving.site_config import SiteConfig, Table
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Url = Annotated[str, Field(pattern="^https?://")]
@@ -24,11 +23,7 @@ ROLES: dict[str, tuple[str, ...]] = {
 SCOPES = ("read", "act", "ingest", "audit", "admin", "subscribe")
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class TlsConfig(_Table):
+class TlsConfig(Table):
     """Certificate and key files; ``client_ca`` asks clients for a certificate of that authority."""
 
     certificate: str
@@ -36,8 +31,13 @@ class TlsConfig(_Table):
     client_ca: str | None = None
 
 
-class ServiceConfig(_Table):
-    """Where things are kept and how time passes."""
+class ServiceConfig(Table):
+    """Where things are kept, how time passes, and what holds under load.
+
+    A worker whose events wait for ``overload_lag_seconds`` lets recomputation wait and takes the
+    partitions with the most urgent stays first, but leaves none aside for longer than
+    ``overload_patience_seconds``.
+    """
 
     store: str = "foretell.db"
     partitions: Annotated[int, Field(ge=1, le=1024)] = 16
@@ -51,9 +51,11 @@ class ServiceConfig(_Table):
     group: Annotated[int, Field(ge=1, le=4096)] = 256
     drain_seconds: Annotated[float, Field(ge=0, le=600)] = 20.0
     log: Literal["text", "json"] = "text"
+    overload_lag_seconds: Annotated[float, Field(gt=0, le=3600)] = 60.0
+    overload_patience_seconds: Annotated[float, Field(gt=0, le=3600)] = 30.0
 
 
-class ModelConfig(_Table):
+class ModelConfig(Table):
     """The scorers in the order of preference; ``version`` pins the model that may speak first."""
 
     version: str | None = None
@@ -61,7 +63,7 @@ class ModelConfig(_Table):
     fallbacks: tuple[Literal["news2", "sirs", "qsofa"], ...] = ("sirs",)
 
 
-class AlarmConfig(_Table):
+class AlarmConfig(Table):
     """The policy of alarms; ``units`` are thresholds by tier and unit, also of a run's policy."""
 
     units: dict[str, dict[str, float]] = Field(default_factory=dict)
@@ -74,7 +76,7 @@ class AlarmConfig(_Table):
     longest_silence_hours: Annotated[int, Field(ge=1, le=72)] = 24
 
 
-class QuietConfig(_Table):
+class QuietConfig(Table):
     """For how long treatment silences alarms; None takes the policy's hours, 0 is none."""
 
     antibiotics_hours: Annotated[int, Field(ge=0, le=72)] | None = None
@@ -83,8 +85,8 @@ class QuietConfig(_Table):
     orders: bool = False
 
 
-class SensingConfig(_Table):
-    """What is worth measuring: ``panels`` is the site's own file of what can be ordered.
+class SensingConfig(Table):
+    """What is worth measuring: ``panels`` is the file of what can be ordered at all sites.
 
     A path is relative to the folder of the configuration's file.
     """
@@ -92,7 +94,7 @@ class SensingConfig(_Table):
     panels: Annotated[str, Field(min_length=1)] | None = None
 
 
-class RolloutConfig(_Table):
+class RolloutConfig(Table):
     """A model on trial: the folder of its run, and what it may do."""
 
     candidate: str | None = None
@@ -107,7 +109,7 @@ class RolloutConfig(_Table):
         return self
 
 
-class DriftConfig(_Table):
+class DriftConfig(Table):
     """How often the last hours of each site are compared with what the model was validated on.
 
     The last ``hours`` are compared by blocks of the monitor's hours (12), of which at most
@@ -119,20 +121,20 @@ class DriftConfig(_Table):
     most_blocks: Annotated[int, Field(ge=50, le=100_000)] = 1000
 
 
-class RetentionConfig(_Table):
+class RetentionConfig(Table):
     """How long what was sent is kept, and where the daily anchors of the records go."""
 
     years: Annotated[float, Field(gt=0, le=100)] = 6.0
     anchors: str | None = None
 
 
-class AccessConfig(_Table):
+class AccessConfig(Table):
     """What holds for all tokens."""
 
     break_glass_minutes: Annotated[int, Field(ge=1, le=24 * 60)] = 60
 
 
-class MllpConfig(_Table):
+class MllpConfig(Table):
     """The door for HL7 v2."""
 
     host: str = "127.0.0.1"
@@ -144,7 +146,7 @@ class MllpConfig(_Table):
     tls: TlsConfig | None = None
 
 
-class HttpConfig(_Table):
+class HttpConfig(Table):
     """The door for FHIR, REST and metrics."""
 
     host: str = "127.0.0.1"
@@ -154,48 +156,7 @@ class HttpConfig(_Table):
     tls: TlsConfig | None = None
 
 
-class SiteConfig(_Table):
-    """A hospital: its clock, the names it sends under, and its codes.
-
-    ``units`` are those that metrics tell apart.
-    """
-
-    zone: str = "UTC"
-    facilities: tuple[str, ...] = ()
-    authorities: tuple[str, ...] = ()
-    identifier_systems: tuple[str, ...] = ()
-    codes: dict[str, str] = Field(default_factory=dict)
-    treatments: dict[str, Literal["antibiotic", "sepsis", "none"]] = Field(default_factory=dict)
-    silence_hours: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
-    units: tuple[Annotated[str, Field(min_length=1, max_length=80)], ...] = ()
-
-    @field_validator("silence_hours")
-    @classmethod
-    def _channels(cls, value: dict[str, float]) -> dict[str, float]:
-        for name in value:
-            if name not in Schema.default():
-                raise ValueError(f"silence_hours names {name!r}, which is no variable")
-        return value
-
-    @field_validator("zone")
-    @classmethod
-    def _zone(cls, value: str) -> str:
-        try:
-            ZoneInfo(value)
-        except (OSError, ValueError, KeyError):
-            raise ValueError(f"no time zone is called {value!r}") from None
-        return value
-
-    @field_validator("codes")
-    @classmethod
-    def _codes(cls, value: dict[str, str]) -> dict[str, str]:
-        for code, name in value.items():
-            if name not in Schema.default():
-                raise ValueError(f"code {code!r} names {name!r}, which is no variable")
-        return value
-
-
-class TokenConfig(_Table):
+class TokenConfig(Table):
     """Who may ask for what: ``sha256`` is the hash of the bearer token, never the token.
 
     ``roles`` stand for scopes. With ``break_glass`` the holder may read a site that is not theirs
@@ -224,7 +185,7 @@ class TokenConfig(_Table):
         return frozenset(self.scopes).union(*(ROLES[role] for role in self.roles))
 
 
-class SmartConfig(_Table):
+class SmartConfig(Table):
     """SMART backend services: how the service proves to a FHIR server who it is.
 
     ``key_file`` is a private key, PEM or JWK; the token endpoint is asked of the server where
@@ -239,7 +200,7 @@ class SmartConfig(_Table):
     token_url: Url | None = None
 
 
-class SubscribeConfig(_Table):
+class SubscribeConfig(Table):
     """A subscription that is made at a FHIR server: ``endpoint`` is where it reaches us.
 
     ``criteria`` is the canonical address of a topic, or a search as of R4; ``token_file`` holds
@@ -255,7 +216,7 @@ class SubscribeConfig(_Table):
     reason: str = "Early warning of sepsis"
 
 
-class PollConfig(_Table):
+class PollConfig(Table):
     """A FHIR server that is asked for what changed.
 
     With ``warm_up`` a bulk export of what changed in ``warm_up_hours`` is taken before the first
@@ -285,7 +246,7 @@ class PollConfig(_Table):
         return self
 
 
-class SinkConfig(_Table):
+class SinkConfig(Table):
     """Where the outbox goes."""
 
     name: str
@@ -309,7 +270,7 @@ class SinkConfig(_Table):
         return self
 
 
-class CdsClientConfig(_Table):
+class CdsClientConfig(Table):
     """An electronic record that may call hooks; ``jwks_file`` holds its public keys."""
 
     issuer: str
@@ -319,7 +280,7 @@ class CdsClientConfig(_Table):
     sites: tuple[str, ...] = ()
 
 
-class CdsConfig(_Table):
+class CdsConfig(Table):
     """CDS Hooks: who may call, and which FHIR servers may be asked for data that are missing."""
 
     clients: tuple[CdsClientConfig, ...] = ()
@@ -328,7 +289,7 @@ class CdsConfig(_Table):
     smart_app: Url | None = None
 
 
-class SubscriptionsConfig(_Table):
+class SubscriptionsConfig(Table):
     """Subscriptions of others: ``endpoints`` are the only addresses that are ever notified.
 
     ``base`` is the address of our FHIR interface in references, such as
@@ -345,7 +306,7 @@ class SubscriptionsConfig(_Table):
     shortest_heartbeat_seconds: Annotated[int, Field(ge=1)] = 10
 
 
-class Config(_Table):
+class Config(Table):
     """All of it."""
 
     service: ServiceConfig = ServiceConfig()
@@ -383,6 +344,35 @@ class Config(_Table):
                 raise ValueError("two tokens or two sinks have the same name")
         return self
 
+    def longest_silence(self, site: str | None = None) -> int:
+        """Hours for which somebody may silence a stay of a site at once."""
+        own = None if site is None or site not in self.sites else (
+            self.sites[site].alarms.longest_silence_hours
+        )  # fmt: skip
+        return self.alarms.longest_silence_hours if own is None else own
+
+    @property
+    def retention_years(self) -> dict[str, float]:
+        """Site -> years for which its patients are kept, where they are others than of all."""
+        found = {name: site.retention_years for name, site in self.sites.items()}
+        return {name: years for name, years in found.items() if years is not None}
+
+    @property
+    def pins(self) -> dict[str, str]:
+        """Site -> version of the model that alone may speak there."""
+        found = {name: site.model_version for name, site in self.sites.items()}
+        return {name: version for name, version in found.items() if version is not None}
+
+
+def config_schema() -> dict[str, Any]:
+    """The JSON schema of a configuration, for editors and whoever checks one elsewhere."""
+    told = Config.model_json_schema()
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **told,
+        "title": "Configuration of foretell serve",
+    }
+
 
 def read_config(source: str | Path | dict[str, Any]) -> Config:
     """The configuration of a TOML file, or of its tables; ``sensing.panels`` beside the file.
@@ -409,10 +399,19 @@ def read_config(source: str | Path | dict[str, Any]) -> Config:
             for e in error.errors()[:5]
         ]
         raise ParameterError(f"{where} is not right: {'; '.join(told)}") from None
-    if isinstance(source, dict) or config.sensing.panels is None:
-        return config
-    beside = SensingConfig(panels=str(Path(source).parent / config.sensing.panels))
-    return config.model_copy(update={"sensing": beside})
+    return config if isinstance(source, dict) else _beside(config, Path(source).parent)
+
+
+def _beside(config: Config, folder: Path) -> Config:
+    """The configuration with files of panels as they lie beside it."""
+
+    def placed(table: Any) -> Any:
+        if table.panels is None:
+            return table
+        return table.model_copy(update={"panels": str(folder / table.panels)})
+
+    sites = {name: placed(site) for name, site in config.sites.items()}
+    return config.model_copy(update={"sensing": placed(config.sensing), "sites": sites})
 
 
 def _known(place: tuple[int | str, ...]) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from zoneinfo import ZoneInfo
 
 from foretell.data.clinical.feed import Measurement, OrderChange, Record, Refusal, VisitChange
@@ -23,8 +23,13 @@ from foretell.errors import DataError, ForetellError
 from foretell.serving.config import Config, TlsConfig
 from foretell.serving.events import events_of
 from foretell.serving.ingest.intake import Intake
+from foretell.serving.rollout import check_pins, configured
+from foretell.serving.service import make_fold
+from foretell.serving.sites import panels_of
 from foretell.serving.store import open_store
-from foretell.serving.worker.advice import site_panels
+
+if TYPE_CHECKING:
+    from foretell.serving.deployment import Deployment
 
 State = Literal["ok", "warning", "wrong"]
 _SYNCS = 40
@@ -98,9 +103,15 @@ def examine(config: Config, runs: Iterable[str | Path] = ()) -> Iterator[Finding
     yield from _tokens(config)
     yield from _zones(config)
     yield from _panels(config)
+    yield from _units(config)
     folders = [*runs, *([config.rollout.candidate] if config.rollout.candidate else [])]
+    loaded = []
     for folder in folders:
-        yield _run(folder)
+        found, held = _run(folder)
+        loaded += held
+        yield found
+    if len(loaded) == len(folders):
+        yield from _rules(config, loaded)
     if not folders:
         yield Finding("run", "warning", f"none: the rule {config.model.rule} speaks")
     yield from _store(config)
@@ -135,27 +146,63 @@ def _zones(config: Config) -> Iterator[Finding]:
 
 
 def _panels(config: Config) -> Iterator[Finding]:
-    file = config.sensing.panels
-    if file is None:
-        return
     try:
-        tables = site_panels(file)
+        common, own = panels_of(config)
     except ForetellError as error:
         yield Finding("panels", "wrong", str(error))
         return
-    here = [name for name, told in tables.items() if told.get("available", True)]
-    yield Finding("panels", "ok", f"{', '.join(here)} can be ordered, by {file}")
+
+    def told(tables: Mapping[str, Any], file: str | None) -> str:
+        here = [name for name, table in tables.items() if table.get("available", True)]
+        return f"{', '.join(here)} can be ordered, by {file or 'the panels of foretell'}"
+
+    if config.sensing.panels is not None:
+        yield Finding("panels", "ok", told(common, config.sensing.panels))
+    for name, tables in own.items():
+        site = config.sites[name]
+        costs = f"; costs of {', '.join(site.costs)} are the site's" if site.costs else ""
+        text = told(tables, site.panels or config.sensing.panels) + costs
+        yield Finding(f"panels of {name}", "ok", text)
 
 
-def _run(folder: str | Path) -> Finding:
+def _units(config: Config) -> Iterator[Finding]:
+    for name, site in config.sites.items():
+        count = sum(1 if isinstance(v, str) else len(v) for v in site.units_of_measure.values())
+        if count:
+            yield Finding(f"units of {name}", "ok", f"{count} spellings of the site's own")
+
+
+def _rules(config: Config, loaded: list[Deployment]) -> Iterator[Finding]:
+    """Thresholds, silences and pins of sites, as a service would take them."""
+    trial = loaded[-1] if config.rollout.candidate else None
+    models = loaded[:-1] if trial is not None else loaded
+    if trial is not None and not models:
+        return
+    try:
+        fold = make_fold(config, deployments=models, candidate=trial)
+        line = configured(
+            fold.ladder.versions, None if trial is None else trial.version, config.rollout
+        )
+        check_pins(line, config.pins)
+    except ForetellError as error:
+        yield Finding("sites", "wrong", str(error))
+        return
+    for name, rules in fold.sites.items():
+        tiers = ", ".join(f"{t.name} from {t.threshold:g}" for t in rules.policy.tiers)
+        yield Finding(f"alarms of {name}", "ok", f"{tiers}, by tables of the site")
+    for name, version in config.pins.items():
+        yield Finding(f"model of {name}", "ok", f"pinned to {version}")
+
+
+def _run(folder: str | Path) -> tuple[Finding, list[Deployment]]:
     from foretell.serving.deployment import Deployment
 
     try:
         found = Deployment.load(folder)
     except ForetellError as error:
-        return Finding("run", "wrong", str(error))
+        return Finding("run", "wrong", str(error)), []
     text = f"{found.version} in {folder}; its gate has {found.gate.calibration.words}"
-    return Finding("run", "ok", text)
+    return Finding("run", "ok", text), [found]
 
 
 def _store(config: Config) -> Iterator[Finding]:

@@ -146,7 +146,10 @@ def verify(
     return count, wrong
 
 
-def purge(store: Store, years: float, now: float, *, dry: bool = True, by: str = "") -> Purged:
+def purge(
+    store: Store, years: float, now: float, *, dry: bool = True, by: str = "",
+    sites: Mapping[str, float] | None = None,
+) -> Purged:  # fmt: skip
     """Deletes patients of whom nothing was heard for some years, and records that.
 
     Args:
@@ -155,14 +158,19 @@ def purge(store: Store, years: float, now: float, *, dry: bool = True, by: str =
         now: what day it is.
         dry: whether only to count.
         by: who asked for it.
+        sites: site -> years of retention there.
     """
-    found = store.purge(now - years * YEAR, dry=dry)
+    own = dict(sites or {})
+    found = store.purge(
+        now - years * YEAR, dry=dry, sites={s: now - y * YEAR for s, y in own.items()}
+    )
     if not dry:
         counts = {"before": found.before, "patients": found.patients, "rows": dict(found.rows)}
         store.record(
             "audit",
             {"time": now, "actor": by, "action": "purge", "subject": "",
-             "purpose": f"retention of {years:g} years", "outcome": "ok",
+             "purpose": f"retention of {years:g} years"
+             + "".join(f", of {s} {y:g}" for s, y in own.items()), "outcome": "ok",
              "detail": json.dumps(counts, sort_keys=True)},
         )  # fmt: skip
     return found

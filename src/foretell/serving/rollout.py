@@ -36,6 +36,27 @@ def configured(versions: Sequence[str], candidate: str | None, settings: Rollout
     return Lineup(versions[0], candidate, settings.mode, settings.units, settings.sites)
 
 
+def check_pins(lineup: Lineup, pins: Mapping[str, str]) -> None:
+    """Refuses a lineup in which another version would speak at a site that is pinned to one.
+
+    Args:
+        lineup: that shall hold.
+        pins: site -> version.
+
+    Raises:
+        ParameterError: it would; says where, and who.
+    """
+    for site, version in pins.items():
+        for unit in (None, *(lineup.units if lineup.mode == "canary" else ())):
+            speaker = lineup.speaker(site, unit)
+            if speaker != version:
+                where = "" if unit is None else f" in unit {unit}"
+                raise ParameterError(
+                    f"sites.{site}.model_version pins {version}, but {speaker} would speak "
+                    f"there{where}"
+                )
+
+
 def history(store: Store) -> list[dict[str, Any]]:
     """Rows of the change-control record, oldest first, with what they say."""
     rows: list[dict[str, Any]] = []
@@ -57,7 +78,7 @@ def standing(store: Store) -> list[Lineup]:
 
 def change(
     store: Store, lineup: Lineup, *, actor: str, reason: str, loaded: Sequence[str],
-    action: str = CHANGE,
+    action: str = CHANGE, pins: Mapping[str, str] | None = None,
 ) -> bool:  # fmt: skip
     """Lets another model speak, from the next hour that closes on.
 
@@ -68,13 +89,15 @@ def change(
         reason: why; for the record.
         loaded: versions that the service has at hand.
         action: what to call it in the record.
+        pins: site -> version that alone may speak there.
 
     Returns:
         Whether that is news.
 
     Raises:
-        ParameterError: a version is not loaded, or there is no reason.
+        ParameterError: a version is not loaded, there is no reason, or a site is pinned to another.
     """
+    check_pins(lineup, pins or {})
     if not reason.strip():
         raise ParameterError("a change of the model needs a reason")
     wanted = [lineup.primary, *([lineup.candidate] if lineup.mode != "off" else [])]
@@ -103,27 +126,34 @@ def change(
     return True
 
 
-def roll_back(store: Store, *, actor: str, reason: str, loaded: Sequence[str]) -> Lineup:
+def roll_back(
+    store: Store, *, actor: str, reason: str, loaded: Sequence[str],
+    pins: Mapping[str, str] | None = None,
+) -> Lineup:  # fmt: skip
     """Goes back to the lineup before the present one.
 
     Raises:
-        ParameterError: there is none, it is not loaded, or there is no reason.
+        ParameterError: there is none, it is not loaded, there is no reason, or a site is pinned to
+            another version.
     """
     held = standing(store)
     if len(held) < 2:
         raise ParameterError("there is no lineup to go back to")
-    change(store, held[-2], actor=actor, reason=reason, loaded=loaded, action=ROLLBACK)
+    change(store, held[-2], actor=actor, reason=reason, loaded=loaded, action=ROLLBACK, pins=pins)
     return held[-2]
 
 
-def announce(store: Store, lineup: Lineup, loaded: Sequence[str]) -> bool:
+def announce(
+    store: Store, lineup: Lineup, loaded: Sequence[str], pins: Mapping[str, str] | None = None
+) -> bool:
     """Tells the log of a configuration that it has not heard of; returns whether it was news."""
     told = json.dumps(lineup.to_json(), sort_keys=True)
     if store.mark(_MARK) == told:
         return False
     new = change(
-        store, lineup, actor="configuration", reason="configuration of the service", loaded=loaded
-    )
+        store, lineup, actor="configuration", reason="configuration of the service", loaded=loaded,
+        pins=pins,
+    )  # fmt: skip
     store.set_mark(_MARK, told)
     return new
 

@@ -14,11 +14,10 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from foretell.data.clinical.feed import Measurement
-from foretell.decisions.alarms import AlarmPolicy, Tier
+from foretell.decisions.alarms import AlarmPolicy
 from foretell.errors import ParameterError
 from foretell.serving.api.auth import Caller, Tokens
 from foretell.serving.api.stores import StorePool
@@ -37,13 +36,12 @@ from foretell.serving.metrics import Metrics
 from foretell.serving.outbox import Dispatcher, Sink, make_sink
 from foretell.serving.privacy import Pseudonyms
 from foretell.serving.records import keep_anchoring
-from foretell.serving.rollout import announce, configured
+from foretell.serving.rollout import announce, check_pins, configured
+from foretell.serving.sites import Panels, panels_of, rules_of
 from foretell.serving.store import Store, open_store
 from foretell.serving.subscriptions import FanOut, SubscriptionSink
 from foretell.serving.worker import Fold, Ladder, RuleScorer, Scorer, Worker
-from foretell.serving.worker.advice import site_panels
-from foretell.serving.worker.policy import for_rules, with_units
-from foretell.serving.worker.quiet import QuietRules
+from foretell.serving.worker.lineup import Lineup
 from foretell.serving.worker.ticks import Ticker, warming
 
 if TYPE_CHECKING:
@@ -68,7 +66,7 @@ def check_roles(roles: Sequence[str]) -> None:
 def make_fold(
     config: Config, scorers: Sequence[Scorer] = (), policy: AlarmPolicy | None = None,
     deployments: Sequence[Deployment] = (), candidate: Deployment | None = None,
-    panels: Mapping[str, Any] | None = None,
+    panels: tuple[Panels, Mapping[str, Panels]] | None = None,
 ) -> Fold:  # fmt: skip
     """The fold of a configuration: models first, then its rules.
 
@@ -78,52 +76,39 @@ def make_fold(
         policy: of alarms; by default that of the first deployment, else of the configuration.
         deployments: a trained model and the versions before it, in the order of preference.
         candidate: a model on trial: it speaks where a lineup of the log says so.
-        panels: tables of what can be ordered; by default of the file of the configuration.
+        panels: tables of what can be ordered, at all sites and at those that have their own; by
+            default those of the configuration.
 
     Raises:
-        ParameterError: the file of panels is not right; says what is wrong.
+        ParameterError: a file of panels, a site's costs or its thresholds are not right; says what
+            is wrong.
     """
-    if panels is None:
-        panels = site_panels(config.sensing.panels)
+    common, own = panels_of(config) if panels is None else panels
     trained = [*deployments, *([] if candidate is None else [candidate])]
     if trained:
         from foretell.serving.worker.deployed import DeploymentScorer
 
-        scorers = [*(DeploymentScorer(d, panels=panels) for d in trained), *scorers]
+        scorers = [
+            *(DeploymentScorer(d, panels=common, site_panels=own) for d in trained), *scorers
+        ]  # fmt: skip
     names = dict.fromkeys((config.model.rule, *config.model.fallbacks))
     schema = scorers[0].builder.schema if scorers else None
     rules = [RuleScorer(name, schema=schema) for name in names]
-    alarms = config.alarms
-    policies: dict[str, AlarmPolicy] = {}
-    if policy is None and deployments:
-        policy = replace(
-            deployments[0].policy, threshold=None, max_silence=alarms.longest_silence_hours
-        )
-        for other in trained[1:]:
-            same = [t.name for t in other.policy.tiers] == [t.name for t in policy.tiers]
-            policies[other.version] = other.policy if same else policy
-        policies |= {rule.version: for_rules(policy, alarms.threshold) for rule in rules}
-    elif policy is None:
-        policy = AlarmPolicy(
-            tiers=(Tier(alarms.tier, alarms.threshold),), snooze=alarms.snooze_hours,
-            max_silence=alarms.longest_silence_hours, persistence=alarms.persistence,
-            rise=alarms.rise, max_alarms=alarms.max_alarms,
-        )  # fmt: skip
-    policy = with_units(policy, alarms.units)
-    for other in trained[1:]:
-        if other.version in policies:
-            policies[other.version] = with_units(policies[other.version], alarms.units)
-    quiet = config.quiet
+    told = rules_of(config, rules, policy, deployments, candidate)
+    sites = {
+        name: rules_of(config, rules, policy, deployments, candidate, name)
+        for name, site in config.sites.items()
+        if site.alarms.model_fields_set or site.quiet.model_fields_set
+    }
     wanted = {kind for sink in config.sinks for kind in sink.kinds}
     return Fold(
         Ladder([*scorers, *rules]),
-        policy,
-        policies,
+        told.policy,
+        told.policies,
         watermark=config.service.watermark_hours,
         idle=config.service.idle_hours,
-        quiet=QuietRules(
-            quiet.antibiotics_hours, quiet.sepsis_hours, quiet.new_course_hours, quiet.orders
-        ),
+        quiet=told.quiet,
+        sites=sites,
         scores_out="score" in wanted or bool(config.subscriptions.endpoints),
     )
 
@@ -173,7 +158,7 @@ class Service:
         if candidate is not None and not deployments:
             raise ParameterError("a candidate stands beside a run: name the one that speaks")
         # Read once: folds that are made later must not see what was changed meanwhile.
-        panels = site_panels(config.sensing.panels)
+        panels = panels_of(config)
         self._folds = folds or (
             lambda: make_fold(config, deployments=deployments, candidate=candidate, panels=panels)
         )
@@ -189,6 +174,7 @@ class Service:
             raise ParameterError(
                 f"model.version pins {pinned}, but {self.reference.ladder.version} is loaded"
             )
+        check_pins(configured(self.versions, self._candidate, config.rollout), config.pins)
         self._fold: Fold | None = self._folds() if "worker" in self.roles else None
         self.store: Store = _patiently(config)
         self.stores = StorePool(self.store)
@@ -230,8 +216,12 @@ class Service:
 
     @property
     def policy(self) -> AlarmPolicy:
-        """The policy of alarms."""
+        """The policy of alarms, where a site has none of its own."""
         return self.reference.policy
+
+    def policy_at(self, site: str) -> AlarmPolicy:
+        """The policy of alarms at a site."""
+        return self.reference.rules(site).policy
 
     def audit(
         self, store: Store, caller: Caller, action: str, subject: str, *, purpose: str = "",
@@ -256,8 +246,12 @@ class Service:
             log.info("the gate of %s has %s", version, calibration.words)
         line = configured(self.versions, self._candidate, self.config.rollout)
         with self.stores.use() as store:
-            if announce(store, line, self.versions):
+            if announce(store, line, self.versions, self.config.pins):
                 log.warning("%s speaks from now on", line.primary)
+            held = store.lineup(0)
+            if held is not None:
+                # What was decided while it ran must hold under pins that came later.
+                check_pins(Lineup.from_json(held["lineup"]), self.config.pins)
 
     def problems(self) -> list[str]:
         """Why the service is not ready; empty where it is."""

@@ -161,7 +161,9 @@ def _describe(app: FastAPI, service: Service, most: int) -> None:
         held = plain()
         for name in ("Snooze", "Suppress"):
             hours = held["components"]["schemas"][name]["properties"]["hours"]
-            hours["maximum"] = service.config.alarms.longest_silence_hours
+            # The longest of all sites; one may have less.
+            sites = (None, *service.config.sites)
+            hours["maximum"] = max(service.config.longest_silence(s) for s in sites)
         for path in held["paths"].values():
             for operation in path.values():
                 if "application/json" in operation.get("requestBody", {}).get("content", {}):
@@ -338,7 +340,7 @@ def _patients(app: FastAPI, service: Service) -> None:
         """
         _visible(caller, site)
         told = body.model_dump(exclude={"key"}, exclude_none=True)
-        check_action(told, service.config.alarms.longest_silence_hours)
+        check_action(told, service.config.longest_silence(site))
         with service.stores.use() as store:
             row = store.state(site, patient)
             if row is None or row.due is None or row.view is None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import Depends, FastAPI, HTTPException
 from fastapi.responses import Response
 
+from foretell.decisions.alarms import AlarmPolicy
 from foretell.serving.api.auth import Caller, needs
 from foretell.serving.reasons import REASONS
 
@@ -49,12 +50,25 @@ def board_routes(app: FastAPI, service: Service) -> None:
     def about(caller: Reader) -> dict[str, Any]:
         """What a board needs to know: tiers, names of channels, what the caller may do."""
         fold = service.reference
+
+        def tiers(policy: AlarmPolicy) -> list[dict[str, Any]]:
+            return [
+                {"name": t.name, "threshold": t.threshold, "units": dict(t.units)}
+                for t in policy.tiers
+            ]
+
         return {
             "model": fold.ladder.version,
-            "tiers": [
-                {"name": t.name, "threshold": t.threshold, "units": dict(t.units)}
-                for t in fold.policy.tiers
-            ],
+            "tiers": tiers(fold.policy),
+            # What holds there instead.
+            "sites": {
+                name: {
+                    "tiers": tiers(rules.policy),
+                    "longest_silence_hours": rules.policy.max_silence,
+                }
+                for name, rules in fold.sites.items()
+                if caller.may("read", name)
+            },
             # A bedside rule has points, and they are no probability.
             "points": {s.version: s.most for s in fold.ladder.scorers if hasattr(s, "most")},
             "channels": {v.name: v.title for v in fold.ladder.schema.variables},

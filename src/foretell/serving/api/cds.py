@@ -146,8 +146,9 @@ def cds_routes(app: FastAPI, service: Service) -> None:
         if view is None:
             raise HTTPException(412, "observations of the patient are needed: send the prefetch")
         cards = cards_of(
-            view, service.policy, hook=body.hook, ordered=_drafted(body.context.draftOrders),
-            board=service.config.cds.board, smart_app=service.config.cds.smart_app,
+            view, service.policy_at(site), hook=body.hook,
+            ordered=_drafted(body.context.draftOrders), board=service.config.cds.board,
+            smart_app=service.config.cds.smart_app,
         )  # fmt: skip
         with service.stores.use() as store:
             service.audit(

@@ -137,8 +137,8 @@ def governance_routes(app: FastAPI, service: Service) -> None:
 
 def _models(app: FastAPI, service: Service) -> None:
     refused: dict[int | str, dict[str, Any]] = {
-        409: {"model": Refused, "description": "it is so already, a version is not loaded, or "
-              "there is none before"}
+        409: {"model": Refused, "description": "it is so already, a version is not loaded, "
+              "a site is pinned to another, or there is none before"}
     }  # fmt: skip
 
     @app.get("/v1/model", tags=["operations"])
@@ -160,9 +160,9 @@ def _models(app: FastAPI, service: Service) -> None:
         with service.stores.use() as store:
             try:
                 new = change(store, line, actor=caller.name, reason=body.reason,
-                             loaded=service.versions)  # fmt: skip
+                             loaded=service.versions, pins=service.config.pins)  # fmt: skip
             except ParameterError as error:
-                # The request is sound; it is the service that has no such version.
+                # The request is sound; it is the service that has no such version, or a pin.
                 raise HTTPException(409, str(error)) from None
             if not new:
                 raise HTTPException(409, "it is so already")
@@ -178,8 +178,9 @@ def _models(app: FastAPI, service: Service) -> None:
         with service.stores.use() as store:
             try:
                 line = roll_back(
-                    store, actor=caller.name, reason=body.reason, loaded=service.versions
-                )
+                    store, actor=caller.name, reason=body.reason, loaded=service.versions,
+                    pins=service.config.pins,
+                )  # fmt: skip
             except ParameterError as error:
                 raise HTTPException(409, str(error)) from None
             service.audit(store, caller, "rollback", line.primary, purpose=body.reason,

@@ -47,8 +47,11 @@ class Intake:
         for name, site in self.config.sites.items():
             self._of[name] = (
                 Hl7Reader(name, ZoneInfo(site.zone), site.authorities),
-                Normaliser(self.schema, site.codes, self.repair, TreatmentCodes(site.treatments)),
-            )
+                Normaliser(
+                    self.schema, site.codes, self.repair, TreatmentCodes(site.treatments),
+                    site.units_of_measure,
+                ),
+            )  # fmt: skip
             for facility in site.facilities or (name,):
                 self._facilities[facility] = name
         self._any = Normaliser(self.schema, repair=self.repair)

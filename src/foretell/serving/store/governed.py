@@ -132,9 +132,16 @@ class GovernedStore(ABC):
         """The grant that holds now by the store's clock, None where none does."""
 
     @abstractmethod
-    def purge(self, before: float, *, dry: bool = True) -> Purged:
+    def purge(
+        self, before: float, *, dry: bool = True, sites: Mapping[str, float] | None = None
+    ) -> Purged:
         """Deletes patients of whom nothing was heard since a time; counts only where ``dry``.
 
         A patient's events are deleted all or not at all, so that the rest of the log still folds
         to the same. What was recorded of who did what stays, and so do hashes of messages.
+
+        Args:
+            before: the time.
+            dry: whether only to count.
+            sites: site -> the time that holds there. What is of no site is kept for the longest.
         """

@@ -202,11 +202,16 @@ class SqlGoverned(Statements, GovernedStore):
 
     # -------------------------------------------------- retention
 
-    def purge(self, before: float, *, dry: bool = True) -> Purged:
+    def purge(
+        self, before: float, *, dry: bool = True, sites: Mapping[str, float] | None = None
+    ) -> Purged:
         """See :class:`GovernedStore`."""
+        own = dict(sites or {})
+        newest, longest = max([before, *own.values()]), min([before, *own.values()])
         # Time of the world and time of receipt: what was told late was heard of late.
         gone = (
-            "SELECT e.site, e.patient FROM event e WHERE e.patient <> '' "
+            "SELECT e.site, e.patient, MAX(e.received), MAX(e.time) FROM event e "
+            "WHERE e.patient <> '' "
             "GROUP BY e.site, e.patient HAVING MAX(e.received) < ? AND MAX(e.time) < ? "
             "AND NOT EXISTS (SELECT 1 FROM state s WHERE s.site = e.site "
             "AND s.patient = e.patient AND s.due IS NOT NULL) "
@@ -222,7 +227,11 @@ class SqlGoverned(Statements, GovernedStore):
             )[0][0]
             if behind is not None:
                 raise ParameterError("the log is not folded to its end: run a worker first")
-            people = self._run(gone, (before, before))
+            people = [
+                (site, patient)
+                for site, patient, received, told in self._run(gone, (newest, newest))
+                if max(received, told) < own.get(site, before)
+            ]
             for table in _OF_PATIENTS:
                 rows[table] = 0
             for table in _OF_PATIENTS:
@@ -239,15 +248,15 @@ class SqlGoverned(Statements, GovernedStore):
             for part in range(self.partitions):
                 oldest = self._oldest(part, people)
                 where = f"FROM event WHERE part = ? AND kind = '{TICK}' AND time < ? AND seq < ?"
-                values = (part, before, oldest)
+                values = (part, longest, oldest)
                 rows["event"] += int(self._run(f"SELECT COUNT(*) {where}", values)[0][0])
                 if not dry:
                     self._run(f"DELETE {where}", values)
             for table in ("message", "quarantine"):
                 where = f"FROM {table} WHERE received < ?"
-                rows[table] = int(self._run(f"SELECT COUNT(*) {where}", (before,))[0][0])
+                rows[table] = int(self._run(f"SELECT COUNT(*) {where}", (longest,))[0][0])
                 if not dry:
-                    self._run(f"DELETE {where}", (before,))
+                    self._run(f"DELETE {where}", (longest,))
         return Purged(before, len(people), rows)
 
     def _oldest(self, part: int, people: Sequence[tuple]) -> int:

@@ -19,6 +19,7 @@ from foretell.serving.store.base import CellRow, Effects, ShadowRow
 from foretell.serving.worker.lineup import Lineup
 from foretell.serving.worker.quiet import QuietRules
 from foretell.serving.worker.scorer import Ladder
+from foretell.serving.worker.site import SiteRules
 from foretell.serving.worker.state import Measured, PatientState, unpack
 
 _DELETED = RANKS["deleted"]
@@ -36,6 +37,7 @@ class Asked:
     idle: int = 72
     scores_out: bool = False
     quiet: QuietRules = field(default_factory=QuietRules)
+    sites: Mapping[str, SiteRules] = field(default_factory=dict)
     max_age: float = MAX_AGE
     strict: bool = False
     history: Callable[[str, str, str], Mapping[int, bytes]] = lambda *_: {}
@@ -52,13 +54,20 @@ class Asked:
         if self.watermark < 1 or self.idle < 1:
             raise ParameterError("watermark and idle are at least one hour")
         self._channels = {name: i for i, name in enumerate(self.ladder.schema.names)}
-        tiers = [[t.name for t in p.tiers] for p in (self.policy, *self.policies.values())]
+        known = [self.rules(None), *self.sites.values()]
+        policies = [p for told in known for p in (told.policy, *told.policies.values())]
+        tiers = [[t.name for t in p.tiers] for p in policies]
         if any(names != tiers[0] for names in tiers):
             raise ParameterError("the policies of a ladder have different tiers")
         # What a checkpoint is good for: other scorers start with what the hours hold.
         self._versions, self._tiers = self.ladder.versions, tiers[0]
         self._horizons = self.ladder.horizons
         self._number = {version: i for i, version in enumerate(self._versions)}
+
+    def rules(self, site: str | None) -> SiteRules:
+        """What holds at a site: its own rules, or those of all."""
+        own = None if site is None else self.sites.get(site)
+        return SiteRules(self.policy, self.policies, self.quiet) if own is None else own
 
     def prepare(
         self, state: PatientState, off: Mapping[str, str], lineup: Mapping[str, Any] | None

@@ -53,6 +53,8 @@ class Fold(Keeping):
         max_age: hours after which a specimen says nothing of when its result came.
         scores_out: whether every hour's score is put into the outbox, too.
         quiet: for how long treatment silences alarms.
+        sites: site -> what holds there instead.
+        owing: whether what late results change is computed later, as a worker says that is behind.
         strict: whether a scorer that fails is an error, as a worker wants it that keeps a journal;
             otherwise the next one speaks.
         history: gives the sealed hours of a stay; of the store.
@@ -257,7 +259,8 @@ class Fold(Keeping):
             return
         before = self._silences(state)
         known = issued if held is None else min(held.known, issued)
-        stands = bool(meaning) and self.quiet.counts(meaning, kind, body["status"])
+        quiet = self.rules(state.site).quiet
+        stands = bool(meaning) and quiet.counts(meaning, kind, body["status"])
         treatment = Treatment(meaning, time, known, issued, stands, body.get("visit"),
                               0 if held is None else held.hour)  # fmt: skip
         if held is None and state.open and not placed and treatment.at(state.begin) <= state.base:

@@ -30,7 +30,8 @@ class Hours(Asked):
         if not state.treatments:
             return {}
         if state.silences is None:
-            state.silences = silences(state, self.quiet, self.policy.quiet_after_treatment)
+            told = self.rules(state.site)
+            state.silences = silences(state, told.quiet, told.policy.quiet_after_treatment)
         return state.silences
 
     def _initial(self, state: PatientState) -> Checkpoint:
@@ -74,13 +75,14 @@ class Hours(Asked):
 
     def _acted(self, state: PatientState, alarms: AlarmState, hour: int) -> AlarmState:
         """The policy's state after treatment and what clinicians did in an hour."""
+        policy = self.rules(state.site).policy
         until = self._silences(state).get(hour) if state.treatments else None
         if until is not None:
-            alarms = self.policy.treated(alarms, hour=hour, hours=until - hour + 1)
+            alarms = policy.treated(alarms, hour=hour, hours=until - hour + 1)
         for when, body in state.actions:
             if when == hour:
                 try:
-                    alarms = act(self.policy, alarms, body)
+                    alarms = act(policy, alarms, body)
                 except (ParameterError, DataError):
                     # An action that another policy took is no reason to stop.
                     continue
@@ -101,7 +103,8 @@ class Hours(Asked):
         streams, scorers, risk, other = self._step(state, before, hour, row)
         risk = self._doubted(state, hour, risk)
         unit = state.unit(hour)
-        policy = self.policies.get(risk.model, self.policy)
+        rules = self.rules(state.site)
+        policy = rules.of(risk.model)
         alarms = self._acted(state, before.alarms, hour)
         alarms, alarm = policy.step(alarms, hour, risk.alarming, unit=unit)
         beside: dict[str, AlarmState] = {}
@@ -109,7 +112,7 @@ class Hours(Asked):
         line = self.lineup(state, hour)
         shadow = None if line is None else line.shadow(state.site, unit)
         if shadow is not None:
-            own = self.policies.get(shadow, self.policy)
+            own = rules.of(shadow)
             known = before.beside.get(shadow)
             if known is None:
                 known = replace(own.start(), hour=hour - 1 if hour > 1 else NEVER)

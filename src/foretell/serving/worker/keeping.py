@@ -182,10 +182,12 @@ class Keeping(Hours):
             return []
         number = self._number[primary]
         name = f"advice of {primary}"
-        advise = getattr(self.ladder.scorers[number], "advise", None)
+        scorer = self.ladder.scorers[number]
+        advise = getattr(scorer, "advise", None)
+        at = {"site": state.site} if hasattr(scorer, "panels_at") else {}
         if advise is None or name in state.off:
             return []
-        low = self.policy.tiers[0].of(state.unit(hour))
+        low = self.rules(state.site).policy.tiers[0].of(state.unit(hour))
         if risk.status != AMBIGUOUS and risk.value < low / 2:
             return []
         before, features, after = self._seen
@@ -202,7 +204,7 @@ class Keeping(Hours):
             found = list(
                 advise(
                     memory, given, after[number],
-                    risk=risk.value, hour=hour, ordered=ordered, asked=told[3],
+                    risk=risk.value, hour=hour, ordered=ordered, asked=told[3], **at,
                 )
             )  # fmt: skip
         except Exception as error:
@@ -233,7 +235,9 @@ class Keeping(Hours):
 
     def _answer(self, state: PatientState, hour: int, risk: Risk) -> None:
         number = self._number.get(self._asked(state, hour)[0])
-        panels = {} if number is None else getattr(self.ladder.scorers[number], "panels", {})
+        scorer = None if number is None else self.ladder.scorers[number]
+        of_site = getattr(scorer, "panels_at", None)
+        panels = getattr(scorer, "panels", {}) if of_site is None else of_site(state.site)
         came = {r.channel for r in state.records.values() if r.hour == hour and not r.stale}
         for name, channels in panels.items():
             made = state.asked.get(name)

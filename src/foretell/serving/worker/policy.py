@@ -70,14 +70,31 @@ def with_units(policy: AlarmPolicy, units: Mapping[str, Mapping[str, float]]) ->
     """
     if not units:
         return policy
-    known = [tier.name for tier in policy.tiers]
-    for name in units:
-        if name not in known:
-            raise ParameterError(f"alarms.units names {name!r}; the tiers are {known}")
+    _known(policy, units, "units")
     tiers = tuple(
         Tier(t.name, t.threshold, {**t.units, **units.get(t.name, {})}) for t in policy.tiers
     )
     return replace(policy, threshold=None, tiers=tiers)
+
+
+def with_tiers(policy: AlarmPolicy, thresholds: Mapping[str, float]) -> AlarmPolicy:
+    """The policy with a site's thresholds of tiers, in all units that have none of their own.
+
+    Raises:
+        ParameterError: there is no such tier, or thresholds of tiers do not ascend.
+    """
+    if not thresholds:
+        return policy
+    _known(policy, thresholds, "tiers")
+    tiers = tuple(Tier(t.name, thresholds.get(t.name, t.threshold), t.units) for t in policy.tiers)
+    return replace(policy, threshold=None, tiers=tiers)
+
+
+def _known(policy: AlarmPolicy, names: Mapping[str, Any], what: str) -> None:
+    known = [tier.name for tier in policy.tiers]
+    for name in names:
+        if name not in known:
+            raise ParameterError(f"alarms.{what} names {name!r}; the tiers are {known}")
 
 
 def for_rules(policy: AlarmPolicy, threshold: float) -> AlarmPolicy:
