@@ -205,6 +205,8 @@ class Metrics:
             "outbox_age": "Age of the oldest outbox row in seconds",
             "lag": "Age of the oldest event that is not folded in seconds",
             "heartbeat_age": "Seconds since the clock of the service last beat",
+            "overloaded": "Partitions that are behind, so that recomputation waits",
+            "recompute_owed": "Patients whose closed hours are still to be computed anew",
         }  # fmt: skip
         self._sizes = {n: Gauge(f"foretell_{n}", text, **kept) for n, text in told.items()}
 

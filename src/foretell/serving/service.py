@@ -42,6 +42,7 @@ from foretell.serving.store import Store, open_store
 from foretell.serving.subscriptions import FanOut, SubscriptionSink
 from foretell.serving.worker import Fold, Ladder, RuleScorer, Scorer, Worker
 from foretell.serving.worker.lineup import Lineup
+from foretell.serving.worker.overload import Overload
 from foretell.serving.worker.ticks import Ticker, warming
 
 if TYPE_CHECKING:
@@ -326,9 +327,14 @@ class Service:
             fold.warm()
 
             def work() -> None:
+                overload = Overload(
+                    settings.overload_lag_seconds, patience=settings.overload_patience_seconds,
+                    urgent=fold.policy.tiers[0].threshold,
+                )  # fmt: skip
                 Worker(
-                    self.store.another(), fold, ttl=settings.lease_seconds, watcher=self.metrics
-                ).run(self._workers_stop, wake=self._bell)
+                    self.store.another(), fold, ttl=settings.lease_seconds, watcher=self.metrics,
+                    overload=overload,
+                ).run(self._workers_stop, wake=self._bell)  # fmt: skip
 
             clock = time.time if settings.clock == "wall" else None
             every = settings.tick_seconds

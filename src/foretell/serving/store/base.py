@@ -40,7 +40,11 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class StateRow:
-    """Snapshot of a patient: ``due`` is when the open hour ends, None where no stay is open."""
+    """Snapshot of a patient.
+
+    ``due`` is when the open hour ends, None where no stay is open; ``owed`` the first hour that is
+    still to be computed anew, None where none is.
+    """
 
     site: str
     patient: str
@@ -48,6 +52,23 @@ class StateRow:
     body: bytes
     due: float | None
     view: Mapping[str, Any] | None
+    owed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StayRow:
+    """What a worker knows of a patient without their snapshot.
+
+    ``due`` and ``owed`` as of :class:`StateRow`; ``risk`` as it is shown, ``alarmed`` whether there
+    was an alarm of late that nobody has answered.
+    """
+
+    site: str
+    patient: str
+    due: float | None
+    risk: float | None
+    alarmed: bool
+    owed: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +123,10 @@ class CellRow:
 
 @dataclass(slots=True)
 class Effects:
-    """All that follows from a run of events of some partitions: kept together or not at all."""
+    """All that follows from a run of events of some partitions: kept together or not at all.
+
+    ``paid`` are patients of whom nothing is owed any more.
+    """
 
     leases: dict[int, Lease] = field(default_factory=dict)
     applied: dict[int, int] = field(default_factory=dict)
@@ -113,6 +137,7 @@ class Effects:
     shadows: list[ShadowRow] = field(default_factory=list)
     journal: list[JournalRow] = field(default_factory=list)
     doubts: dict[str, int] = field(default_factory=dict)
+    paid: list[tuple[str, str]] = field(default_factory=list)
 
 
 class Store(LinkedStore, GovernedStore):
@@ -198,8 +223,8 @@ class Store(LinkedStore, GovernedStore):
         """The sealed hours of a stay."""
 
     @abstractmethod
-    def due(self, partition: int, time: float) -> list[StateRow]:
-        """Snapshots of patients whose open hour ends by a time, in a fixed order."""
+    def stays(self, partition: int) -> list[StayRow]:
+        """Patients of a partition with an open stay, or of whom hours are owed."""
 
     @abstractmethod
     def anything_due(self, time: float) -> list[int]:

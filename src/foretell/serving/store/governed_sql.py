@@ -244,6 +244,7 @@ class SqlGoverned(Statements, GovernedStore):
                 for site, patient in people:
                     self._run("DELETE FROM alias WHERE site = ? AND patient = ?", (site, patient))
                     self._run("DELETE FROM journal WHERE site = ? AND patient = ?", (site, patient))
+                    self._run("DELETE FROM owed WHERE site = ? AND patient = ?", (site, patient))
             # The clock went by for others as well: ticks go only from before all that is left.
             for part in range(self.partitions):
                 oldest = self._oldest(part, people)

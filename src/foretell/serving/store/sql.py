@@ -19,6 +19,7 @@ from foretell.serving.store.base import (
     OutboxRow,
     ScoreRow,
     StateRow,
+    StayRow,
     Store,
 )
 from foretell.serving.store.governed_sql import SqlGoverned
@@ -347,6 +348,12 @@ class SqlStore(SqlLinked, SqlGoverned, Store):
                     for s in effects.states
                 ],
             )  # fmt: skip
+            self._many("DELETE FROM owed WHERE site = ? AND patient = ?", effects.paid)
+            self._many(
+                "INSERT INTO owed VALUES (?, ?, ?, ?) ON CONFLICT (site, patient) "
+                "DO UPDATE SET hour = excluded.hour",
+                [(s.site, s.patient, s.partition, s.owed) for s in effects.states if s.owed],
+            )
             self._many(
                 "INSERT INTO cell VALUES (?, ?, ?, ?, ?) "
                 "ON CONFLICT (site, patient, stay, hour) DO UPDATE SET body = excluded.body",
@@ -388,12 +395,20 @@ class SqlStore(SqlLinked, SqlGoverned, Store):
         sql = "SELECT hour, body FROM cell WHERE site = ? AND patient = ? AND stay = ?"
         return {int(h): bytes(body) for h, body in self._run(sql, (site, patient, stay))}
 
-    def due(self, partition: int, time: float) -> list[StateRow]:
+    def stays(self, partition: int) -> list[StayRow]:
         """See :class:`Store`."""
-        sql = "SELECT site, patient, part, body, due, shown FROM state WHERE part = ? AND due <= ?"
-        # Sorted here: engines collate text in different ways.
-        rows = [_state(r) for r in self._run(sql, (partition, time))]
-        return sorted(rows, key=lambda s: (s.site, s.patient))
+        sql = (
+            "SELECT s.site, s.patient, s.due, s.risk, "
+            "CASE WHEN s.shown LIKE ? OR s.shown LIKE ? THEN 1 ELSE 0 END, o.hour "
+            "FROM state s LEFT JOIN owed o ON o.site = s.site AND o.patient = s.patient "
+            "WHERE s.part = ? AND (s.due IS NOT NULL OR o.hour IS NOT NULL)"
+        )
+        stands = [f'%"policy":"{status}"%' for status in ("alarmed", "snoozed")]
+        found = self._run(sql, (*stands, partition))
+        return [
+            StayRow(site, patient, due, risk, bool(alarmed), owed)
+            for site, patient, due, risk, alarmed, owed in found
+        ]
 
     def anything_due(self, time: float) -> list[int]:
         """See :class:`Store`."""
@@ -543,6 +558,12 @@ class SqlStore(SqlLinked, SqlGoverned, Store):
             )[0][0],
             "workers": self._run("SELECT COUNT(*) FROM worker WHERE expires >= ?", (now,))[0][0],
             "dead": self._run("SELECT COUNT(*) FROM outbox WHERE status = 'dead'")[0][0],
+            "overloaded": self._run(
+                "SELECT COUNT(*) FROM journal j WHERE kind = 'owe' AND NOT EXISTS "
+                "(SELECT 1 FROM journal x WHERE x.part = j.part AND x.id > j.id "
+                "AND x.kind IN ('owe', 'settle'))"
+            )[0][0],
+            "recompute_owed": self._run("SELECT COUNT(*) FROM owed")[0][0],
         }  # fmt: skip
         waiting, oldest = self._run(
             "SELECT COUNT(*), MIN(created) FROM outbox WHERE status = 'waiting'"

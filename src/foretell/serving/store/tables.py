@@ -34,6 +34,9 @@ CREATE TABLE IF NOT EXISTS state (
   site TEXT NOT NULL, patient TEXT NOT NULL, part INTEGER NOT NULL, due {real}, risk {real},
   body {bytes} NOT NULL, shown TEXT, PRIMARY KEY (site, patient));
 CREATE INDEX IF NOT EXISTS state_due ON state (part, due);
+CREATE TABLE IF NOT EXISTS owed (
+  site TEXT NOT NULL, patient TEXT NOT NULL, part INTEGER NOT NULL, hour INTEGER NOT NULL,
+  PRIMARY KEY (site, patient));
 CREATE TABLE IF NOT EXISTS cell (
   site TEXT NOT NULL, patient TEXT NOT NULL, stay TEXT NOT NULL, hour INTEGER NOT NULL,
   body {bytes} NOT NULL, PRIMARY KEY (site, patient, stay, hour));

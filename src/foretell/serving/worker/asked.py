@@ -40,6 +40,7 @@ class Asked:
     sites: Mapping[str, SiteRules] = field(default_factory=dict)
     max_age: float = MAX_AGE
     strict: bool = False
+    owing: bool = False
     history: Callable[[str, str, str], Mapping[int, bytes]] = lambda *_: {}
     between: Callable[[], None] = lambda: None
     effects: Effects = field(default_factory=Effects)
@@ -93,7 +94,11 @@ class Asked:
         state.lineups.append([hour, dict(lineup)])
 
     def _switch(self, state: PatientState, off: dict[str, str]) -> None:
-        before, state.off = state.off, off
+        before = state.off
+        # What was known before is computed by who was there then.
+        state.off = before | off
+        self.settle(state)
+        state.off = off
         changed = {v for v in self._versions if (v in before) != (v in off)}
         if not changed or not state.checkpoints:
             return
@@ -168,6 +173,10 @@ class Asked:
                 self._made.clear()
             self._made[who] = held
         return held
+
+    def settle(self, state: PatientState) -> None:
+        """Computes what is owed; see :class:`foretell.serving.worker.hours.Hours`."""
+        raise NotImplementedError
 
     @staticmethod
     def _by_hour(state: PatientState) -> dict[int, list[Measured]]:

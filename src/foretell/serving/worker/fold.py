@@ -71,7 +71,9 @@ class Fold(Keeping):
     ) -> None:  # fmt: skip
         if kind == MEASURED:
             self._measured(state, body)
-        elif kind == VISIT:
+            return
+        self.settle(state)
+        if kind == VISIT:
             self._visit(state, time, body)
         elif kind == ORDER:
             self._ordered(state, time, body)
@@ -82,6 +84,8 @@ class Fold(Keeping):
 
     def pass_time(self, state: PatientState, time: float) -> None:
         """Closes the hours of a patient that end by a time."""
+        if state.open and state.hour_end(state.closed + 1) <= time:
+            self.settle(state)
         while state.open and state.hour_end(state.closed + 1) <= time:
             if time - state.hour_end(state.closed) > 3600 * _SILENCE and self._silent(state, time):
                 continue
@@ -120,6 +124,7 @@ class Fold(Keeping):
         return True
 
     def _begin(self, state: PatientState, visit: str | None, begin: float, anchored: bool) -> None:
+        self.settle(state)
         kept = PatientState(state.site, state.patient, state.partition)
         kept.age, kept.sex, kept.orders = state.age, state.sex, state.orders
         kept.aged = state.aged
@@ -346,10 +351,8 @@ class Fold(Keeping):
                 whole = True
             elif hour <= state.closed:
                 dirty = hour if dirty is None else min(dirty, hour)
-        if whole and not placed:
-            self._again(state, whole=True)
-        elif dirty is not None and not placed:
-            self._again(state)
+        if not placed and (whole or dirty is not None):
+            self._late(state, whole=whole)
 
     def _place(self, state: PatientState, record: Measured, placed: bool) -> int | None:
         """Puts a result where it belongs; returns the first hour it changes, None for none."""

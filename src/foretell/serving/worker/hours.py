@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from foretell.data.clinical.doubts import DOUBTS
 from foretell.decisions.alarms import AlarmState
-from foretell.decisions.alarms.policy import NEVER
+from foretell.decisions.alarms.policy import NEVER, Status
 from foretell.errors import DataError, ParameterError
 from foretell.serving.errors import ScorerFailedError
 from foretell.serving.events import digest
@@ -20,6 +20,9 @@ from foretell.serving.worker.policy import act
 from foretell.serving.worker.quiet import silences
 from foretell.serving.worker.scorer import DEGRADED, NO_SCORE, OK, Risk
 from foretell.serving.worker.state import Checkpoint, PatientState, unpack
+
+UNANSWERED = (Status.ALARMED, Status.SNOOZED)
+BEHIND = "the service is behind: results of earlier hours are not counted yet"
 
 
 class Hours(Asked):
@@ -155,9 +158,9 @@ class Hours(Asked):
             self._shadows[row.site, row.patient, row.stay, row.hour, row.version] = row
 
     def _score(self, state: PatientState, hour: int, risk: Risk) -> None:
+        # Also where it is the same: what drove it need not be, and what is kept of an hour must
+        # not depend on how often it was computed.
         first = hour not in state.issued
-        if not first and state.issued[hour] == risk.value:
-            return
         state.issued[hour] = risk.value
         row = ScoreRow(
             state.site, state.patient, state.stay, hour, state.hour_end(hour), risk.value,
@@ -215,8 +218,43 @@ class Hours(Asked):
         row = OutboxRow(state.site, state.patient, state.partition, key, kind, time, body)
         self.effects.outbox.append(row)
 
+    def _late(self, state: PatientState, *, whole: bool) -> None:
+        """After a result of a closed hour: computes hours anew, or keeps that it is owed.
+
+        What is owed is computed at the latest before the stay's next hour closes, so that scores
+        are the same as if it had been computed at once.
+        """
+        if not self.owing or self._urgent(state):
+            self._again(state, whole=whole)
+        elif state.checkpoints and state.closed:
+            begin = 1 if whole else state.base + 1
+            state.owed = begin if state.owed is None else min(state.owed, begin)
+
+    def _urgent(self, state: PatientState) -> bool:
+        """Whether a stay does not wait: an alarm is not answered, or the last hour was as high."""
+        if state.checkpoints and state.checkpoints[-1].alarms.status in UNANSWERED:
+            return True
+        risk = state.issued.get(state.closed)
+        lowest = self.rules(state.site).policy.tiers[0]
+        return risk is not None and risk >= lowest.of(state.unit(state.closed))
+
+    def settle(self, state: PatientState) -> None:
+        """Computes what is owed of a stay."""
+        if state.owed is not None:
+            self._again(state)
+            self.touched[state.site, state.patient] = state
+
+    def _behind(self, state: PatientState, hour: int) -> tuple[Risk, AlarmState]:
+        """What is shown of a stay of which hours are owed: what was said last."""
+        risk = state.issued.get(state.closed)
+        status = NO_SCORE if risk is None else DEGRADED
+        speaker = "" if risk is None else self._asked(state, hour)[0]
+        return Risk(risk, status, speaker, BEHIND), state.checkpoints[-1].alarms
+
     def _again(self, state: PatientState, *, whole: bool = False) -> None:
         """Computes closed hours anew: those after the base, or all of the stay."""
+        whole = whole or (state.owed is not None and state.owed <= state.base)
+        state.owed = None
         if not state.checkpoints or not state.closed:
             return
         closed, base = state.closed, state.base

@@ -74,6 +74,10 @@ class Keeping(Hours):
                 self._close(state, hour)
             return state
         by_hour = self._by_hour(state)
+        if state.owed is not None:
+            # These hours are computed anew before anybody goes on from them.
+            state.checkpoints += [Checkpoint([], [], *policies) for policies in held]
+            held = []
         for hour, (alarms, beside) in enumerate(held, base + 1):
             before = state.checkpoints[-1]
             row = self._row(by_hour.get(hour, []))
@@ -135,14 +139,17 @@ class Keeping(Hours):
         """What is stored of a patient: the snapshot and what is shown."""
         view = self.view(state) if state.stay else None
         due = state.hour_end(state.closed + 1) if state.open else None
-        return StateRow(state.site, state.patient, state.partition, dump(state), due, view)
+        told = dump(state)
+        return StateRow(state.site, state.patient, state.partition, told, due, view, state.owed)
 
     def view(self, state: PatientState) -> dict[str, Any]:
         """What is shown of a stay; the risk is that of the open hour as far as it is known."""
         hour = state.closed + 1
         risk = _NOTHING
         alarms = self.policy.start()
-        if state.open:
+        if state.open and state.owed is not None:
+            risk, alarms = self._behind(state, hour)
+        elif state.open:
             if not state.checkpoints:
                 state.checkpoints = [self._initial(state)]
             before = state.checkpoints[-1]
@@ -159,7 +166,8 @@ class Keeping(Hours):
             "begin": state.begin, "hour": hour, "updated": state.last, "risk": risk.value,
             "status": risk.status, "model": risk.model, "reason": risk.reason,
             "drivers": list(risk.drivers), "issued": state.issued.get(state.closed),
-            "recommended": self._advise(state, hour, risk, alarms) if state.open else [],
+            "recommended": [] if not state.open or state.owed is not None
+            else self._advise(state, hour, risk, alarms),
             "policy": _standing(alarms), "acknowledged": alarms.acknowledged,
             "quiet_until": _quiet_until(alarms), "quiet_reason": _quiet_reason(alarms),
             "alarms": len(standing),
@@ -168,7 +176,7 @@ class Keeping(Hours):
             "orders": sorted(state.orders), "end": state.end, "results": state.heard,
             "late": state.late, "left_out": state.left_out, "skewed": state.skewed,
             "doubts": {name: held[0] for name, held in sorted(state.doubts.items())},
-        }  # fmt: skip
+        } | ({} if state.owed is None else {"owed": state.owed})  # fmt: skip
 
     def _advise(
         self, state: PatientState, hour: int, risk: Risk, alarms: AlarmState

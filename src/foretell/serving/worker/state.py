@@ -123,6 +123,7 @@ class PatientState:
         answered: offers whose results came, with the risk before and after.
         aged: as of when the age was told.
         doubts: name of a doubt -> [how often, hours in which it is told].
+        owed: first of the closed hours that are still to be computed anew, None where none is.
         held: policies of the hours after ``base``, between :func:`load` and the fold.
     """
 
@@ -158,6 +159,7 @@ class PatientState:
     answered: list[dict[str, Any]] = field(default_factory=list)
     aged: float | None = None
     doubts: dict[str, list[Any]] = field(default_factory=dict)
+    owed: int | None = None
     records: dict[tuple[bytes, float], Measured] = field(default_factory=dict)
     checkpoints: list[Checkpoint] = field(default_factory=list)
     # Kept in memory only: silences by hour; the last advice with what it was given for; the results
@@ -202,7 +204,7 @@ _PLAIN = (
     "late", "versions", "tiers", "lineups", "off", "skewed",
 )  # fmt: skip
 
-_IF_ANY = ("asked", "answered", "aged", "doubts")
+_IF_ANY = ("asked", "answered", "aged", "doubts", "owed")
 
 
 def dump(state: PatientState) -> bytes:

@@ -17,8 +17,19 @@ from typing import Any, Protocol
 from foretell.serving.errors import FencedError, ScorerFailedError, StoreUnavailableError
 from foretell.serving.events import LADDER, TICK, Event
 from foretell.serving.store.base import Effects, Lease, Store
-from foretell.serving.worker.availability import OFF, ON, SKIP, Availability, JournalRow
+from foretell.serving.worker.availability import (
+    OFF,
+    ON,
+    OWE,
+    SETTLE,
+    SKIP,
+    SPARE,
+    Availability,
+    JournalRow,
+    lot,
+)
 from foretell.serving.worker.fold import Fold
+from foretell.serving.worker.overload import Overload
 from foretell.serving.worker.state import PatientState
 
 log = logging.getLogger("foretell.serving.worker")
@@ -47,6 +58,10 @@ class Worker:
     follows from them: a replay leaves the same ones alone at the same events, and gives the same
     bytes although nothing fails in it.
 
+    A worker that is behind takes the partitions with the highest risks first, and leaves owing what
+    late results change in closed hours, until it is behind no more or the stay's next hour closes:
+    see :class:`Overload`. From when to when is in the journal, too.
+
     Args:
         store: of this thread.
         fold: of this thread.
@@ -57,6 +72,8 @@ class Worker:
         watcher: told after each commit.
         recover: seconds after which a scorer that failed is tried again, doubled with every
             further failure; None for never, as in a replay.
+        overload: when it is behind; None for never, as in a replay: what the journal says was owed
+            and computed is so all the same.
     """
 
     def __init__(
@@ -70,6 +87,7 @@ class Worker:
         keep: int = 20_000,
         watcher: Watcher | None = None,
         recover: float | None = 60.0,
+        overload: Overload | None = None,
     ) -> None:
         self.store, self.fold, self.ttl = store, fold, ttl
         fold.strict = True
@@ -78,6 +96,14 @@ class Worker:
         self._batch, self._keep, self._watcher = batch, keep, watcher
         self._cursor: dict[int, int] = {}
         self._due: dict[int, dict[tuple[str, str], float]] = {}
+        self._overload = overload
+        # By partition: of whom something is owed, and how many rows that say so were followed.
+        self._owed: dict[int, set[tuple[str, str]]] = {}
+        self._followed: dict[int, int] = {}
+        self._follows: dict[int, int] = {}
+        # Whose hours are computed just now, behind which event; for whom that has failed.
+        self._settles: tuple[int, int, tuple[str, str]] | None = None
+        self._spared: set[tuple[str, str]] = set()
         self._held: OrderedDict[tuple[str, str], PatientState] = OrderedDict()
         self._head = -1
         self._renew = 0.0
@@ -138,7 +164,7 @@ class Worker:
     def forget(self) -> None:
         """Drops all that is held in memory: the store knows better."""
         self.fold.drop_effects()
-        self.leases, self._cursor, self._due = {}, {}, {}
+        self.leases, self._cursor, self._due, self._owed = {}, {}, {}, {}
         self._journal, self._folded_lineup, self._lineup, self._last = {}, {}, {}, {}
         self._held.clear()
         self._head, self._renew = -1, 0.0
@@ -187,9 +213,13 @@ class Worker:
         part = lease.partition
         self._lose(part)
         self._cursor[part] = lease.applied
-        rows = self.store.due(part, math.inf)
+        rows = self.store.stays(part)
         self._due[part] = {(r.site, r.patient): r.due for r in rows if r.due is not None}
-        self._journal[part] = Availability(self.store.journal(part), lease.applied)
+        self._owed[part] = {(r.site, r.patient) for r in rows if r.owed is not None}
+        journal = self._journal[part] = Availability(self.store.journal(part), lease.applied)
+        self._followed[part] = sum(row.at <= lease.applied for row in journal.settled)
+        if self._overload is not None:
+            self._overload.take(part, rows)
         told = self.store.lineup(part, lease.applied)
         self._folded_lineup[part] = None if told is None else told["lineup"]
         self._pause.pop(part, None)
@@ -201,7 +231,10 @@ class Worker:
         self._cursor.pop(part, None)
         self._due.pop(part, None)
         self._journal.pop(part, None)
+        self._owed.pop(part, None)
         self._folded_lineup.pop(part, None)
+        if self._overload is not None:
+            self._overload.lose(part)
         for key in [k for k, s in self._held.items() if s.partition == part]:
             del self._held[key]
 
@@ -215,10 +248,13 @@ class Worker:
             return self._work(1 if self._careful else self._batch)
         except (FencedError, StoreUnavailableError):
             raise
-        except ScorerFailedError as error:
-            self._failed(error)
-            return 1
         except Exception as error:
+            if self._settles is not None:
+                self._spare(error)
+                return 1
+            if isinstance(error, ScorerFailedError):
+                self._failed(error)
+                return 1
             if self._careful:
                 raise
             log.error("events cannot be folded together: %s", type(error).__name__)
@@ -231,7 +267,20 @@ class Worker:
         for key in list(self.fold.touched):
             self._held.pop(key, None)
         self.fold.drop_effects()
+        for journal in self._journal.values():
+            journal.pending = [r for r in journal.pending if r.kind != SETTLE]
         self._head = -1
+
+    def _spare(self, error: Exception) -> None:
+        """Leaves owing what a patient is owed, until the next event of theirs."""
+        assert self._settles is not None
+        part, at, key = self._settles
+        self._settles = None
+        self._held.pop(key, None)
+        self._again()
+        self._spared.add(key)
+        self._journal[part].pending.append(JournalRow(part, at, *key, "", SPARE, ""))
+        log.error("what is owed cannot be computed for a patient: %s", type(error).__name__)
 
     def _failed(self, error: ScorerFailedError) -> None:
         """Leaves a scorer alone from the event on in which it failed."""
@@ -280,13 +329,22 @@ class Worker:
         effects_of: dict[int, int] = {}
         self._lineup = dict(self._folded_lineup)
         self._last, self._first = {}, {}
+        self._follows, self._settles = dict(self._followed), None
         for part in parts:
-            more |= self._fold_part(part, batch, begun, events, effects_of)
+            count = len(events)
+            left = self._fold_part(part, batch, begun, events, effects_of)
+            if not left:
+                self._follow(part, head + 1, effects_of)
+            if self._overload is not None:
+                last = events[-1].received if len(events) > count else None
+                self._overload.folded(part, last)
+                left |= self._relieve(part, left, begun, effects_of)
+            more |= left
             if self._spent(begun) or (self._careful and events):
                 more |= part != parts[-1]
                 self._served = part
                 break
-        if events:
+        if effects_of:
             touched = list(self.fold.touched.values())
             shown = time.monotonic()
             effects = self.fold.take_effects()
@@ -294,6 +352,10 @@ class Worker:
             self._showing = (self._showing + cost) / 2
             effects.leases = {p: self.leases[p] for p in effects_of}
             effects.applied = effects_of
+            effects.paid = [
+                (s.site, s.patient) for s in touched
+                if s.owed is None and (s.site, s.patient) in self._owed[s.partition]
+            ]  # fmt: skip
             for part, seq in effects_of.items():
                 effects.journal += self._journal[part].due(seq)
             try:
@@ -303,8 +365,9 @@ class Worker:
                     self._held.pop((state.site, state.patient), None)
                 raise
             self._cursor.update(effects_of)
+            self._followed = self._follows
             for part, seq in effects_of.items():
-                self._journal[part].advance(seq)
+                self._advanced(part, seq)
                 self._folded_lineup[part] = self._lineup.get(part)
                 if not self._journal[part].any_off:
                     self._pause.pop(part, None)
@@ -316,6 +379,14 @@ class Worker:
                     held.pop((row.site, row.patient), None)
                 else:
                     held[row.site, row.patient] = row.due
+                owed = self._owed[row.partition]
+                if row.owed is None:
+                    owed.discard((row.site, row.patient))
+                    self._spared.discard((row.site, row.patient))
+                else:
+                    owed.add((row.site, row.patient))
+                if self._overload is not None:
+                    self._overload.seen(row)
             while len(self._held) > self._keep:
                 self._held.popitem(last=False)
             if self._watcher is not None:
@@ -325,12 +396,26 @@ class Worker:
         if not more:
             self._head = head
             self._careful = False
-        return len(events)
+        return max(len(events), len(effects_of))
+
+    def _advanced(self, part: int, seq: int) -> None:
+        journal = self._journal[part]
+        new = journal.advance(seq)
+        # What this worker has computed it need not follow.
+        self._followed[part] += sum(row.kind == SETTLE for row in new)
 
     def _in_turn(self) -> list[int]:
-        """The partitions held, behind the one at which time ran out: none starves."""
+        """The partitions held, behind the one at which time ran out: none starves.
+
+        Where one is behind, those with the highest risks come first, see :class:`Overload`.
+        """
         parts = sorted(self.leases)
-        return sorted(parts, key=lambda p: (p <= self._served, p))
+        turn = sorted(parts, key=lambda p: (p <= self._served, p))
+        if self._overload is None or not any(
+            self._journal[p].owing(self._cursor[p] + 1) for p in parts
+        ):
+            return turn
+        return self._overload.in_turn(turn)
 
     def _fold_part(
         self, part: int, batch: int, begun: float, events: list[Event], applied: dict[int, int]
@@ -345,7 +430,9 @@ class Worker:
             if found and part not in self._first:
                 self._first[part] = found[0].seq
                 self._tried_again(part, found[0])
+                self._burdened(part, found[0])
             for event in found:
+                self._follow(part, event.seq, applied)
                 self._apply(event)
                 applied[part] = event.seq
                 events.append(event)
@@ -354,6 +441,72 @@ class Worker:
             if len(found) < batch:
                 return False
         return True
+
+    def _burdened(self, part: int, event: Event) -> None:
+        """Before the first event of a batch: says so where the partition is behind."""
+        if self._overload is None or not self._overload.behind(event.received):
+            return
+        journal = self._journal[part]
+        if not journal.owing(event.seq):
+            log.warning("a partition is behind: what late results change is computed later")
+            journal.pending.append(JournalRow(part, event.seq, "", "", "", OWE, ""))
+
+    def _owing(self, part: int) -> list[tuple[str, str]]:
+        """Of whom something is owed, also in this batch, in the order in which it is computed."""
+        found = set(self._owed[part])
+        for key, state in self.fold.touched.items():
+            if state.partition == part:
+                (found.discard if state.owed is None else found.add)(key)
+        return sorted(found, key=lambda key: lot(*key))
+
+    def _relieve(self, part: int, left: bool, begun: float, applied: dict[int, int]) -> bool:
+        """Computes what is owed in a partition that is behind no more, while there is time.
+
+        Returns:
+            Whether more is left.
+        """
+        assert self._overload is not None
+        journal, at = self._journal[part], applied.get(part, self._cursor[part])
+        owing = self._owing(part)
+        if not journal.owing(at + 1) and all(key in self._spared for key in owing):
+            return False
+        if self._spent(begun) or (left and not self._overload.calm(part)):
+            return True
+        for key in self._spared.intersection(owing):
+            if not journal.spared(at, *key):
+                journal.pending.append(JournalRow(part, at, *key, "", SPARE, ""))
+        last = ""
+        for key in owing:
+            self._settle(part, at, key)
+            last = lot(*key)
+            if self._spent(begun):
+                break
+        journal.pending.append(JournalRow(part, at, "", "", "", SETTLE, last))
+        applied[part] = at
+        return bool(owing) and last != lot(*owing[-1])
+
+    def _follow(self, part: int, seq: int, applied: dict[int, int]) -> None:
+        """Before an event: computes what, by the journal, was computed before it."""
+        settled = self._journal[part].settled
+        while self._follows[part] < len(settled) and settled[self._follows[part]].at < seq:
+            row = settled[self._follows[part]]
+            for key in self._owing(part):
+                if lot(*key) <= row.reason:
+                    self._settle(part, row.at, key)
+            self._follows[part] += 1
+            applied.setdefault(part, self._cursor[part])
+
+    def _settle(self, part: int, at: int, key: tuple[str, str]) -> None:
+        """Computes what a patient is owed, behind an event."""
+        journal = self._journal[part]
+        if journal.spared(at, *key):
+            return
+        self._settles = part, at, key
+        off = journal.off(at, *key)
+        state = self._patient(part, *key, off)
+        self.fold.prepare(state, off, None)
+        self.fold.settle(state)
+        self._settles = None
 
     def _spent(self, begun: float) -> bool:
         """Whether a commit is due: a lease must not run out over one batch."""
@@ -388,6 +541,7 @@ class Worker:
             return
         self._last[key] = part, event.seq
         off = journal.off(event.seq, site, patient)
+        self.fold.owing = journal.owing(event.seq)
         try:
             state = self._patient(part, site, patient, off)
             self.fold.prepare(state, off, self._lineup.get(part))
