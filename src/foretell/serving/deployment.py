@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 import polars as pl
@@ -32,6 +32,9 @@ from foretell.decisions.alarms import (
 )
 from foretell.errors import ArtefactError, ForetellError
 from foretell.learners.artefact import read_kind
+
+if TYPE_CHECKING:
+    from foretell.decisions.sensing.hourly import HourlySensing
 
 FORMAT = 1
 FILE = "deployment.json"
@@ -87,9 +90,12 @@ class Deployment:
         policy: its threshold tuned.
         repair: of units that are not stated; None takes values as they come.
         source: category of stays that names the source of units, such as ``"hospital"``.
-        version: identifies model, gate and policy; made from their bytes when they are saved.
+        version: identifies model, gate, policy and sensing; made from their bytes when they are
+            saved.
         monitor: how inputs and scores were where the model was validated; None where that is not
             known. It changes nothing of what is said, and no version.
+        sensing: ranks panels by their expected information gain, without patients' rows; None
+            where there is none, and uncertainty is propagated through the model instead.
     """
 
     model: Any
@@ -99,6 +105,7 @@ class Deployment:
     source: str = "hospital"
     version: str = ""
     monitor: DriftMonitor | None = None
+    sensing: HourlySensing | None = None
 
     def judge(self, stays: Stays) -> Judged:
         """Judges all hours of stays.
@@ -177,7 +184,7 @@ class Deployment:
         return repair.stays(stays, by=by)[0]
 
     def save(self, folder: str | Path) -> Deployment:
-        """Writes ``deployment.json``, ``model/``, ``gate/`` and, where there is one, ``monitor/``.
+        """Writes ``deployment.json``, ``model/``, ``gate/``; ``monitor/`` and ``sensing/`` if any.
 
         Returns:
             The same, with its version.
@@ -187,6 +194,8 @@ class Deployment:
         self.gate.save(folder / "gate")
         if self.monitor is not None:
             self.monitor.save(folder / "monitor")
+        if self.sensing is not None:
+            self.sensing.save(folder / "sensing")
         kind = type(self.model).__name__
         policy, repair = self.policy.to_json(), None
         if self.repair is not None:
@@ -195,11 +204,13 @@ class Deployment:
                 "sources": {s: dict(u) for s, u in self.repair.sources.items()},
                 "min_values": self.repair.min_values,
             }
-        version = f"{kind}-{_digest(folder, policy, repair)[:12]}"
+        digest = _digest(folder, policy, repair, self.sensing is not None)
+        version = f"{kind}-{digest[:12]}"
         document = {
             "format": FORMAT, "model": kind, "version": version, "policy": policy,
             "repair": repair, "source": self.source,
             "monitor": None if self.monitor is None else self.monitor.version,
+            "sensing": self.sensing is not None,
         }  # fmt: skip
         partial = folder / f".{FILE}.partial"
         partial.write_text(json.dumps(document, indent=1), encoding="utf-8")
@@ -229,9 +240,12 @@ class Deployment:
             kind, version = str(told["model"]), str(told["version"])
             if kind not in _MODELS or read_kind(folder / "model") != kind:
                 raise ArtefactError(f"{folder} holds no model that can be deployed: {kind!r}")
-            if version != f"{kind}-{_digest(folder, told['policy'], told['repair'])[:12]}":
+            sensed = bool(told.get("sensing", False))
+            digest = _digest(folder, told["policy"], told["repair"], sensed)
+            if version != f"{kind}-{digest[:12]}":
                 raise ArtefactError(
-                    f"{folder}: model, gate or policy are not those that were saved together"
+                    f"{folder}: model, gate, policy or sensing are not those that were saved "
+                    "together"
                 )
             model = getattr(import_module(_MODELS[kind]), kind).load(folder / "model")
             gate = Gate.load(folder / "gate")
@@ -244,7 +258,12 @@ class Deployment:
                 monitor = DriftMonitor.load(folder / "monitor")
                 if monitor.version != told["monitor"] or monitor.channels != gate.schema.names:
                     raise ArtefactError(f"{folder}: the monitor is not that which was saved")
-            return cls(model, gate, policy, repair, str(told["source"]), version, monitor)
+            sensing = None
+            if sensed:
+                from foretell.decisions.sensing.hourly import HourlySensing
+
+                sensing = HourlySensing.load(folder / "sensing")
+            return cls(model, gate, policy, repair, str(told["source"]), version, monitor, sensing)
         except ArtefactError:
             raise
         except (OSError, ValueError, KeyError, TypeError, ForetellError) as error:
@@ -313,10 +332,10 @@ class DeploymentStream:
         return self
 
 
-def _digest(folder: Path, policy: Any, repair: Any) -> str:
-    """Of all files of model and gate, and of what stands beside them."""
+def _digest(folder: Path, policy: Any, repair: Any, sensing: bool) -> str:
+    """Of all files of model, gate and sensing, and of what stands beside them."""
     digest = hashlib.sha256(json.dumps([policy, repair], sort_keys=True).encode())
-    for part in ("model", "gate"):
+    for part in ("model", "gate", "sensing") if sensing else ("model", "gate"):
         for file in sorted(f for f in (folder / part).rglob("*") if f.is_file()):
             name = file.relative_to(folder).as_posix()
             digest.update(name.encode() + hashlib.sha256(file.read_bytes()).digest())

@@ -143,6 +143,18 @@ class ChecksSection(Section):
     options: dict[str, Any] = Field(default_factory=dict)
 
 
+class SensingSection(Section):
+    """What the deployment carries to say which measurement would tell most.
+
+    ``sampler`` is what a panel may show is drawn from: ``"mixture"`` of Gaussians, one
+    ``"gaussian"``, a partial ``"vae"``, or ``""`` for nothing: then the service propagates
+    uncertainty through the risk model. ``hours`` without onset are trained on at most.
+    """
+
+    sampler: Literal["", "gaussian", "mixture", "vae"] = "mixture"
+    hours: int = Field(default=20_000, ge=100)
+
+
 class Recipe(BaseRecipe):
     """A whole run. See the shipped ``sepsis`` for an example."""
 
@@ -161,6 +173,7 @@ class Recipe(BaseRecipe):
     gate: GateSection = Field(default_factory=GateSection)
     alarms: AlarmSection = Field(default_factory=AlarmSection)
     evaluation: EvaluationSection = Field(default_factory=EvaluationSection)
+    sensing: SensingSection = Field(default_factory=SensingSection)
     checks: ChecksSection = Field(default_factory=ChecksSection)
 
     @model_validator(mode="after")

@@ -18,6 +18,7 @@ from foretell.runs.sepsis.examples import example_alarms
 from foretell.runs.sepsis.judging import fit_gate, fit_monitor, judge, tune
 from foretell.runs.sepsis.publish import draw
 from foretell.runs.sepsis.recipe import Recipe
+from foretell.runs.sepsis.sensing import fit_sensing
 from foretell.runs.sepsis.sequence import BUNDLE, Job, check, run_job
 from foretell.runs.sepsis.sources import Parts, load_parts
 from foretell.runs.tasks import Trip
@@ -98,7 +99,10 @@ def assemble(recipe: Recipe, parts: Parts, job: Job) -> tuple[Deployment, Any, T
     asked, policy, level = tune(recipe, parts, gate, risk, float(model.horizon))
     source = "hospital" if "hospital" in parts.split.test.categories else "site"
     monitor = fit_monitor(parts, gate, risk, policy)
-    deployment = Deployment(model, gate, policy, parts.repair, source, monitor=monitor)
+    deployment = Deployment(
+        model, gate, policy, parts.repair, source, monitor=monitor,
+        sensing=fit_sensing(recipe, parts, model),
+    )  # fmt: skip
     return deployment.save(job.folder.parent), asked, level
 
 

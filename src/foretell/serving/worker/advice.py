@@ -6,13 +6,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from foretell.data.clinical.schema import Schema
 from foretell.decisions.sensing import (
+    EIGSensing,
     Panel,
     Recommendation,
     SensingPolicy,
@@ -24,6 +25,10 @@ from foretell.decisions.sensing import (
 from foretell.errors import ForetellError, ParameterError
 from foretell.serving.worker.state import STANDS
 
+if TYPE_CHECKING:
+    from foretell.decisions.sensing import HourlySensing
+
+_ROUNDING = 1e-9
 _SPREAD = 1.0
 """Features are standardised: what a measurement may show lies about one deviation around."""
 
@@ -101,16 +106,33 @@ class _Gains(UncertaintyPropagationSensing):
         return out
 
 
+class _Informed:
+    """Expected information gain, beside the risk that the deployed model told."""
+
+    def __init__(self, sensing: EIGSensing, risk: float) -> None:
+        self.panels, self.gains, self.method = sensing.panels, sensing.gains, sensing.method
+        self._risk = risk
+
+    def risk(self, values: ArrayLike, seen: ArrayLike) -> NDArray[np.float64]:
+        return np.full(len(np.asarray(values)), self._risk)
+
+
 class Adviser:
-    """Panels whose missing or old values leave the risk uncertain, by first-order propagation.
+    """Panels whose missing or old values leave the risk uncertain.
+
+    By their expected information gain where the deployment brings what that needs
+    (:class:`~foretell.decisions.sensing.HourlySensing`); by first-order propagation of uncertainty
+    through the deployed model where it does not. Recommendations say which.
 
     Args:
         names: (F,) of the model's standardised features.
         schema: of the channels.
         fresh: hours for which a value counts as known, and a panel is not offered again, where the
             panel does not tell its own (``refractory``).
-        least: smallest standard deviation of the risk that a panel must account for.
+        least: smallest standard deviation of the risk that a panel must account for. Of information
+            it is what such a deviation is worth at a risk r: ``least^2 / (2 r (1 - r))`` nats.
         panels: tables of the panels (:func:`site_panels`); those of foretell by default.
+        sensing: of the deployment, if it has any.
     """
 
     def __init__(
@@ -121,6 +143,7 @@ class Adviser:
         fresh: int = 6,
         least: float = 0.005,
         panels: Mapping[str, Any] | None = None,
+        sensing: HourlySensing | None = None,
     ) -> None:
         place = {str(n): i for i, n in enumerate(names)}
         self._channels: dict[str, list[int]] = {}
@@ -137,6 +160,22 @@ class Adviser:
             self._codes[panel.name] = {code for c in known for code in schema[c].loinc}
             self._codes[panel.name] |= set(panel.loinc)
         self._size, self._least = len(names), least
+        self._names, self._sensing = [str(n) for n in names], sensing
+        self._gain: EIGSensing | None = None
+        if sensing is not None:
+            self._places = [schema.names.index(c) for c in sensing.channels]
+            if panels_known := self._known(sensing, schema):
+                self._gain = sensing.gain(panels_known)
+
+    def _known(self, sensing: HourlySensing, schema: Schema) -> list[Panel]:
+        """The panels by the sensing's own features, without those that nobody had."""
+        place = {schema.names.index(c): i for i, c in enumerate(sensing.channels)}
+        out = []
+        for panel in self._panels:
+            features = tuple(place[c] for c in self._channels[panel.name] if c in place)
+            if features and sensing.sampler.knows(features):
+                out.append(replace(panel, features=features))
+        return out
 
     @property
     def channels(self) -> dict[str, frozenset[int]]:
@@ -186,9 +225,6 @@ class Adviser:
             if there:
                 last[panel.name] = min(there)
         pending = [p.name for p in self._panels if self._codes[p.name] & set(ordered)]
-        policy = SensingPolicy(
-            _Gains(predict, risk, self._panels, self._size), min_utility=self._least**2
-        )
         held = {name: hour - made for name, made in (asked or {}).items() if name in self._codes}
         situation = Situation(
             hour=float(hour), since=last, pending=pending,
@@ -201,12 +237,37 @@ class Adviser:
         )
         if unanswered >= k:
             return []
-        found = policy.recommend(features, seen, situation, k=k - unanswered)
+        if self._gain is not None and self._sensing is not None:
+            values, new = self._sensing.inputs(
+                self._names, features[None], since[None, self._places], known[None, self._places]
+            )
+            given, mask = values[0], new[0]
+            policy = SensingPolicy(
+                _Informed(self._gain, risk),
+                min_utility=self._least**2 / (2 * max(risk * (1 - risk), _ROUNDING)),
+            )
+            situation = _among(situation, {panel.name for panel in self._gain.panels})
+        else:
+            given, mask = features, seen
+            policy = SensingPolicy(
+                _Gains(predict, risk, self._panels, self._size), min_utility=self._least**2
+            )
+        found = policy.recommend(given, mask, situation, k=k - unanswered)
         return [
             replace(r, expected_result_by=r.expected_result_by - held[r.panel])
             if 0 < held.get(r.panel, 0) <= STANDS else r
             for r in found
         ]  # fmt: skip
+
+
+def _among(situation: Situation, names: Collection[str]) -> Situation:
+    """What of a situation concerns some panels."""
+    return replace(
+        situation,
+        since={n: t for n, t in situation.since.items() if n in names},
+        recommended={n: t for n, t in situation.recommended.items() if n in names},
+        pending=[n for n in situation.pending if n in names],
+    )
 
 
 def told(found: Sequence[Recommendation]) -> list[dict[str, Any]]:
@@ -215,6 +276,7 @@ def told(found: Sequence[Recommendation]) -> list[dict[str, Any]]:
         {
             "panel": r.panel, "gain": round(r.gain, 8), "cost": r.cost, "loinc": list(r.loinc),
             "result_by": r.expected_result_by, "reason": r.reason,
+            "method": r.method,
         }
         for r in found
     ]  # fmt: skip

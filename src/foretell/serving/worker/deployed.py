@@ -83,9 +83,11 @@ class DeploymentScorer:
         self._what_if = what_if(deployment.model)
         self._adviser: Adviser | None = None
         if self._trees is None:
-            self._adviser = Adviser(features.names, self.schema, panels=panels)
+            self._adviser = Adviser(
+                features.names, self.schema, panels=panels, sensing=deployment.sensing
+            )
         self._advisers = {} if self._adviser is None else {
-            site: Adviser(features.names, self.schema, panels=own)
+            site: Adviser(features.names, self.schema, panels=own, sensing=deployment.sensing)
             for site, own in (site_panels or {}).items()
         }  # fmt: skip
 
