@@ -113,3 +113,34 @@ def test_a_set_of_another_form_is_refused_with_those_that_fit(home):
     with pytest.raises(ParameterError, match="'adult' is read as a table, not as a panel") as e:
         registry.load("adult", form="panel")
     assert "m4" in str(e.value) and "hotel_bookings" not in str(e.value)
+
+
+def test_licences_have_a_short_form():
+    for text, short in (
+        ("MIT (repo); UCI original CC BY 4.0", "MIT ..."),
+        ("MIT (both); MIT", "MIT"),
+        ("Kaggle competition rules apply", "Kaggle rules"),
+        ("not stated; the readme says research", "not stated"),
+        ("GroupLens terms: research use, no redistribution", "own terms"),
+        ("GPL (>= 2) (package DESCRIPTION); academic use", "GPL (>= 2)"),
+    ):
+        assert registry.short_licence(text) == short
+    for name, entry in registry.known().items():
+        assert 0 < len(registry.short_licence(entry.licence)) <= 20, name
+
+
+def test_the_list_has_a_line_each_and_one_is_told_whole(home):
+    from typer.testing import CliRunner
+
+    from foretell.cli import app
+
+    listed = CliRunner().invoke(app, ["data", "list"])
+    lines = listed.output.splitlines()
+    assert listed.exit_code == 0
+    for name in registry.known():
+        assert sum(line.startswith(f"{name} ") for line in lines) == 1, name
+    assert max(map(len, lines)) <= 120
+    told = CliRunner().invoke(app, ["data", "list", "movielens_100k"]).output
+    assert f"licence: {registry.find('movielens_100k').licence}" in told.replace("\n", " ")
+    wrong = CliRunner().invoke(app, ["data", "list", "movielens_100"])
+    assert wrong.exit_code == 2 and "movielens_100k" in wrong.output

@@ -27,20 +27,46 @@ class Method(StrEnum):
 
 
 @app.command("list")
-def data_list() -> None:
-    """Lists the public data sets that foretell knows."""
+def data_list(
+    name: Annotated[
+        str | None, typer.Argument(help="of one, of which all is told", show_default="all")
+    ] = None,
+) -> None:
+    """Lists the public data sets that foretell knows, a line each; of one it tells all.
+
+    Licences are in short: what a source says of its own is told with the name of a data set.
+    """
     from foretell.data import registry
 
-    title = f"data sets in {registry.root()}"
-    table = Table(title=title)
-    table.add_column("name", no_wrap=True)
-    for heading in ("what", "licence", "loads as", "here"):
-        table.add_column(heading)
     with reporting():
-        for row in registry.list_datasets().iter_rows(named=True):
-            here = "yes" if row["present"] else "no"
-            table.add_row(row["name"], row["title"], row["licence"], row["form"] or "-", here)
+        if name is not None:
+            one = registry.find(name)
+            told = {
+                "what": one.title, "for": one.serves, "licence": one.licence,
+                "restriction": one.restriction, "from": "; ".join(one.origin),
+                "cite": one.citation, "loads as": one.form if one.loader else None,
+                "how to get it": one.obtain,
+            }  # fmt: skip
+            for heading, text in told.items():
+                if text:
+                    stdout.print(f"{heading}: {text}", markup=False, highlight=False)
+            return
+        rows = [
+            (row["name"], registry.short_licence(row["licence"]), row["form"] or "-",
+             "yes" if row["present"] else "no", row["title"])
+            for row in registry.list_datasets().iter_rows(named=True)
+        ]  # fmt: skip
+        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+        for k, heading in enumerate(("name", "licence", "loads as", "here")):
+            # Names are to be copied: on a narrow screen what it is has to give way.
+            widest = max(len(heading), *(len(row[k]) for row in rows))
+            table.add_column(heading, no_wrap=True, min_width=widest)
+        table.add_column("what", no_wrap=True, overflow="ellipsis")
+        for row in rows:
+            table.add_row(*row)
+        stdout.print(f"data sets in {registry.root()}", markup=False, highlight=False)
         stdout.print(table)
+        stdout.print("foretell data list NAME tells all of one, its licence in full", markup=False)
 
 
 @app.command("path")

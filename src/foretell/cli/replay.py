@@ -64,7 +64,7 @@ def replay(
     """
     with reporting():
         from foretell.errors import ParameterError
-        from foretell.runs.sepsis.sources import read_stays
+        from foretell.runs.sepsis.sources import first_stays
         from foretell.serving.replay import feed_of
 
         if form not in ("hl7", "fhir"):
@@ -80,7 +80,8 @@ def replay(
             from foretell.serving.deployment import Deployment
 
             deployments = [Deployment.load(serve)]
-        found = read_stays(source).select(slice(stays))
+        stderr.print(f"reading {source}", markup=False, highlight=False)
+        found = first_stays(source, stays)
         feed = feed_of(found, form=form, begin=begin, spread=spread, site=site)
         stderr.print(f"{len(feed)} messages of {len(found)} stays", markup=False)
         if serve is None:

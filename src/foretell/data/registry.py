@@ -10,6 +10,7 @@ import difflib
 import hashlib
 import importlib
 import os
+import re
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -96,6 +97,23 @@ class PublicDataSet:
     form: str = "panel"
     obtain: str | None = None
     files: tuple[ExpectedFile, ...] = ()
+
+
+_LICENCES = re.compile(
+    r"CC0|CC BY(?:-[A-Z]+)*(?: \d\.\d)?|MIT|Apache-2\.0|GPL(?:-\d(?:\.\d)?| \(>= 2\))"
+    r"|public domain|not stated|Kaggle"
+)
+
+
+def short_licence(text: str) -> str:
+    """The first licence by name in what a source states, with dots where it names more.
+
+    What is no licence by name is ``"own terms"``.
+    """
+    found = list(dict.fromkeys(_LICENCES.findall(text)))
+    if not found:
+        return "own terms"
+    return found[0].replace("Kaggle", "Kaggle rules") + (" ..." if len(found) > 1 else "")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import polars as pl
 import pytest
 
 from foretell.data import registry
@@ -15,6 +16,35 @@ def test_loaders_say_what_is_missing(tmp_path):
         physionet2019(tmp_path, hospitals=("C",))
     with pytest.raises(ParameterError, match="'d'"):
         physionet2012(tmp_path, sets=("d",))
+
+
+@pytest.mark.parametrize("form", ["parquet", "psv"])
+def test_the_first_stays_of_the_challenge_are_those_of_all(tmp_path, form):
+    rng = np.random.default_rng(0)
+    for hospital in ("A", "B"):
+        names = [f"p{hospital}{n:03d}" for n in (range(4) if form == "psv" else (2, 0, 3, 1))]
+        frames = [
+            pl.DataFrame({
+                "patient_id": [name] * 5, "HR": rng.normal(80, 9, 5), "Age": [60.0] * 5,
+                "Gender": [1] * 5, "Unit1": [1] * 5, "Unit2": [0] * 5, "HospAdmTime": [-2.0] * 5,
+                "ICULOS": range(1, 6), "SepsisLabel": [0] * 5,
+            })
+            for name in names
+        ]  # fmt: skip
+        if form == "parquet":
+            pl.concat(frames).write_parquet(tmp_path / f"training_set{hospital}.parquet")
+            continue
+        (tmp_path / f"training_set{hospital}").mkdir()
+        for name, frame in zip(names, frames, strict=True):
+            file = tmp_path / f"training_set{hospital}" / f"{name}.psv"
+            frame.drop("patient_id").write_csv(file, separator="|")
+    whole = physionet2019(tmp_path)
+    assert len(whole) == 8
+    for count in (1, 4, 6, 99):
+        first = physionet2019(tmp_path, stays=count)
+        assert first.fingerprint() == whole.select(slice(count)).fingerprint(), count
+    with pytest.raises(ParameterError, match="at least 1"):
+        physionet2019(tmp_path, stays=0)
 
 
 def test_stays_are_a_form_of_their_own():

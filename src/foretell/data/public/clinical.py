@@ -21,8 +21,9 @@ FOUR_SITES = ("A-MICU", "A-SICU", "B-MICU", "B-SICU")
 
 
 def physionet2019(
-    folder: Path, *, hospitals: tuple[str, ...] = HOSPITALS, schema: Schema | None = None
-) -> Stays:
+    folder: Path, *, hospitals: tuple[str, ...] = HOSPITALS, schema: Schema | None = None,
+    stays: int | None = None,
+) -> Stays:  # fmt: skip
     """40,336 stays in intensive care of two hospitals, hourly, labelled with sepsis.
 
     ``stays.of("site", *FOUR_SITES)`` are the four natural sites, ``stays.by("site")`` all six with
@@ -33,19 +34,32 @@ def physionet2019(
             ``training_setA`` and ``training_setB`` with the original ``.psv`` files.
         hospitals: which of them.
         schema: the channels that are wanted, the challenge's 34 by default.
+        stays: only the first so many, without reading the others; all by default.
     """
+    if stays is not None and stays < 1:
+        raise ParameterError(f"stays must be at least 1, or None for all, not {stays}")
     if not hospitals or not set(hospitals) <= set(HOSPITALS):
         raise ParameterError(f"hospitals must be among {HOSPITALS}, not {hospitals}")
-    parts = []
+    parts: list[Stays] = []
     for hospital in hospitals:
+        left = None if stays is None else stays - sum(len(part) for part in parts)
+        if left is not None and left < 1:
+            break
         table, texts = (folder / f"training_set{hospital}{end}" for end in (".parquet", ""))
         if table.is_file():
-            frame = pl.read_parquet(table)
+            rows = pl.scan_parquet(table)
+            if left is not None:
+                names = rows.select(pl.col("patient_id").unique(maintain_order=True)).collect()
+                rows = rows.filter(pl.col("patient_id").is_in(names["patient_id"][:left].implode()))
+            frame = rows.collect()
             parts.append(
                 challenge_stays(frame, hospital=hospital, schema=schema, source=str(table))
             )
         elif texts.is_dir():
-            parts.append(read_psv(texts, hospital=hospital, schema=schema))
+            files: Path | list[Path] = texts
+            if left is not None:
+                files = sorted(texts.glob("*.psv"))[:left] or texts
+            parts.append(read_psv(files, hospital=hospital, schema=schema))
         else:
             raise DataError(
                 f"hospital {hospital} is not here",

@@ -87,6 +87,23 @@ def read_stays(source: str, options: dict[str, Any] | None = None) -> Stays:
     return stays_from_frame(frame, label_column=label, source=source)
 
 
+def first_stays(source: str, count: int) -> Stays:
+    """The first stays of a source; where it can be done the others are not read.
+
+    Raises:
+        RecipeError, DataError: see :func:`read_stays`.
+    """
+    path = Path(source)
+    if not path.exists() and source != SIMULATOR and is_public(source):
+        if "stays" in loader_options(source):
+            return read_stays(source, {"stays": count})
+    elif path.is_dir() and not (path / "stays.json").is_file():
+        files = sorted(path.glob("*.psv"))[:count]
+        if files:
+            return read_psv(files)
+    return read_stays(source).select(slice(count))
+
+
 def _public_stays() -> list[str]:
     listed = registry.list_datasets()
     return listed.filter(listed["form"] == "stays")["name"].to_list()
