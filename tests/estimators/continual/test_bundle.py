@@ -96,6 +96,46 @@ def test_noise_does_not_follow_from_what_a_bundle_tells(tmp_path, release_seed):
     assert np.abs(np.mean(r)) < 0.05  # 0.8 and more where the noise is among them
 
 
+@pytest.mark.parametrize("release_seed", [None, 5])
+def test_nor_does_the_order_of_what_is_stored(release_seed):
+    """Rows of one patient stand together in tables: whoever knew rows would know groups."""
+    settings = {**SETTINGS, "release": None, "release_seed": release_seed}
+    model = train(WUPERR(**settings), "one", 0)
+    x, label, _ = table(0)
+    rng = np.random.default_rng((model.random_state, 0, 11))
+    exemplars(model.fisher_examples, rng, of=len(label))
+    most = min(model.positives_per_site, model.memory_per_site // 2)
+    chosen = exemplars(model.memory_per_site, rng, labels=label, positives=most)
+    stored = model.episodes_["one"].h.astype(np.float32)
+    true = model._carried().hidden(x[chosen], None).astype(np.float16).astype(np.float32)
+    np.testing.assert_allclose(np.sort(stored, axis=0), np.sort(true, axis=0), atol=2e-3)
+    rng.shuffle(order := np.arange(len(chosen)))
+    for guess in (true, true[order]):
+        assert (np.abs(stored - guess).max(axis=1) < 2e-3).mean() < 0.1
+
+
+def test_so_many_hours_of_a_patient_are_stored_and_no_more():
+    x, label, patients = table(0)
+    found = {}
+    for most in (None, 2, 1):
+        model = train(WUPERR(**{**SETTINGS, "release": None}, hours_per_patient=most), "one", 0)
+        witness = model._witness
+        _, count = np.unique(witness.member_patients, return_counts=True)
+        found[most] = count.max()
+        assert most is None or count.max() == most
+    assert found[None] > 2
+    # Hours before an onset come first.
+    numbers = np.unique(patients, return_inverse=True)[1]
+    ill = np.unique(numbers[label == 1])
+    stored = np.isin(witness.member_patients, ill)
+    assert (model.episodes_["one"].label[stored] == 1).all()
+    nobody = WUPERR(**SETTINGS, hours_per_patient=1)
+    with pytest.raises(DataError, match="needs to know the patients"):
+        nobody.fit_site(x, label, site="one")
+    with pytest.raises(ParameterError, match="hours_per_patient"):
+        WUPERR(**SETTINGS, hours_per_patient=0).fit_site(x, label, site="one", patients=patients)
+
+
 def test_a_release_is_stored_once(exported, tmp_path):
     """Noise drawn anew at each export would be averaged away."""
     model, path, _ = exported

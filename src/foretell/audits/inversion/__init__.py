@@ -12,11 +12,17 @@ from foretell.audits.inversion.linkage import (
     sigma_for,
     units_for,
 )
+from foretell.audits.inversion.trajectories import (
+    Trajectories,
+    sigma_for_patients,
+    trajectories,
+)
 
 __all__ = [
     "Inversion",
     "Linkage",
     "PrivacyAudit",
+    "Trajectories",
     "likely_rate",
     "linkage",
     "linkage_rate",
@@ -25,5 +31,7 @@ __all__ = [
     "network_inversion",
     "ridge_inversion",
     "sigma_for",
+    "sigma_for_patients",
+    "trajectories",
     "units_for",
 ]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from foretell.audits.inversion.attacks import network_inversion, ridge_inversion
 from foretell.audits.inversion.linkage import Linkage, linkage, membership_auc, sigma_for, units_for
+from foretell.audits.inversion.trajectories import Trajectories, sigma_for_patients, trajectories
 from foretell.data.clinical.schema import Schema
 from foretell.errors import ParameterError
 from foretell.estimators.continual.witness import ReleaseWitness
@@ -37,6 +38,12 @@ class PrivacyAudit:
     Whoever links has the very hour of the patient already; what he learns is that it is stored, and
     its label.
 
+    Linkage is also tried with all hours of a patient that are stored (``of_patients`` of the
+    report, see :class:`Trajectories`): whether one of his vectors is found among all, and, as if
+    it were known which stored vectors are of one patient, whether all of his are. Vectors are
+    stored without a number, in an order that follows from nothing in the file: the gate counts
+    the latter with ``groups=True`` only.
+
     What passes is no proof of anonymity: another attack may do better. ``PrivateRelease`` has a
     guarantee.
 
@@ -45,7 +52,9 @@ class PrivacyAudit:
         max_linkage: largest share of patients linked that may leave; 1 allows all, and the report
             still says how many are.
         attacks: of ``"ridge"`` and ``"network"``.
+        groups: whether the gate counts on an attacker who knows which vectors are of one patient.
         rows: attacked at most, and asked for in linkage and membership.
+        patients: asked for at most in linkage by all their hours.
         known: pairs the attacker learns from at most.
         random_state: of draws and of the network.
     """
@@ -53,7 +62,9 @@ class PrivacyAudit:
     max_r2: float = 0.65
     max_linkage: float = 0.05
     attacks: tuple[str, ...] = ("ridge", "network")
+    groups: bool = False
     rows: int = 2000
+    patients: int = 300
     known: int = 20_000
     random_state: int = 0
 
@@ -64,8 +75,8 @@ class PrivacyAudit:
             raise ParameterError(f"max_linkage must lie in (0, 1], not {self.max_linkage}")
         if not self.attacks or not set(self.attacks) <= {"ridge", "network"}:
             raise ParameterError(f"attacks are 'ridge' and 'network', not {self.attacks}")
-        if self.rows < 20 or self.known < 20:
-            raise ParameterError("rows and known must be at least 20")
+        if min(self.rows, self.known, self.patients) < 20:
+            raise ParameterError("rows, patients and known must be at least 20")
 
     def report(self, witness: ReleaseWitness) -> dict[str, Any]:
         """JSON values: every feature's R2, medians by group, linkage, membership, the verdict.
@@ -132,14 +143,29 @@ class PrivacyAudit:
             attacked,
             rng,
         )
+        asked = np.unique(witness.member_patients[rest])
+        asked = asked[_some(len(asked), self.patients, rng)]
+        paths = trajectories(
+            witness.member_hidden,
+            witness.stored,
+            witness.member_patients,
+            added,
+            np.concatenate([witness.other_hidden, witness.member_hidden[aware]]),
+            np.concatenate([witness.other_patients, witness.member_patients[aware]]),
+            asked,
+            rng,
+        )
+        found["of_patients"] = None if paths is None else paths._asdict()
         worst, value = max(found["inversion"]["best"].items(), key=lambda pair: pair[1])
-        read, known = value <= self.max_r2, linked.best <= self.max_linkage
+        whole = 0.0 if paths is None else paths.linked(self.groups)
+        read, known = value <= self.max_r2, max(linked.best, whole) <= self.max_linkage
         found["passed"] = bool(read and known)
         found["reason"] = (
             f"the highest R2 of inversion is {value:.3f} ({worst}), "
             f"{'at most' if read else 'above'} {self.max_r2:g}; "
             f"{linked.best:.1%} are linked to their stored vector (by chance "
-            f"{linked.by_chance:.1%}), {'at most' if known else 'above'} {self.max_linkage:.1%}"
+            f"{linked.by_chance:.1%}){_told(paths, self.groups)}, "
+            f"{'at most' if known else 'above'} {self.max_linkage:.1%}"
         )
         if not known:
             found["remedy"] = self._remedy(witness, linked, added, rng)
@@ -201,18 +227,47 @@ class PrivacyAudit:
                 f"{len(np.unique(witness.member_patients))}"
             )
         hidden, people = witness.member_hidden, witness.member_patients
-        sigma = sigma_for(hidden, people, self.max_linkage, rng)
-        ways = ["prototypes, which stand for nobody (PrototypeRelease)"]
-        if sigma is not None:
-            ways.insert(
-                0, f"Gaussian noise of {sigma:g} standard deviations of each unit "
+        allowed = self.max_linkage
+        ways = []
+        for_all = [
+            sigma_for(hidden, people, allowed, rng),
+            sigma_for_patients(hidden, people, allowed, rng, groups=self.groups),
+        ]
+        if None not in for_all:
+            sigma = max(s for s in for_all if s is not None)
+            ways.append(
+                f"Gaussian noise of {sigma:g} standard deviations of each unit "
                 f"(GaussianRelease(sigma={sigma:g}); rounding alone would need steps of "
-                f"{np.sqrt(12) * sigma:.2g})",
-            )  # fmt: skip
-        units = units_for(hidden, witness.stored, people, added, self.max_linkage, rng)
+                f"{np.sqrt(12) * sigma:.2g})"
+            )
+        one = np.unique(people, return_index=True)[1]
+        if len(people) > 1.5 * len(one):
+            alone = sigma_for(hidden[one], people[one], allowed, rng)
+            if alone is not None:
+                ways.append(
+                    "one hour of each patient (hours_per_patient=1) under "
+                    f"GaussianRelease(sigma={alone:g})"
+                )
+        ways.append("prototypes, which stand for nobody (PrototypeRelease)")
+        units = None
+        if linked.best > allowed:
+            units = units_for(hidden, witness.stored, people, added, allowed, rng)
         if units is not None:
             ways.append(f"at the present noise {units} of the {hidden.shape[1]} units (hidden=)")
         return "What would do: " + "; or ".join(ways)
+
+
+def _told(paths: Trajectories | None, groups: bool) -> str:
+    """What was found with all hours of a patient, in words."""
+    if paths is None:
+        return ""
+    known = f"; {paths.group:.1%} if it were known which vectors are of one patient"
+    if not groups:
+        known += ", which does not count here"
+    return (
+        f", {paths.vector:.1%} of patients by all their {paths.hours:.3g} hours "
+        f"(by chance {paths.vector_by_chance:.1%}){known}"
+    )
 
 
 def _groups(

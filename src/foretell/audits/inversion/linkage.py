@@ -156,7 +156,7 @@ def sigma_for(
         found = linkage(hidden[some], patients[some], stored, patients, added, hidden)
         return found.best <= allowed
 
-    least = _least(holds, 0.25, 64.0)
+    least = least_that_holds(holds, 0.25, 64.0)
     return None if least is None else float(np.ceil(10 * least) / 10)
 
 
@@ -186,7 +186,7 @@ def units_for(
         )  # fmt: skip
         return found.best <= allowed
 
-    divisor = _least(holds, 1.0, len(order) / 2)
+    divisor = least_that_holds(holds, 1.0, len(order) / 2)
     return None if divisor is None else max(2, int(len(order) / divisor))
 
 
@@ -200,7 +200,7 @@ def membership_auc(members: FloatArray, others: FloatArray, stored: FloatArray) 
     return float(auc(scores, truth))
 
 
-def _least(holds: Callable[[float], bool], low: float, high: float) -> float | None:
+def least_that_holds(holds: Callable[[float], bool], low: float, high: float) -> float | None:
     """The least number between two at which something holds, from above, within a twentieth."""
     if not holds(high):
         return None

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foretell.data.clinical.features import CausalFeatureBuilder
+from foretell.errors import DataError
 from foretell.estimators.continual.carried import Adapter, Carried, anchor_of
 from foretell.estimators.continual.release import NoRelease, Release, Released
 from foretell.estimators.continual.rows import Held
@@ -78,7 +79,7 @@ def remember(
     anchor = anchor_of(carried.net(frozen=keeping.freeze_first_layer), precision)
     if keeping.freeze_first_layer:
         carried.learner.first.requires_grad_(False)
-    # All of `rng` follows from numbers that a bundle tells: its noise would be no secret.
+    # All of `rng` follows from numbers that a bundle tells: noise and order would be no secret.
     seed = keeping.release_seed
     hiding = np.random.default_rng(None if seed is None else (seed, number))
     names = None if builder is None else builder.names
@@ -132,8 +133,13 @@ def _store(
 ) -> ReleaseWitness | None:
     """Chooses exemplars and stores what is released of their representations."""
     most = min(keeping.positives_per_site, max(1, keeping.memory_per_site // 2))
-    chosen = exemplars(keeping.memory_per_site, rng, labels=given.label, positives=most)
-    rng.shuffle(chosen)
+    able = np.arange(len(given.label))
+    if keeping.hours_per_patient is not None:
+        able = _few_of_each(given, keeping.hours_per_patient, rng)
+    label = given.label[able]
+    chosen = able[exemplars(keeping.memory_per_site, rng, labels=label, positives=most)]
+    # Whoever knew the order would know which vectors are of one patient, whose rows stand together.
+    hiding.shuffle(chosen)
     hidden, label = carried.hidden(given.features[chosen], adapter), given.label[chosen]
     who = None if given.patients is None else given.patients[chosen]
     release = NoRelease() if keeping.release is None else keeping.release
@@ -154,6 +160,21 @@ def _store(
     return _witness(
         carried, given, given.patients, chosen, out, stored, adapter, release, hiding, names
     )
+
+
+def _few_of_each(given: SiteRows, most: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """So many hours of each patient at most, drawn by chance, those with an onset ahead first.
+
+    Raises:
+        DataError: it is not known which patient a row belongs to.
+    """
+    if given.patients is None:
+        raise DataError("hours_per_patient needs to know the patients", hint="Give patients=")
+    order = np.lexsort((rng.random(len(given.label)), -given.label, given.patients))
+    whose = given.patients[order]
+    first = np.flatnonzero(np.append(True, whose[1:] != whose[:-1]))
+    place = np.arange(len(order)) - np.repeat(first, np.diff(np.append(first, len(order))))
+    return np.sort(order[place < most])
 
 
 def _set_intercept(carried: Carried, record: SiteRecord, seen: Held) -> None:

@@ -80,6 +80,7 @@ class Keeping(_Part):
     fisher_examples: int
     memory_per_site: int
     positives_per_site: int
+    hours_per_patient: int | None
     freeze_first_layer: bool
     new_channels: NewChannels
     release: Release | None
@@ -129,5 +130,8 @@ def check_settings(told: Mapping[str, Any]) -> None:
     for name in ("fisher_examples", "memory_per_site", "min_patients", "replay_batch"):
         if told[name] < 1:
             raise ParameterError(f"{name} must be at least 1, not {told[name]}")
+    hours = told["hours_per_patient"]
+    if hours is not None and hours < 1:
+        raise ParameterError(f"hours_per_patient must be at least 1, or None, not {hours}")
     if len(told["hidden"]) < 2:
         raise ParameterError("WUPERR needs two layers or more: the first is frozen")

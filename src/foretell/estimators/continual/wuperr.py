@@ -71,6 +71,8 @@ class WUPERR(FeedForwardRisk):
         fisher_examples: hours from which it is estimated.
         memory_per_site: representations that are stored.
         positives_per_site: of the hours with an onset ahead at most.
+        hours_per_patient: representations stored of one patient at most, those of hours with an
+            onset ahead first; None for no limit. Noise is averaged away over many of them.
         freeze_first_layer: False is an ablation: stored representations then grow stale.
         freeze: ``"first_site"``, or ``"after_warmup"``: the first ``warmup_sites`` sites with both
             classes, in one place, train the first layer together; no bundle leaves before.
@@ -141,6 +143,7 @@ class WUPERR(FeedForwardRisk):
         fisher_examples: int = 2000,
         memory_per_site: int = 5000,
         positives_per_site: int = 1000,
+        hours_per_patient: int | None = None,
         freeze_first_layer: bool = True,
         freeze: Freeze = "first_site",
         warmup_sites: int = 1,
@@ -175,6 +178,7 @@ class WUPERR(FeedForwardRisk):
         self.fisher_examples = fisher_examples
         self.memory_per_site = memory_per_site
         self.positives_per_site = positives_per_site
+        self.hours_per_patient = hours_per_patient
         self.freeze_first_layer = freeze_first_layer
         self.freeze = freeze
         self.warmup_sites = warmup_sites
