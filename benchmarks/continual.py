@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -125,7 +126,6 @@ class Study:
             builder = self.sites[name].builder
         settings = {"random_state": seed, "release_seed": seed, "threads": threads,
                     "min_patients": 1, **settings}  # fmt: skip
-        self.settings = settings
         self.synapses = cl.SynapticIntelligence()
         first = WUPERR(**settings, release=None)
         began = time.process_time()
@@ -186,21 +186,11 @@ class Study:
     def wuperr(self, **changed: Any) -> tuple[dict[str, Any], WUPERR]:
         """A variant of WUPERR over all sites, and the model."""
         began = time.process_time()
-        settings = {**self.settings, **changed}
-        model = WUPERR(**settings)
-        for name in ("features_", "encoder_", "n_features_in_", "_constants", "not_finite_",
-                     "current_site_", "is_fitted_", "standards_"):  # fmt: skip
-            setattr(model, name, getattr(self.first, name))
-        model.learner_ = copy.deepcopy(self.first.learner_).requires_grad_(True)
-        model.sites_ = copy.deepcopy(self.first.sites_)
-        model.episodes_, model.precision_, model.anchor_, model.adapters_ = {}, {}, {}, {}
-        model._witnesses, model._warm = {}, None
         site = self.sites[self.order[0]]
-        from foretell.estimators.continual.site import SiteRows
-
-        rows = SiteRows(site.x["train"], site.y["train"], site.patients, None, site.rates["train"])
-        held = (site.x["validation"], site.y["validation"])
-        model._remember(rows, held, model.sites_[self.order[0]])
+        model = self.first.branch(
+            site.x["train"], site.y["train"], patients=site.patients, rate=site.rates["train"],
+            validation=(site.x["validation"], site.y["validation"]), **changed,
+        )  # fmt: skip
         frozen = model.freeze_first_layer
         rows_of = {p: [self.first_scores[p]] for p in self.first_scores}
         for name in self.order[1:]:
@@ -379,6 +369,18 @@ def simulator(arguments: Any, keep: dict[str, Any]) -> None:
             arguments.write()
 
 
+class Judge:
+    """The audit of a bundle, told what the columns are; keeps what it found."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self.names, self.found = names, {}
+
+    def report(self, witness: Any) -> dict[str, Any]:
+        """See :class:`foretell.audits.inversion.PrivacyAudit`."""
+        self.found = PrivacyAudit().report(replace(witness, names=self.names))
+        return self.found
+
+
 def audit(arguments: Any, keep: dict[str, Any]) -> None:
     """What the stored vectors of the first site give away, by release."""
     stays = registry.load("physionet2019").of("site", ORDER[0])
@@ -395,8 +397,10 @@ def audit(arguments: Any, keep: dict[str, Any]) -> None:
             rate=site.rates["train"],
             validation=(site.x["validation"], site.y["validation"]),
         )  # fmt: skip
-        witness = replace(model._witness, names=site.builder.names)
-        keep[name] = PrivacyAudit().report(witness)
+        judge = Judge(site.builder.names)
+        with tempfile.TemporaryDirectory() as folder:
+            model.export_bundle(Path(folder, "site.safetensors"), audit=judge, override=True)
+        keep[name] = judge.found
         print(name, {k: v for k, v in keep[name].items() if k != "r2_of_features"}, flush=True)
         arguments.write()
 

@@ -331,3 +331,34 @@ def test_no_warning_where_nothing_is_new(trained, simulated_sites):
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         copy.deepcopy(trained).fit_site(simulated_sites["B"], site="B")
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_branch_is_what_its_settings_would_have_made_of_the_first_site(frozen):
+    changed = {"release": GaussianRelease(3.0), "memory_per_site": 200, "ewc_lambda": 5.0,
+               "freeze_first_layer": frozen, "release_seed": 1}  # fmt: skip
+    x, y, patients = table()
+    first, own = fitted(release=None), fitted(**changed)
+    model = first.branch(x, y, patients=patients, **changed)
+    later, labels, _ = table(seed=3)
+    for site in ("one", "two"):
+        if site == "two":
+            for other in (own, model):
+                other.fit_site(later, labels, site="two", patients=patients)
+        np.testing.assert_array_equal(model.episodes_[site].h, own.episodes_[site].h)
+        np.testing.assert_array_equal(model.decision_function(later), own.decision_function(later))
+        for name, values in own.precision_.items():
+            assert torch.equal(model.precision_[name], values)
+    assert model.sites_ == own.sites_ and model.get_params() == own.get_params()
+    assert first.release is None and list(first.sites_) == ["one"]
+
+
+def test_a_branch_starts_at_the_first_site_and_keeps_its_net():
+    x, y, patients = table()
+    with pytest.raises(NotFittedError):
+        WUPERR(**SMALL).branch(x, y)
+    with pytest.raises(ParameterError, match="hidden is fixed by the first site"):
+        fitted().branch(x, y, patients=patients, hidden=(8, 4))
+    model = fitted().fit_site(x, y, site="two", patients=patients)
+    with pytest.raises(ParameterError, match="after its first site, not after one, two"):
+        model.branch(x, y, patients=patients)

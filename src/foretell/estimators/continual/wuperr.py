@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
 
-from foretell.data.clinical.features import CausalFeatureBuilder
 from foretell.data.clinical.stays import Stays
-from foretell.errors import ArtefactError, DataError, ParameterError
-from foretell.estimators.continual import exchange, settings, warmup
-from foretell.estimators.continual.bundle import SiteBundle, read_bundle, write_bundle
-from foretell.estimators.continual.carried import AT_ONCE, Adapter, Carried
+from foretell.errors import DataError, ParameterError
+from foretell.estimators.continual import settings, warmup
+from foretell.estimators.continual.carried import AT_ONCE
 from foretell.estimators.continual.course import train_site
 from foretell.estimators.continual.memory import remember
 from foretell.estimators.continual.release import GaussianRelease, Release
@@ -27,19 +23,16 @@ from foretell.estimators.continual.rows import (
     described,
     first_encoder,
     fresh_channels,
-    matrix_rows,
-    stay_rows,
 )
 from foretell.estimators.continual.settings import Course, Keeping, NewChannels
-from foretell.estimators.continual.site import Episodes, SiteRecord, SiteRows, Standards
+from foretell.estimators.continual.site import SiteRecord, SiteRows, Standards
+from foretell.estimators.continual.travelling import TravellingRisk
 from foretell.estimators.continual.warmup import Freeze, WarmSite, Warmup
-from foretell.estimators.continual.witness import ReleaseAudit, ReleaseWitness
-from foretell.estimators.risk import FeedForwardRisk
 from foretell.learners.risk.feed_forward import FeedForwardRiskLearner
 from foretell.training import Strategy, use_threads
 
 
-class WUPERR(FeedForwardRisk):
+class WUPERR(TravellingRisk):
     """One feed-forward risk net for many hospitals; no row of a patient leaves any of them.
 
     Weight uncertainty propagation and episodic representation replay (Amrollahi, Shashikumar,
@@ -125,8 +118,6 @@ class WUPERR(FeedForwardRisk):
     stays = 64
     max_steps: int | None = None
     schedule = "one_cycle"
-    not_finite_: int
-    _warm: Warmup | None
 
     def __init__(
         self,
@@ -248,17 +239,10 @@ class WUPERR(FeedForwardRisk):
             raise ParameterError(f"a site needs a name of its own, not {site!r}")
         if first:
             self._forget(site)
-        if isinstance(X, Stays):
-            given, held, self.features_ = stay_rows(
-                X, site=site, builder=self.features if first else self._builder(),
-                horizon=self.horizon, validation=validation, rows=rows, sample_weight=sample_weight,
-                validation_size=self.validation_size,
-            )  # fmt: skip
-        else:
-            given, held = matrix_rows(
-                X, y, validation=validation, rows=rows, patients=patients,
-                sample_weight=sample_weight, rate=rate,
-            )  # fmt: skip
+        given, held, self.features_ = self._given(
+            X, y, site=site, first=first, validation=validation, rows=rows, patients=patients,
+            sample_weight=sample_weight, rate=rate,
+        )  # fmt: skip
         warm = warmup.going_on(self._warm, self.warmup_sites, self.sites_.values())
         fresh = fresh_channels(given.features, self._constants, self.features_) if not warm else ()
         record = described(site, given, fresh)
@@ -268,7 +252,7 @@ class WUPERR(FeedForwardRisk):
                 f"are untrained. new_channels={self.new_channels!r} at {site!r}",
                 stacklevel=2,
             )
-        self._witnesses: dict[str, ReleaseWitness | None] = {}
+        self._witnesses = {}
         if not (record.trained or first):
             warnings.warn(
                 f"{site!r} has {record.positives} positive hours of {record.hours}: nothing is "
@@ -340,145 +324,10 @@ class WUPERR(FeedForwardRisk):
         """The intercept of the site that was trained last."""
         return self.sites_[self.current_site_].intercept
 
-    def deployed(self, site: str | None = None) -> FeedForwardRisk:
-        """The model as one site runs it: a plain risk net with its intercept, to save and serve.
-
-        Raises:
-            ParameterError: the site has an adapter, which a plain net has no place for.
-        """
-        self._require_fit()
-        record = self._record(self.current_site_ if site is None else site)
-        return exchange.deployed(
-            self._carried(), record, self.get_params(deep=False), self.features_
-        )
-
-    def save(self, folder: str | Path) -> None:
-        """Saves what a site runs, see :meth:`deployed`; to go on training, export a bundle."""
-        self.deployed().save(folder)
-
-    @classmethod
-    def load(cls, folder: str | Path) -> Self:
-        """Not here: ``FeedForwardRisk.load`` reads what a site runs, ``from_bundle`` the rest.
-
-        Raises:
-            ParameterError: always.
-        """
-        raise ParameterError(
-            "load what a site runs with FeedForwardRisk.load, and a bundle with WUPERR.from_bundle"
-        )
-
-    def export_bundle(
-        self,
-        path: str | Path,
-        *,
-        audit: ReleaseAudit | None,
-        override: bool = False,
-        private_key: bytes | None = None,
-    ) -> SiteBundle:
-        """Writes the one file that leaves the site that was trained last.
-
-        Args:
-            path: of the file.
-            audit: measures what can be read off the representations; its report is part of the
-                bundle. None only with ``override``.
-            override: exports although the audit says no, or there is none; the bundle says so.
-            private_key: 32 bytes of an Ed25519 key to sign with.
-
-        Raises:
-            DataError: too few patients of a class, or patients are not known, or the audit found
-                more than it allows.
-            NotFittedError: the model was not trained here: only a site can speak for its patients.
-        """
-        self._require_fit()
-        warmup.check_over(self.warmup_sites, list(self.sites_.values()))
-        # After a warm-up several sites speak for their patients for the first time.
-        reports = {
-            name: exchange.audited(
-                self.sites_[name], self._witnesses.get(name), audit, override=override,
-                min_patients=self.min_patients,
-            )
-            for name in self._witnesses or [self.current_site_]
-        }  # fmt: skip
-        bundle = exchange.packed(
-            self._carried(),
-            parameters=settings.travelling(self.get_params(deep=False)),
-            builder=self.features_,
-            current_site=self.current_site_,
-            audits={**getattr(self, "audits_", {}), **reports},
-            not_finite=self.not_finite_,
-        )
-        self.audits_ = bundle.audits
-        return write_bundle(path, bundle, private_key=private_key)
-
-    @classmethod
-    def from_bundle(
-        cls,
-        path: str | Path,
-        *,
-        trusted_keys: Sequence[bytes] | None = None,
-        **overrides: Any,
-    ) -> Self:
-        """The model of a bundle, ready for the next site.
-
-        Args:
-            path: of the file.
-            trusted_keys: public keys of which one must have signed; None takes any bundle that is
-                whole.
-            overrides: hyper-parameters of the training and release from here on.
-
-        Raises:
-            ArtefactError: damaged, newer, or signed by nobody who is trusted.
-            IncompatibleRepresentationError: its episodes are of another first layer.
-        """
-        bundle = read_bundle(path, trusted_keys=trusted_keys)
-        settings.check_overrides(overrides)
-        odd = sorted(set(bundle.parameters) - set(cls().get_params(deep=False)))
-        if odd:
-            raise ArtefactError(f"{path} names a hyper-parameter that is not known: {odd[0]!r}")
-        model = cls(**{**bundle.parameters, **overrides})
-        carried, told = exchange.unpacked(bundle), bundle.features
-        model.features_ = None if told is None else CausalFeatureBuilder.from_dict(told)
-        model.encoder_, model.n_features_in_ = carried.encoder, bundle.n_features
-        model._constants = carried.constants
-        model.learner_, model.standards_ = carried.learner, carried.standards
-        model.precision_, model.anchor_ = carried.precision, carried.anchor
-        model.sites_, model.current_site_ = carried.sites, bundle.current_site
-        model.episodes_, model.adapters_ = carried.episodes, carried.adapters
-        model.audits_, model.not_finite_ = dict(bundle.audits), bundle.not_finite
-        model._witnesses, model._warm = {}, None
-        model.is_fitted_ = True
-        return model
-
-    def receive(self, bundle: SiteBundle) -> Self:
-        """Takes the episodes of another bundle of the same first layer, to rehearse them too.
-
-        With them come the sites' records, adapters, scaling statistics and audits. Intercepts are
-        set for the weights here.
-
-        Raises:
-            IncompatibleRepresentationError: they are of another first layer.
-            ParameterError: a site of this name is known already with other episodes.
-        """
-        self._require_fit()
-        added = exchange.admit(self._carried(), bundle, self.features_)
-        audits = {n: bundle.audits[n] for n in added if n in bundle.audits}
-        if audits:
-            self.audits_ = {**getattr(self, "audits_", {}), **audits}
-        return self
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without rows, of the audit or a warm-up: a copy or a pickle must not carry them."""
-        return {**super().__getstate__(), "_witnesses": {}, "_warm": None}
-
-    @property
-    def _witness(self) -> ReleaseWitness | None:
-        """Of the site that was trained last."""
-        return self._witnesses.get(self.current_site_)
-
     def _forget(self, site: str) -> None:
         """As before the first site, which is this one."""
-        self.sites_: dict[str, SiteRecord] = {}
-        self.adapters_: dict[str, Adapter] = {}
+        self.sites_ = {}
+        self.adapters_ = {}
         self._warm = Warmup(self.warmup_sites)
         self.current_site_ = site
         self.features_ = None
@@ -501,17 +350,10 @@ class WUPERR(FeedForwardRisk):
             torch.manual_seed(self.random_state)
             self.learner_ = FeedForwardRiskLearner(self._shape(width))
         self.standards_ = Standards.none(self.learner_.shape.hidden[0])
-        self.episodes_: dict[str, Episodes] = {}
-        self.precision_: dict[str, Tensor] = {}
-        self.anchor_: dict[str, Tensor] = {}
+        self.episodes_ = {}
+        self.precision_ = {}
+        self.anchor_ = {}
         self.not_finite_ = 0
-
-    def _carried(self) -> Carried:
-        """What other modules work on: the net itself and the very mappings, not copies."""
-        return Carried(
-            self.learner_, self.encoder_, self._constants, self.standards_, self.precision_,
-            self.anchor_, self.sites_, self.episodes_, self.adapters_,
-        )  # fmt: skip
 
     def _remember(self, given: SiteRows, held: Held | None, record: SiteRecord) -> None:
         """Precision, episodes and intercepts after a site."""
@@ -521,8 +363,3 @@ class WUPERR(FeedForwardRisk):
         self.precision_, self.anchor_ = kept.precision, kept.anchor
         self.not_finite_ += kept.not_finite
         self._witnesses[record.name] = kept.witness
-
-    def _record(self, site: str) -> SiteRecord:
-        if site not in self.sites_:
-            raise ParameterError(f"there is no site {site!r}; known are {', '.join(self.sites_)}")
-        return self.sites_[site]
