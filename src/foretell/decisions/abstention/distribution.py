@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import kstwobign
+from scipy.stats import chi2, kstwobign
 
 _GRID, _TINY = 200, 1e-4
 Doubles = NDArray[np.float64]
@@ -20,6 +20,21 @@ def stability_index(values: Doubles, edges: Doubles, shares: Doubles) -> float:
     """Population stability index of values against the shares of :func:`equal_bins`."""
     now, before = np.maximum(_shares(values, edges), _TINY), np.maximum(shares, _TINY)
     return float(((now - before) * np.log(now / before)).sum())
+
+
+def index_by_chance(bins: int, size: int, people: int, level: float) -> float:
+    """The stability index that is exceeded by chance at a level, where nothing has changed.
+
+    It is near a chi-squared of ``bins - 1`` degrees times ``1 / size + 1 / people`` (Yurdakul,
+    Statistical properties of population stability index, 2018), so that of few it is large.
+
+    Args:
+        bins: of the index.
+        size: how many count in the reference.
+        people: how many count now.
+        level: inside (0, 1).
+    """
+    return float(chi2.isf(level, max(bins - 1, 1)) * (1 / size + 1 / people))
 
 
 def steps(values: Doubles, behind: int = 1) -> tuple[Doubles, Doubles]:

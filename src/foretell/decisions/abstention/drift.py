@@ -19,6 +19,7 @@ from scipy.stats import norm
 from foretell.data.clinical.stays import Stays
 from foretell.decisions.abstention.distribution import (
     equal_bins,
+    index_by_chance,
     stability_index,
     step_distance,
     steps,
@@ -68,12 +69,14 @@ class PopulationMonitor:
     one a stay (its median) for the Kolmogorov-Smirnov test and the maximum mean discrepancy, and
     its missing rate to one a stay for the test of rates. Stays of one patient hang together, too:
     all of them make the distributions, and tests count patients. The population stability index of
-    all values has no test; above 0.25 is commonly called a shift.
+    all values is commonly called a shift above 0.25; of few patients it must be larger than chance
+    makes it.
 
     Args:
         false_discovery: rate among the channels that are named (Benjamini and Hochberg 1995).
         bins: of the population stability index.
-        largest_index: from which a channel is named whatever its tests say.
+        largest_index: from which a channel is named whatever its tests say, where chance alone
+            does not explain it.
         least: patients with a value that a test needs.
         behind: values behind each one that is kept of a distribution; with more than 1 no smallest
             and no largest one is kept.
@@ -165,11 +168,22 @@ class PopulationMonitor:
 
     def _rate_p(self, usual: ChannelReference, rates: NDArray[np.float64], people: int) -> float:
         """Welch's test of the mean share of hours with a measurement, for many patients."""
-        sides = rates.var() / people + usual.spread**2 / max(self._people(), 1)
+        # Of a channel that is rare nobody may have a value, and their spread would be none.
+        spread = max(float(rates.var()), usual.spread**2)
+        sides = spread / people + usual.spread**2 / max(self._people(), 1)
         gap = float(rates.mean()) - usual.measured
         if sides <= 0:
             return 1.0 if gap == 0 else 0.0
         return float(2 * norm.sf(abs(gap) / np.sqrt(sides)))
+
+    def _limit(self, row: Mapping[str, Any]) -> float:
+        """The index from which a channel is named: the largest usual one, or more of few people."""
+        usual = self.channels_[row["channel"]]
+        chance = index_by_chance(
+            len(usual.shares), usual.people, row["patients"],
+            self.false_discovery / len(self.channels_),
+        )  # fmt: skip
+        return max(self.largest_index, chance)
 
     def _people(self) -> int:
         return max((c.people for c in self.channels_.values()), default=0)
@@ -186,7 +200,7 @@ class PopulationMonitor:
             if named:
                 why.setdefault(i, []).append(words[k])
         for i, row in enumerate(rows):
-            if (row["stability_index"] or 0) > self.largest_index and row["patients"] >= self.least:
+            if row["patients"] >= self.least and (row["stability_index"] or 0) > self._limit(row):
                 why.setdefault(i, []).append("stability index")
             row["drifted"], row["why"] = i in why, ", ".join(why.get(i, []))
         numbers = ("missing_p", "stability_index", "distance", "distance_p", "discrepancy",

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from foretell.decisions.abstention.distribution import (
     equal_bins,
+    index_by_chance,
     stability_index,
     step_distance,
     steps,
@@ -104,7 +105,7 @@ class ScoreMonitor:
             stays: (R,) of which stay.
             patients: (R,) of whom.
             level: of both tests together.
-            index: from which the stability index counts as a shift.
+            index: from which the stability index counts as a shift, where that is no chance.
 
         Raises:
             DataError: as :meth:`fit`.
@@ -118,7 +119,8 @@ class ScoreMonitor:
             highest, self.grid, self.cdf, self.embedding.size, people
         )
         discrepancy, discrepancy_p = self.embedding.compare(_odds(highest), people)
-        drifted = min(distance_p, discrepancy_p) <= level / 2 or moved > index
+        chance = index_by_chance(len(self.shares), self.embedding.size, people, level)
+        drifted = min(distance_p, discrepancy_p) <= level / 2 or moved > max(index, chance)
         return ScoreDrift(moved, distance, distance_p, discrepancy, discrepancy_p, bool(drifted))
 
     def to_dict(self) -> dict[str, Any]:
