@@ -10,7 +10,8 @@ starts from the same first site of a seed. PPV and specificity are at 80 % sensi
 corrected for the subsampling. Strengths of the comparators are common ones and were not searched.
 
 Parts: ``order`` (the sequence that forgets), ``plain`` (the same without standardising),
-``reverse``, ``audit`` (what the stored vectors of one site give away), ``simulator`` (hospitals
+``reverse``, ``audit`` (what the stored vectors of one site give away), ``patients`` (what they
+give away to who has all hours of a patient), ``simulator`` (hospitals
 that agree or contradict each other), ``hospital`` (a fifth of the target hospital's patients
 against the clock), ``mortality`` (death in hospital in the 2012 challenge by type of unit, one row
 a stay, from its features at 48 hours), ``check`` (what is required of the other parts' figures). A
@@ -32,7 +33,7 @@ import numpy as np
 import torch
 from _common import load, machine, save
 
-from foretell.audits.inversion import PrivacyAudit
+from foretell.audits.inversion import PrivacyAudit, linkage, trajectories
 from foretell.data import registry
 from foretell.data.clinical import (
     CausalFeatureBuilder,
@@ -52,7 +53,17 @@ from foretell.training import TensorExamples, fit, use_threads
 from foretell.training import continual as cl
 
 ORDER = ("B-SICU", "B-MICU", "A-SICU", "A-MICU")
-PARTS = ("order", "plain", "reverse", "audit", "simulator", "hospital", "mortality", "check")
+PARTS = (
+    "order",
+    "plain",
+    "reverse",
+    "audit",
+    "patients",
+    "simulator",
+    "hospital",
+    "mortality",
+    "check",
+)
 DECAY = 0.1
 SPLIT = 0
 """Seed of the split of patients."""
@@ -319,6 +330,22 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "positives_per_site": 6000,
     },
     "wuperr, noise 20": {"release": GaussianRelease(20.0)},
+    "wuperr, noise 32, all hours": {
+        "release": GaussianRelease(32.0),
+        "memory_per_site": 45_000,
+        "positives_per_site": 6000,
+    },
+    "wuperr, noise 16, one hour a patient": {
+        "release": GaussianRelease(16.0),
+        "memory_per_site": 45_000,
+        "positives_per_site": 6000,
+        "hours_per_patient": 1,
+    },
+    "wuperr, prototypes, all hours": {
+        "release": PrototypeRelease(),
+        "memory_per_site": 45_000,
+        "positives_per_site": 6000,
+    },
     "wuperr, no noise": {"release": None},
     "err": {"release": GaussianRelease(2.0), "ewc_lambda": 0.0},
     "wuperr, unfrozen": {"release": None, "freeze_first_layer": False},
@@ -403,6 +430,38 @@ def audit(arguments: Any, keep: dict[str, Any]) -> None:
         keep[name] = judge.found
         print(name, {k: v for k, v in keep[name].items() if k != "r2_of_features"}, flush=True)
         arguments.write()
+
+
+def patients(arguments: Any, keep: dict[str, Any]) -> None:
+    """What all hours of a patient find among the stored vectors of the first site."""
+    stays = registry.load("physionet2019").of("site", ORDER[0])
+    site = Site(stays, None, 0)
+    for most, sigmas in ((None, (2.0, 16.0, 32.0, 40.0)), (2, (20.0,)), (1, (12.0, 16.0))):
+        model = WUPERR(
+            threads=arguments.threads, release=None, memory_per_site=45_000,
+            positives_per_site=6000, hours_per_patient=most,
+        )  # fmt: skip
+        model.fit_site(
+            site.x["train"], site.y["train"], site=ORDER[0], patients=site.patients,
+            rate=site.rates["train"],
+            validation=(site.x["validation"], site.y["validation"]),
+        )  # fmt: skip
+        h, whose = model._witness.member_hidden, model._witness.member_patients
+        rng = np.random.default_rng(0)
+        people = rng.permutation(np.unique(whose))
+        mine = np.flatnonzero(np.isin(whose, people[: len(people) // 2]))
+        own = rng.choice(mine, min(len(mine), 10_000), replace=False)
+        rest = np.setdiff1d(np.arange(len(h)), mine)
+        for sigma in sigmas:
+            noise = (sigma * h.std(axis=0, dtype=np.float64)) ** 2
+            stored = np.asarray(h + np.sqrt(noise) * rng.standard_normal(h.shape), np.float32)
+            found = trajectories(h, stored, whose, noise, h[own], whose[own], people[-200:], rng)
+            asked = rng.choice(rest, 1000, replace=False)
+            hour = linkage(h[asked], whose[asked], stored, whose, noise, h[own]).best
+            name = f"sigma={sigma:g}, {most or 'all'} hours of a patient"
+            keep[name] = {"hour": hour, "people": len(people), **found._asdict()}
+            print(name, keep[name], flush=True)
+            arguments.write()
 
 
 def hospital(arguments: Any, keep: dict[str, Any]) -> None:
@@ -532,9 +591,13 @@ def main() -> None:
         order = ORDER[::-1] if arguments.part == "reverse" else ORDER
         sequence(stays, order, arguments, part)
     else:
-        {"simulator": simulator, "audit": audit, "hospital": hospital, "mortality": mortality}[
-            arguments.part
-        ](arguments, part)
+        {
+            "simulator": simulator,
+            "audit": audit,
+            "patients": patients,
+            "hospital": hospital,
+            "mortality": mortality,
+        }[arguments.part](arguments, part)
     arguments.write()
 
 
