@@ -304,7 +304,8 @@ def test_thresholds_of_sites_are_one_risk(finished, tmp_path):
     tier = deployment.policy.tiers[0]
     assert set(tier.units) == {"A", "B"} == set(told["deployed"]["utility_thresholds"])
     assert told["tables"]["alarms"]["thresholds"] == dict(tier.units)
-    assert "at A" in (tmp_path / "run" / "report.html").read_text()
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert ", at A" in page and "another score at each site" in page
     stays, _ = hospitals(stays=220, sites=2, hours=(16, 40), seed=4)
     held = split_by_patient(stays).validation
     risk = deployment.model.predict_proba(held)[:, 1]

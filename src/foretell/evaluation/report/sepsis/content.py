@@ -66,10 +66,12 @@ def build(record: Record) -> dict[str, Any]:
     alarms = tables["alarms"]
     if tables["leads"]:
         figures["leads"] = draw.leads(tables["leads"], float(alarms["horizon"]))
-    examples = []
+    examples, own = [], alarms.get("thresholds", {})
     for example in tables["examples"]:
         name = example["name"].replace(" ", "_")
-        figures[name] = draw.trajectory(example, float(alarms["threshold"]))
+        figures[name] = draw.trajectory(
+            example, float(own.get(example["site"], alarms["threshold"]))
+        )
         examples.append({**_example(example), "figure": name})
     about = record.get("data") or {}
     return {
@@ -116,6 +118,7 @@ def build(record: Record) -> dict[str, Any]:
                                                        tables["conventions"]]},
         "abstentions": _abstentions(tables["abstentions"]),
         "equity": _equity(tables["equity"]),
+        "thresholds_by_site": bool(own),
         "utility": {"words": UTILITY, "rows": [_utility(r) for r in tables["utility"]]},
         "checks": checks_section(tables.get("checks")),
         "horizon": f"{_horizon(record):g}",
