@@ -57,6 +57,29 @@ def test_a_channel_that_falls_silent_is_named_by_its_missing_rate(stays, monitor
     assert row["stability_index"] is None and row["distance"] is None
 
 
+def test_a_channel_that_was_never_there_is_named_and_a_rare_one_is_not(stays):
+    usual = stays.select(slice(0, 200))
+    never = changed(stays, "Lactate", np.full_like(stays.channels["Lactate"], np.nan))
+    found = PopulationMonitor().fit(never.select(slice(0, 200)))
+    row = found.compare(stays.select(slice(200, 400))).filter(channel="Lactate").row(0, named=True)
+    assert row["why"] == "missing rate" and row["stability_index"] is None
+    # Two patients in two hundred have it: in forty others nobody need have.
+    rare = np.full_like(stays.channels["Lactate"], np.nan)
+    rare[usual.offsets[[3, 90]]] = 2.0
+    few = changed(stays, "Lactate", rare)
+    told = PopulationMonitor().fit(few.select(slice(0, 200))).compare(few.select(slice(200, 240)))
+    assert "missing rate" not in told.filter(channel="Lactate")["why"][0]
+
+
+def test_an_index_of_few_patients_is_not_named_by_chance(stays):
+    monitor = PopulationMonitor().fit(stays.select(slice(0, 200)))
+    named = [
+        "stability" in " ".join(monitor.compare(stays.select(slice(a, a + 32)))["why"])
+        for a in range(200, 400, 24)
+    ]
+    assert sum(named) == 0
+
+
 def test_distance_is_that_of_scipy(stays, monitor):
     later = stays.select(slice(200, 400))
 

@@ -200,7 +200,8 @@ class PopulationMonitor:
             if named:
                 why.setdefault(i, []).append(words[k])
         for i, row in enumerate(rows):
-            if row["patients"] >= self.least and (row["stability_index"] or 0) > self._limit(row):
+            index = row["stability_index"]
+            if index is not None and row["patients"] >= self.least and index > self._limit(row):
                 why.setdefault(i, []).append("stability index")
             row["drifted"], row["why"] = i in why, ", ".join(why.get(i, []))
         numbers = ("missing_p", "stability_index", "distance", "distance_p", "discrepancy",
