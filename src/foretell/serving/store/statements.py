@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
@@ -20,8 +21,16 @@ class Statements:
         def _many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
             raise NotImplementedError
 
+        def _new_keys(self, keys: Sequence[bytes]) -> set[bytes]:
+            raise NotImplementedError
+
         def _transaction(self, *, append: bool = False) -> AbstractContextManager[None]:
             raise NotImplementedError
 
         def _now(self) -> float:
             raise NotImplementedError
+
+
+def as_json(value: Any) -> str:
+    """A value as columns hold it."""
+    return json.dumps(value, separators=(",", ":"))
