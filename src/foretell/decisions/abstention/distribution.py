@@ -17,8 +17,13 @@ def equal_bins(values: Doubles, bins: int) -> tuple[Doubles, Doubles]:
 
 
 def stability_index(values: Doubles, edges: Doubles, shares: Doubles) -> float:
-    """Population stability index of values against the shares of :func:`equal_bins`."""
-    now, before = np.maximum(_shares(values, edges), _TINY), np.maximum(shares, _TINY)
+    """Population stability index of values against the shares of :func:`equal_bins`.
+
+    An empty bin counts as half a value: of few values one is soon empty, and its logarithm would
+    be most of the index.
+    """
+    now = np.maximum(_shares(values, edges), max(_TINY, 0.5 / len(values)))
+    before = np.maximum(shares, _TINY)
     return float(((now - before) * np.log(now / before)).sum())
 
 
