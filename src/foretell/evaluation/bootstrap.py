@@ -51,17 +51,22 @@ def cluster_bootstrap(
     sums = np.asarray(sums, np.float64)
     if len(sums) == 0:
         raise ParameterError("there is no series to resample")
-    if resamples < 1 or not 0 < confidence < 1:
-        raise ParameterError(
-            f"resamples must be at least 1 and confidence inside (0, 1), not {resamples} and "
-            f"{confidence}"
-        )
+    check_bootstrap(resamples, confidence)
     estimate = statistic(sums.sum(axis=0, keepdims=True))[0]
     sums = _grouped(sums, seed)
     draws = np.concatenate(
         [statistic(w @ sums) for w in cluster_weights(len(sums), resamples, seed)]
     )
     return percentile_interval(estimate, draws, confidence)
+
+
+def check_bootstrap(resamples: int, confidence: float, *, least: int = 1) -> None:
+    """Refuses numbers of a bootstrap that are out of range; ``least`` is 0 where none is one."""
+    if resamples < least or not 0 < confidence < 1:
+        raise ParameterError(
+            f"resamples must be at least {least} and confidence inside (0, 1), not {resamples} and "
+            f"{confidence}"
+        )
 
 
 def percentile_interval(estimate: NDArray, draws: NDArray, confidence: float) -> Interval:

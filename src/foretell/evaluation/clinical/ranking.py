@@ -7,8 +7,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from foretell.errors import DataError, ParameterError
-from foretell.evaluation.bootstrap import Interval, cluster_weights, percentile_interval
+from foretell.errors import DataError
+from foretell.evaluation.bootstrap import (
+    Interval,
+    check_bootstrap,
+    cluster_weights,
+    percentile_interval,
+)
 from foretell.evaluation.clinical.checks import binary, row_values
 from foretell.evaluation.clinical.kernels import ranking
 
@@ -46,8 +51,7 @@ def ranking_metrics(
     Raises:
         DataError: sizes do not fit, a score that counts is not finite, or a class is missing.
     """
-    if resamples < 0 or not 0 < confidence < 1:
-        raise ParameterError("resamples must not be negative and confidence inside (0, 1)")
+    check_bootstrap(resamples, confidence, least=0)
     size = len(np.asarray(label))
     wanted = np.ones(size, bool) if rows is None else binary("rows", rows, size)
     values = row_values("score", scores, size, finite=False)[wanted]

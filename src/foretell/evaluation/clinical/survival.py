@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from foretell.errors import DataError, ParameterError
 from foretell.evaluation.bootstrap import (
     Interval,
+    check_bootstrap,
     cluster_bootstrap,
     cluster_weights,
     percentile_interval,
@@ -46,8 +47,7 @@ def concordance_index(
     Raises:
         DataError: sizes do not fit, a value is not finite, or no pair is comparable.
     """
-    if resamples < 0 or not 0 < confidence < 1:
-        raise ParameterError("resamples must not be negative and confidence inside (0, 1)")
+    check_bootstrap(resamples, confidence, least=0)
     wanted, hours, seen, owner = _checked(time, event, patients, rows)
     size = len(np.asarray(time))
     scores = row_values("risk", risk, size, finite=False)[wanted]
