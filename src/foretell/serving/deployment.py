@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 FILE = "deployment.json"
+_WHEN = "gate/calibration.json"
 _MODELS = {
     "FeedForwardRisk": "foretell.estimators.risk",
     "DeepAISE": "foretell.estimators.risk",
@@ -338,5 +339,8 @@ def _digest(folder: Path, policy: Any, repair: Any, sensing: bool) -> str:
     for part in ("model", "gate", "sensing") if sensing else ("model", "gate"):
         for file in sorted(f for f in (folder / part).rglob("*") if f.is_file()):
             name = file.relative_to(folder).as_posix()
+            if name == _WHEN:
+                # When the gate was calibrated changes nothing of what it says.
+                continue
             digest.update(name.encode() + hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
