@@ -43,10 +43,40 @@ def ageing(model: FeedForwardRisk, stays: Stays, hours: int = 48) -> dict[str, f
         old[:, since] = np.log1p(np.minimum(ago, 200)) / np.log1p(200)
         gaps.append(np.abs(model.decision_function(old) - middle))
     gap = np.stack(gaps)
+    alone = np.concatenate([_alone(model, x, channel, hours) for channel in builder.schema.names])
     return {
         "gap_now": float(np.median(gap[0])), f"gap_after_{hours}h": float(np.median(gap[-1])),
         "never_further": float((np.diff(gap, axis=0) <= 1e-6).all(axis=0).mean()),
+        "never_further_alone": float((np.diff(alone, axis=1) <= 1e-6).all(axis=1).mean()),
+        "turned_back_alone": float(np.quantile(_turned_back(alone), 0.99)),
     }  # fmt: skip
+
+
+def _alone(model: FeedForwardRisk, x: np.ndarray, channel: str, hours: int) -> np.ndarray:
+    """(M, T) distances, with one channel growing old while all else stays as it is.
+
+    Distances are those of log-odds from the same patient's with the mean for this channel. M are
+    the patients in whom the channel was measured, T the hours of age, denser where weights fall.
+    """
+    builder = model.features_
+    last, since = (builder.columns(block=b, channel=channel) for b in ("last", "since"))
+    seen = x[(x[:, since] < 1).all(axis=1) & (x[:, last] != 0).any(axis=1)]
+    mean = seen.copy()
+    mean[:, last] = 0
+    middle = model.decision_function(mean)
+    gaps = []
+    for more in sorted({0, *np.unique(np.geomspace(1, hours, 13).round().astype(int))}):
+        old = seen.copy()
+        ago = np.expm1(seen[:, since] * np.log1p(200)) + more
+        old[:, since] = np.log1p(np.minimum(ago, 200)) / np.log1p(200)
+        gaps.append(np.abs(model.decision_function(old) - middle))
+    return np.stack(gaps, axis=1)
+
+
+def _turned_back(gaps: np.ndarray) -> np.ndarray:
+    """(M,) by how much a distance rises again at most, over what it ever was."""
+    lowest = np.minimum.accumulate(gaps, axis=1)
+    return (gaps - lowest).max(axis=1) / np.maximum(gaps.max(axis=1), 1e-9)
 
 
 def main() -> None:
