@@ -102,6 +102,37 @@ def test_no_value_of_a_patient_is_kept(stays, monitor):
     assert not set(map(str, stays.patients)) & set(held.replace('"', " ").split())
 
 
+def test_nothing_is_kept_of_the_values_of_a_few(stays, scores):
+    """A channel that nine patients have is one of which only the missing rate is known."""
+    values = stays.channels["Lactate"].copy()
+    first = [int(stays.offsets[i]) for i in range(240) if stays.lengths[i] >= 12]
+    # Patients of the generator have a stay each: so many patients have two values, in one block.
+    assert len(set(stays.patients.astype(str))) == len(stays)
+    for people in (1, 9, 10, 25):
+        values[:] = np.nan
+        values[first[:people]] = 1.5 + np.arange(people)
+        values[[f + 1 for f in first[:people]]] = 50.5 + np.arange(people)
+        view = replace(stays, channels={**stays.channels, "Lactate": values})
+        view = view.select(slice(0, 240))
+        held = DriftMonitor().fit(view, scores[: view.n_rows], 0.2).usual_[ALL].population
+        kept = held.channels_["Lactate"]
+        if people < 10:
+            assert kept.values == kept.people == len(kept.grid) == len(kept.edges) == 0
+            assert kept.embedding is None and kept.measured > 0
+        else:
+            assert kept.people == people and len(kept.grid) == len(kept.shares) == people // 10
+        row = held.compare(blocks(stays.select(slice(240, 420)), 12)).filter(channel="Lactate")
+        assert row["distance"][0] is None and row["missing_p"][0] is not None
+
+
+def test_a_site_where_hardly_anybody_has_a_score_is_refused(stays, scores):
+    view = stays.select(slice(0, 240))
+    few = np.full(view.n_rows, np.nan)
+    few[: int(view.offsets[5])] = 0.1
+    with pytest.raises(DataError, match="patients have a score; 10 are needed"):
+        DriftMonitor().fit(view, few, 0.2)
+
+
 def test_it_is_kept_without_code_and_damage_is_found(stays, scores, monitor, tmp_path):
     monitor.save(tmp_path / "m")
     again = DriftMonitor.load(tmp_path / "m")

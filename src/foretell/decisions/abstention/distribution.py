@@ -10,6 +10,11 @@ _GRID, _TINY = 200, 1e-4
 Doubles = NDArray[np.float64]
 
 
+def bins_for(most: int, people: int, behind: int) -> int:
+    """How many bins so many people fill, where each is to have ``behind`` of them."""
+    return most if behind == 1 else max(1, min(most, people // behind))
+
+
 def equal_bins(values: Doubles, bins: int) -> tuple[Doubles, Doubles]:
     """Inner borders (B - 1,) of bins that hold equal shares of values, and the shares (B,)."""
     edges = np.unique(np.quantile(values, np.linspace(0, 1, bins + 1)[1:-1]))
@@ -42,16 +47,18 @@ def index_by_chance(bins: int, size: int, people: int, level: float) -> float:
     return float(chi2.isf(level, max(bins - 1, 1)) * (1 / size + 1 / people))
 
 
-def steps(values: Doubles, behind: int = 1) -> tuple[Doubles, Doubles]:
+def steps(values: Doubles, behind: int = 1, people: int | None = None) -> tuple[Doubles, Doubles]:
     """Ascending values (G,), 200 at most, and the distribution (G,) there.
 
     Args:
         values: (n,) at least one.
-        behind: values for each of them; with more than one the ends of the sample are not told.
+        behind: people for each of them; with more than one the ends of the sample are not told.
+        people: whose values they are; of one each by default.
     """
     shares = np.linspace(0, 1, _GRID)
     if behind > 1:
-        points = int(np.clip(len(values) // behind, 1, _GRID))
+        count = len(values) if people is None else people
+        points = int(np.clip(count // behind, 1, _GRID))
         shares = np.arange(1, points + 1) / (points + 1)
     grid = np.unique(np.quantile(values, shares))
     return grid, _below(values, grid)

@@ -18,6 +18,7 @@ from scipy.stats import norm
 
 from foretell.data.clinical.stays import Stays
 from foretell.decisions.abstention.distribution import (
+    bins_for,
     equal_bins,
     index_by_chance,
     stability_index,
@@ -37,11 +38,11 @@ class ChannelReference:
         shares: (B,) of the bins.
         grid: (G,) ascending values at which the distribution function is known.
         cdf: (G,) its values there.
-        values: number of reference values.
-        stays: that have one.
+        values: number of reference values; 0 where too few patients have one to keep anything.
+        stays: that have one, of those that are kept.
         measured: mean over reference stays of the share of hours with a measurement.
         spread: standard deviation of that share between stays.
-        embedding: of the medians of stays; None where there are none.
+        embedding: of the medians of stays; None where nothing is kept of them.
         patients: whose stays they are; 0 where that was not kept: as many as stays.
     """
 
@@ -78,8 +79,9 @@ class PopulationMonitor:
         largest_index: from which a channel is named whatever its tests say, where chance alone
             does not explain it.
         least: patients with a value that a test needs.
-        behind: values behind each one that is kept of a distribution; with more than 1 no smallest
-            and no largest one is kept.
+        behind: patients for each value that is kept of a distribution; with more than 1 no
+            smallest and no largest one is kept, and nothing of a channel that fewer patients have
+            but how often it was measured.
     """
 
     def __init__(
@@ -116,13 +118,18 @@ class PopulationMonitor:
             values, medians, rates, people = _of_channel(stays, name, owner, whose)
             edges = np.zeros(0)
             shares, grid, cdf = np.ones(1), np.zeros(0), np.zeros(0)
-            if len(values):
-                edges, shares = equal_bins(values, self.bins)
-                grid, cdf = steps(medians, self.behind)
+            embedding = None
+            if people < self.behind:
+                # Quantiles of a few patients are values of theirs.
+                values, medians, people = values[:0], medians[:0], 0
+            else:
+                bins = bins_for(self.bins, people, self.behind)
+                edges, shares = equal_bins(values, bins)
+                grid, cdf = steps(medians, self.behind, people)
+                embedding = MeanEmbedding.of(medians, people)
             self.channels_[name] = ChannelReference(
                 edges, shares, grid, cdf, len(values), len(medians), float(rates.mean()),
-                float(rates.std()), MeanEmbedding.of(medians, people) if len(medians) else None,
-                people,
+                float(rates.std()), embedding, people,
             )  # fmt: skip
         return self
 

@@ -102,9 +102,9 @@ def blocks(stays: Stays, hours: int) -> Stays:
 class DriftMonitor:
     """Compares what a service sees of a site with what its model was validated on.
 
-    It holds histograms, moments and quantiles with at least ten patients' values behind each, no
-    value of a patient. What it says of inputs names channels at a false-discovery rate; what it
-    says of scores has one level; both count patients.
+    It holds histograms, moments and quantiles, no more of each than one for ten patients, and of a
+    channel that fewer than ten have how often it was measured alone. What it says of inputs names
+    channels at a false-discovery rate; what it says of scores has one level; both count patients.
 
     Args:
         block: hours of a block.

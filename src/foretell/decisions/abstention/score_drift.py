@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from foretell.decisions.abstention.distribution import (
+    bins_for,
     equal_bins,
     index_by_chance,
     stability_index,
@@ -78,14 +79,17 @@ class ScoreMonitor:
             scores: (R,) probabilities; NaN where none was issued.
             stays: (R,) name or number of the stay of each.
             patients: (R,) whose stay it is; every stay is of another one by default.
-            behind: stays behind each value that is kept of their distribution.
+            behind: patients for each value that is kept of their distribution.
 
         Raises:
-            DataError: sizes do not fit, a score is outside [0, 1], or none was issued.
+            DataError: sizes do not fit, a score is outside [0, 1], none was issued, or fewer
+                patients than ``behind`` have one.
         """
         p, highest, people = _of_stays(scores, stays, patients)
+        if people < behind:
+            raise DataError(f"{people} patients have a score; {behind} are needed")
         return cls(
-            *equal_bins(p, _BINS), *steps(highest, behind),
+            *equal_bins(p, bins_for(_BINS, people, behind)), *steps(highest, behind, people),
             MeanEmbedding.of(_odds(highest), people),
         )  # fmt: skip
 
