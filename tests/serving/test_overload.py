@@ -285,6 +285,36 @@ def test_a_patient_whose_hours_fail_holds_up_nobody(tmp_path) -> None:
     again.close()
 
 
+@pytest.mark.parametrize("careful", [False, True])
+def test_a_patient_whose_open_hour_fails_holds_up_nobody(tmp_path, careful) -> None:
+    store, clock = fresh(tmp_path, "s"), Moment()
+    scorer = Counting()
+    worker = Worker(store, make_fold(scorer, 0.9), ttl=3600, recover=None,
+                    overload=Overload(clock=clock))  # fmt: skip
+    append(store, [(T0 + 60, result(1, 80.0, T0 + 60, T0 + 60)), (T0 + 3700, None)])
+    append(store, [(T0 + 3720, result(1, 130.0, T0 + 3710, T0 + 3720, 1, 1))])
+    drained(worker)
+    clock.ahead = 1000.0
+    append(store, [(T0 + 3750, result(1, 160.0, T0 + 70, T0 + 80, 1, 2))])
+    worker._careful = True  # What is owed is computed in another commit.
+    worker.work()
+    assert store.counts()["recompute_owed"] == 1
+    worker._careful, scorer.bad = careful, 130.0
+    drained(worker)
+    assert store.counts()["recompute_owed"] == 1
+    assert [row.patient for row in store.journal() if row.kind == SPARE] == ["P1"]
+    assert store.state("A", "P1").view["owed"] == 1
+    scorer.bad = None
+    append(store, [(T0 + 7300, None)])
+    drained(worker)
+    assert store.counts()["recompute_owed"] == 0
+    again = fresh(tmp_path, "again")
+    rebuild(store, again, lambda: make_fold(None, 0.9), batch=3)
+    assert again.fingerprint() == store.fingerprint()
+    store.close()
+    again.close()
+
+
 def test_the_most_urgent_partitions_come_first_and_none_starves() -> None:
     clock = Moment()
     overload = Overload(clock=clock, patience=30, urgent=0.5)

@@ -119,9 +119,11 @@ class Worker:
         self._recover = recover
         self._pause: dict[int, float] = {}
         self._retry: dict[int, float] = {}
-        # In this batch: a patient's partition and last event, a partition's first event.
+        # In this batch: a patient's partition and last event, a partition's first event, and behind
+        # which event what a patient was owed was computed.
         self._last: dict[tuple[str, str], tuple[int, int]] = {}
         self._first: dict[int, int] = {}
+        self._settled: dict[tuple[str, str], tuple[int, int]] = {}
         self._breathed = 0.0
         fold.history, fold.between = store.cells, self._breathe
 
@@ -285,6 +287,11 @@ class Worker:
     def _failed(self, error: ScorerFailedError) -> None:
         """Leaves a scorer alone from the event on in which it failed."""
         key = (error.site, error.patient)
+        if key not in self._last:
+            # No event of theirs: it failed on the open hour, behind those that were owed.
+            self._settles = (*self._settled[key], key)
+            self._spare(error)
+            return
         # Not among what was touched where it could not even be restored.
         self._held.pop(key, None)
         self._again()
@@ -328,7 +335,7 @@ class Worker:
         parts = self._in_turn()
         effects_of: dict[int, int] = {}
         self._lineup = dict(self._folded_lineup)
-        self._last, self._first = {}, {}
+        self._last, self._first, self._settled = {}, {}, {}
         self._follows, self._settles = dict(self._followed), None
         for part in parts:
             count = len(events)
@@ -506,7 +513,9 @@ class Worker:
         state = self._patient(part, *key, off)
         self.fold.prepare(state, off, None)
         self.fold.settle(state)
-        self._settles = None
+        if self._careful:
+            self.fold.row(state)
+        self._settles, self._settled[key] = None, (part, at)
 
     def _spent(self, begun: float) -> bool:
         """Whether a commit is due: a lease must not run out over one batch."""
