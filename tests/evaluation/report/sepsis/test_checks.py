@@ -54,6 +54,16 @@ def test_a_model_of_the_clock_is_named():
     assert "too little is left at A" in checks_warning(found)
 
 
+def test_nobody_is_accused_where_nothing_can_be_judged():
+    found = copy.deepcopy(FOUND)
+    for row in found["time_blind"]["rows"]:
+        row |= {"blind_auroc": None, "blind_lower": None, "blind_upper": None, "reached": None}
+    shown = checks_section(found)["blind"]
+    assert {row["verdict"] for row in shown["rows"][:2]} == {"cannot be told"}
+    assert shown["verdict"] == "The bar of 0.72 is reached at 0 of 0 hospitals that can be judged."
+    assert checks_warning(found) == ""
+
+
 @pytest.mark.parametrize(
     ("margin", "around", "verdict", "warned"),
     [

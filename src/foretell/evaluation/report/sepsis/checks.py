@@ -69,9 +69,11 @@ def _blind(found: Record) -> dict[str, Any]:
         "reason": "", "bar": bar, "rows": rows, "horizon": f"{found['horizon']:g}",
         "clock_hour": f"{found['clock_hour']:g}",
         "verdict": (
-            f"The bar of {bar} is reached at {good} of {len(judged)} hospitals. "
-            + ("Patients' values carry the score without the clock, too."
-               if judged and good == len(judged)
+            f"The bar of {bar} is reached at {good} of {len(judged)} hospitals"
+            + (". " if judged else " that can be judged.")
+            + ("" if not judged
+               else "Patients' values carry the score without the clock, too."
+               if good == len(judged)
                else "Elsewhere the trees mostly read the clock: their scores say how long somebody "
                "has been there, rather than how ill.")
         ),
