@@ -172,6 +172,8 @@ def test_what_people_do_about_alarms():
     # What a log from before holds does what it did.
     old = act(policy, replace(state, postponement=None), {"action": "snooze", "hours": 2})
     assert old == replace(state, postponement=None) and "postponement" not in old.to_json()
+    blank = {"action": "snooze", "hours": 2, "reason": " "}
+    assert act(policy, replace(state, postponement=None), blank) == old
     state, alarm = policy.step(state, 2, 0.9)
     assert alarm is None and state.status == "snoozed"
     assert AlarmState.from_json(state.to_json()) == state

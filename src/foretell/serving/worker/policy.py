@@ -26,7 +26,7 @@ def act(policy: AlarmPolicy, state: AlarmState, action: Mapping[str, Any]) -> Al
     if kind == "resume":
         return policy.resume(state)
     if kind == "snooze":
-        reason, by = str(action.get("reason") or ""), action.get("by")
+        reason, by = str(action.get("reason") or "").strip(), action.get("by")
         after = policy.postpone(state, int(action["hours"]), reason=reason or "not stated", by=by)
         # Logs from before snoozes needed a reason fold to what they did.
         return after if reason else replace(after, postponement=state.postponement)
