@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from foretell.data.clinical import CausalFeatureBuilder
+from foretell.data.clinical import CausalFeatureBuilder, split_by_patient, target
 from foretell.data.simulators.hospitals import hospitals
-from foretell.runs.sepsis.sensing import FRESH, hourly
+from foretell.decisions.sensing import HourlySensing
+from foretell.runs.sepsis.sensing import FRESH, fit_sensing, hourly
 
 
 @pytest.fixture(scope="module")
@@ -39,3 +41,31 @@ def test_hours_are_told_as_a_stream_knows_them(stays):
                 assert before[i, j] == table[row - FRESH, columns[j]]
             else:
                 assert math.isnan(before[i, j])
+
+
+def test_training_patients_of_the_last_site_are_learned_from_and_nobody_else(monkeypatch):
+    both = hospitals(stays=40, sites=2, hours=(4, 30), seed=6)[0]
+    split, hours = split_by_patient(both), 30
+    builder = CausalFeatureBuilder("p19-v1", schema=both.schema).fit(split.train)
+    given = {}
+    monkeypatch.setattr(
+        HourlySensing, "fit", lambda *told, **options: given.update(options, told=told)
+    )
+    recipe = SimpleNamespace(
+        sensing=SimpleNamespace(sampler="mixture", hours=hours), seeds=[0], threads=1
+    )
+    fit_sensing(
+        recipe, SimpleNamespace(split=split, sites=("A", "B")),
+        SimpleNamespace(features_=builder, horizon=4),
+    )  # fmt: skip
+    mine = split.train.of("site", "B")
+    wanted = target(mine, 4.0)
+    well = int((wanted.at_risk & (wanted.label == 0)).sum())
+    features, label = given["told"][1], given["told"][4]
+    assert len(features) == len(label) == hours + int(wanted.label[wanted.at_risk].sum())
+    assert given["share"] == pytest.approx(hours / well)
+    known = {row.tobytes() for row in builder.transform(mine)}
+    assert {row.tobytes() for row in features} <= known
+    # Patients are counted, not hours: so few are one component, and their hours weigh as patients.
+    assert given["sampler_options"]["components"] == 1
+    assert given["sampler_options"]["prior"] >= 10 * len(features) / len(mine)

@@ -18,7 +18,7 @@ FRESH = 6
 
 _MODEL: dict[str, Any] = {"weight_decay": 0.3, "learning_rate": 1e-3, "batch_size": 256}
 _MOST_STEPS, _PASSES = 1200, 40
-_PATIENTS_A_COMPONENT = 200
+_PATIENTS_A_COMPONENT, _PRIOR_PATIENTS = 200, 10.0
 
 
 def fit_sensing(recipe: Recipe, parts: Parts, model: FeedForwardRisk) -> HourlySensing | None:
@@ -49,8 +49,10 @@ def fit_sensing(recipe: Recipe, parts: Parts, model: FeedForwardRisk) -> HourlyS
     panels = [[channels[i] for i in p.features] for p in panels_of(panel_tables(), places)]
     options: dict[str, Any] = {}
     if section.sampler == "mixture":
-        options = {"components": max(1, min(8, len(rows) // _PATIENTS_A_COMPONENT)),
-                   "iterations": 60}  # fmt: skip
+        people = len(np.unique(stays.patients.astype(str)[stays.stay_of_row()[rows]]))
+        # Patients are counted: by hours, one who stays long could have a component to himself.
+        options = {"components": max(1, min(8, people // _PATIENTS_A_COMPONENT)),
+                   "prior": _PRIOR_PATIENTS * len(rows) / people, "iterations": 60}  # fmt: skip
     elif section.sampler == "vae":
         options = {"threads": recipe.threads}
     return HourlySensing.fit(
