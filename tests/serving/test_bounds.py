@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 
 import httpx
 import pytest
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from foretell.serving.api.bounds import BodyBound
+from foretell.serving.metrics import Metrics
 
 from .test_api import SCOPES, as_, observation, token_table
 
@@ -94,3 +100,25 @@ def test_a_body_is_refused_before_it_is_read(client):
             door.sendall(b"400\r\n" + b" " * 1024 + b"\r\n")
         assert door.recv(4096).startswith(b"HTTP/1.1 413 ")
     assert client.get("/healthz").status_code == 200
+
+
+def test_a_body_counts_once_however_often_it_is_asked_for():
+    metrics, refusals = Metrics(), []
+
+    async def application(scope, receive, send):
+        for _ in range(4):
+            try:
+                await receive()
+            except HTTPException as error:
+                refusals.append(error.status_code)
+
+    async def chunk():
+        return {"type": "http.request", "body": b" " * 6, "more_body": True}
+
+    async def send(message):
+        raise AssertionError("nobody answers here")
+
+    door = BodyBound(application, 10, lambda *_: Response(), metrics)
+    asyncio.run(door({"type": "http", "path": "/v1/events", "headers": []}, chunk, send))
+    assert refusals == [413, 413, 413]
+    assert metrics.messages.labels("json", "", "too_large")._value.get() == 1

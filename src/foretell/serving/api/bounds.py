@@ -48,14 +48,17 @@ class BodyBound:
             self._count(scope["path"])
             await self._refuse(Request(scope), text, 413)(scope, receive, send)
             return
-        size = 0
+        size, refused = 0, False
 
         async def bounded() -> Message:
-            nonlocal size
+            nonlocal size, refused
             message = await receive()
             size += len(message.get("body", b""))
             if size > self._most:
-                self._count(scope["path"])
+                if not refused:
+                    # Whoever catches it may ask for more, and is told so again.
+                    refused = True
+                    self._count(scope["path"])
                 # Whoever reads the body hands it on to the handlers of refusals.
                 raise HTTPException(413, text)
             return message
