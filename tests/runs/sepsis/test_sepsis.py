@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,8 +21,10 @@ from foretell.errors import ArtefactError, RecipeError
 from foretell.runs import recipe as recipes
 from foretell.runs.sepsis import checks
 from foretell.runs.sepsis.judging import age_band, fit_gate, lacking
+from foretell.runs.sepsis.recipe import Recipe
 from foretell.runs.sepsis.sequence import Rows, at_sensitivity, intercept
 from foretell.runs.sepsis.sources import load_parts
+from foretell.runs.sepsis.wuperr import estimator
 from foretell.serving.deployment import Deployment
 
 RECIPE = """
@@ -332,6 +335,13 @@ def test_thresholds_of_sites_are_one_risk(finished, tmp_path):
     assert raised == judged.alarms.raised[: one.n_rows].tolist()
 
 
+def test_noise_follows_from_no_seed_unless_it_is_given_one():
+    told = tomllib.loads(RECIPE.format(alarms=""))
+    assert estimator(Recipe.model_validate(told), "wuperr", 1).release_seed is None
+    told["methods"]["wuperr"]["noise_seed"] = 4
+    assert estimator(Recipe.model_validate(told), "wuperr", 1).release_seed == 5
+
+
 def test_too_few_patients_make_no_bundle(tmp_path):
     file = tmp_path / "few.toml"
     file.write_text(RECIPE.format(alarms="").replace("min_patients = 5", "min_patients = 500"))
@@ -349,6 +359,7 @@ def test_too_few_patients_make_no_bundle(tmp_path):
         ("data.sites=['B','Z']", "no site 'Z'"),
         ("model.hiden=[4]", "hiden"),
         ("methods.naive.release=1.0", "keeps none"),
+        ("methods.naive.noise_seed=1", "keeps none"),
         ("methods.wuperr.options.memory=3", "memory"),
         ("deploy=wupper", "did you mean 'wuperr'"),
         ("data.options.stay=3", "did you mean"),

@@ -52,7 +52,9 @@ class MethodSection(Section):
     ``"gem"``, ``"derpp"`` or ``"lwf"``; ``options`` are those of its class
     (:class:`foretell.estimators.continual.WUPERR` and the methods of
     :mod:`foretell.training.continual`). ``release`` is the noise that ``wuperr`` adds once to what
-    it keeps, in standard deviations of each unit.
+    it keeps, in standard deviations of each unit. The noise, and the order of what is kept, follow
+    from the operating system's randomness; with ``noise_seed``, to which the run's seed is added,
+    a run can be repeated to the byte, and its bundles are for judging only.
     """
 
     kind: Literal[
@@ -69,12 +71,15 @@ class MethodSection(Section):
         "lwf",
     ] = "wuperr"
     release: float = Field(default=0.0, ge=0)
+    noise_seed: int | None = Field(default=None, ge=0)
     options: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _fits_together(self) -> MethodSection:
         if self.release and self.kind != "wuperr":
             raise ValueError(f"release is noise on representations, and {self.kind!r} keeps none")
+        if self.noise_seed is not None and self.kind != "wuperr":
+            raise ValueError(f"noise_seed is of what wuperr keeps, and {self.kind!r} keeps none")
         return self
 
 

@@ -55,7 +55,7 @@ _KINDS: dict[str, Callable[..., ContinualMethod]] = {
     "lwf": LwF,
 }
 BUNDLE = "bundle.safetensors"
-"""The bundle of the last site of a WUPERR training; its noise follows from the seed."""
+"""The bundle of the last site of a WUPERR training."""
 
 SENSITIVITY = 0.8
 """Of the hours, at which precision and specificity are told."""

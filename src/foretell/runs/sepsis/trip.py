@@ -155,7 +155,8 @@ def summary(recipe: Recipe, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         at = {(r["trained_on"], r["site"]): r for r in means.iter_rows(named=True)}
         entry: dict[str, Any] = {
             "method": name, "kind": recipe.methods[name].kind, "keeps": mine[0]["keeps"],
-            "release": recipe.methods[name].release, "seeds": len(mine), "sites": sites,
+            "release": recipe.methods[name].release,
+            "noise_seed": recipe.methods[name].noise_seed, "seeds": len(mine), "sites": sites,
             "offsets": mine[0]["offsets"], "audits": mine[0]["audits"],
             "notes": mine[0]["notes"],
             "cpu_seconds": min(row["cpu_seconds"] for row in mine),

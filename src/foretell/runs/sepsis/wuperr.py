@@ -36,8 +36,8 @@ def estimator(recipe: Recipe, name: str, seed: int) -> WUPERR:
     """
     section = recipe.methods[name]
     noise = GaussianRelease(section.release) if section.release else None
-    # A run is repeated from its recipe; what it releases is for judging, and says so.
-    own = {"random_state": seed, "release_seed": seed, "threads": recipe.threads,
+    secret = None if section.noise_seed is None else section.noise_seed + seed
+    own = {"random_state": seed, "release_seed": secret, "threads": recipe.threads,
            "validation_size": 0.0}  # fmt: skip
     made: WUPERR = make(
         f"methods.{name}.options", WUPERR, {**recipe.model, **section.options},

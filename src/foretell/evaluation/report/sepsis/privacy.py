@@ -16,7 +16,8 @@ def privacy_section(sequence: Sequence[Mapping[str, Any]]) -> dict[str, Any] | N
     rows = []
     for entry in sequence:
         for site, audit in (entry.get("audits") or {}).items():
-            performed = bool(audit.get("performed"))
+            performed, passed = bool(audit.get("performed")), bool(audit.get("passed"))
+            secret = entry.get("noise_seed") is None
             rows.append(
                 {
                     "method": entry["method"],
@@ -25,10 +26,8 @@ def privacy_section(sequence: Sequence[Mapping[str, Any]]) -> dict[str, Any] | N
                     if entry["release"]
                     else "no noise",
                     "figures": _figures(audit),
-                    "verdict": ("must not leave" if audit.get("reason") else "not audited")
-                    if not performed
-                    else ("may leave" if audit.get("passed") else "must not leave"),
-                    "bad": not performed or not audit.get("passed"),
+                    "verdict": _verdict(audit, secret),
+                    "bad": not (performed and passed and secret),
                     "reason": ". ".join(str(audit[k]) for k in _WORDS if audit.get(k)),
                 }
             )
@@ -38,6 +37,14 @@ def privacy_section(sequence: Sequence[Mapping[str, Any]]) -> dict[str, Any] | N
     for row in rows:
         row["at"] = [row["figures"].get(n, MISSING) for n in names]
     return {"words": REPRESENTATIONS, "names": names, "rows": rows}
+
+
+def _verdict(audit: Mapping[str, Any], secret: bool) -> str:
+    if not audit.get("performed"):
+        return "must not leave" if audit.get("reason") else "not audited"
+    if not audit.get("passed"):
+        return "must not leave"
+    return "may leave" if secret else "for judging only"
 
 
 def _figures(audit: Mapping[str, Any]) -> dict[str, str]:
@@ -50,4 +57,7 @@ def _figures(audit: Mapping[str, Any]) -> dict[str, str]:
         "membership_auc": "membership AUC",
     }
     found |= {words: fixed(audit[k], 3) for k, words in named.items() if audit.get(k) is not None}
+    of_patients = audit.get("of_patients") or {}
+    if of_patients.get("vector") is not None:
+        found["found by all their hours"] = fixed(of_patients["vector"], 3)
     return found

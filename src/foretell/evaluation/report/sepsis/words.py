@@ -33,7 +33,6 @@ CONVENTIONS = (
 REPRESENTATIONS = (
     "What leaves a site is no row of a patient but noisy values of the net's first layer. They are "
     "not anonymous by themselves: the audit attacks them as somebody with data of their own would. "
-    "It says what such noise hides. The noise of this run follows from its seed, so that the run "
-    "can be repeated, and whoever knows the seed can take it off: the bundles written here are for "
-    "judging. One that leaves a site is made there, with noise that is a secret of the site."
+    "It says what such noise hides. Where a recipe gives the noise a seed, a run can be repeated, "
+    "and whoever knows the recipe can take the noise off: its bundles are for judging only."
 )
