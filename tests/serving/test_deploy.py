@@ -164,6 +164,8 @@ def test_alert_rules_ask_for_metrics_that_there_are():
             assert re.fullmatch(r"\d+[smhd]", rule.get("for", "1m"))
             check_expression(rule["expr"], known)
             names.append(rule["alert"])
+            for name in re.findall(r"\bforetell_\w+", rule["annotations"]["description"]):
+                assert name in known, f"{rule['alert']} points to {name}"
     assert len(set(names)) == len(names)
     wanted = {"ForetellFeedSilent", "ForetellLag", "ForetellOutboxOld", "ForetellAbstainsMore",
               "ForetellAlarmRate", "ForetellHeartbeatMissing"}  # fmt: skip

@@ -11,6 +11,7 @@ from foretell.data.clinical import CausalFeatureBuilder, FeatureSpec
 from foretell.decisions.alarms import AlarmPolicy, Tier
 from foretell.errors import ParameterError
 from foretell.serving.events import MEASURED, NewEvent, digest
+from foretell.serving.metrics import Metrics
 from foretell.serving.store import open_store
 from foretell.serving.store.base import StateRow, StayRow
 from foretell.serving.worker import Fold, Ladder, Risk, RuleScorer, Worker
@@ -288,8 +289,8 @@ def test_a_patient_whose_hours_fail_holds_up_nobody(tmp_path) -> None:
 @pytest.mark.parametrize("careful", [False, True])
 def test_a_patient_whose_open_hour_fails_holds_up_nobody(tmp_path, careful) -> None:
     store, clock = fresh(tmp_path, "s"), Moment()
-    scorer = Counting()
-    worker = Worker(store, make_fold(scorer, 0.9), ttl=3600, recover=None,
+    scorer, metrics = Counting(), Metrics()
+    worker = Worker(store, make_fold(scorer, 0.9), ttl=3600, recover=None, watcher=metrics,
                     overload=Overload(clock=clock))  # fmt: skip
     append(store, [(T0 + 60, result(1, 80.0, T0 + 60, T0 + 60)), (T0 + 3700, None)])
     append(store, [(T0 + 3720, result(1, 130.0, T0 + 3710, T0 + 3720, 1, 1))])
@@ -304,6 +305,11 @@ def test_a_patient_whose_open_hour_fails_holds_up_nobody(tmp_path, careful) -> N
     assert store.counts()["recompute_owed"] == 1
     assert [row.patient for row in store.journal() if row.kind == SPARE] == ["P1"]
     assert store.state("A", "P1").view["owed"] == 1
+    # What the alert on what is owed points to; no scorer is left alone for it.
+    lines = metrics.text(store).decode().splitlines()
+    assert "foretell_recompute_owed 1.0" in lines
+    assert "foretell_recompute_failures_total 1.0" in lines
+    assert not [n for n in lines if n.startswith("foretell_scorer_failures_total{")]
     scorer.bad = None
     append(store, [(T0 + 7300, None)])
     drained(worker)

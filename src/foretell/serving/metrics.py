@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from foretell.serving.events import partition_of
 from foretell.serving.store.base import Effects, Store
+from foretell.serving.worker.availability import OFF, SPARE
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -104,6 +105,10 @@ class Metrics:
         self.failures = Counter(
             "foretell_scorer_failures_total", "Failures that were kept in the journal",
             ("version",), **kept,
+        )  # fmt: skip
+        self.recomputed = Counter(
+            "foretell_recompute_failures_total",
+            "Times that closed hours of a patient could not be computed anew", **kept,
         )  # fmt: skip
         self.doubts = Counter(
             "foretell_doubts_total", "What feeds said that cannot count as it stands", ("doubt",),
@@ -225,8 +230,10 @@ class Metrics:
                 unit = self._unit(row.site, row.body.get("unit"))
                 self.unit_alarms.labels(row.site, unit, str(row.body["tier"])).inc()
         for failed in effects.journal:
-            if failed.kind == "off":
+            if failed.kind == OFF:
                 self.failures.labels(failed.version).inc()
+            elif failed.kind == SPARE:
+                self.recomputed.inc()
         for name, count in effects.doubts.items():
             self.doubts.labels(name).inc(count)
         for beside in effects.shadows:
