@@ -94,6 +94,46 @@ def test_an_error_of_ours_is_answered_and_its_words_stay_inside(tmp_path, caplog
     service.store.close()
 
 
+def test_who_asks_for_metrics_at_once_sees_each_page_whole(tmp_path, monkeypatch):
+    import asyncio
+
+    from foretell.serving.api.app import build_app
+    from foretell.serving.config import read_config
+    from foretell.serving.service import Service
+
+    store = str(tmp_path / "s.db")
+    service = Service(read_config({"service": {"store": store}}), roles=("ingest",))
+    metrics, inside, most = service.metrics, [], []
+    real_models, real_text = metrics.models, metrics.text
+
+    def models(lineup, loaded):
+        inside.append(1)
+        real_models(lineup, loaded)
+        most.append(len(inside))
+        time.sleep(0.02)
+
+    def text(store, now=None):
+        most.append(len(inside))
+        page = real_text(store, now)
+        inside.pop()
+        return page
+
+    monkeypatch.setattr(metrics, "models", models)
+    monkeypatch.setattr(metrics, "text", text)
+
+    async def ask() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(app=build_app(service))
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+            return await asyncio.gather(*(client.get("/metrics") for _ in range(6)))
+
+    answers = asyncio.run(ask())
+    assert [a.status_code for a in answers] == [200] * 6
+    assert all("foretell_model_info{" in a.text for a in answers)
+    assert set(most) == {1}, "from the first gauge to the text nobody else sets any"
+    assert not metrics.page.locked()
+    service.store.close()
+
+
 def test_methods_that_are_not_there_are_answered_with_those_that_are(client):
     for path, methods in {
         "/v1/model": "GET, PUT", "/v1/model/rollback": "POST", "/fhir": "POST",

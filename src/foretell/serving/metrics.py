@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter as Counts
 from collections.abc import Collection, Mapping, Sequence
@@ -61,6 +62,8 @@ class Metrics:
         from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
         self.registry: CollectorRegistry = CollectorRegistry()
+        self.page = threading.Lock()
+        """Held from the first gauge that is set to the text: what is cleared is not seen."""
         kept: dict[str, Any] = {"registry": self.registry}
         self.messages = Counter(
             "foretell_messages_total", "Messages by door, type and outcome",

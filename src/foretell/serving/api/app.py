@@ -266,7 +266,8 @@ def _health(app: FastAPI, service: Service) -> None:
     @app.get("/metrics", tags=["health"], response_class=PlainTextResponse)
     def metrics() -> Response:
         """For Prometheus."""
-        with service.stores.use() as store:
+        # Two that ask at once must not see each other's gauges half set.
+        with service.metrics.page, service.stores.use() as store:
             told = store.lineup(0)
             service.metrics.models(None if told is None else told["lineup"], service.versions)
             now = time.time() if service.config.service.clock == "wall" else None
