@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 import time
 from dataclasses import replace
 
@@ -23,6 +24,7 @@ from foretell.serving.config import Config, DriftConfig, read_config
 from foretell.serving.deployment import FILE, Deployment
 from foretell.serving.doctor import examine
 from foretell.serving.drift import Block, DriftWatch, blocks_of, found_last, tables_of
+from foretell.serving.errors import StoreUnavailableError
 from foretell.serving.metrics import Metrics
 from foretell.serving.replay import MllpClient, play
 from foretell.serving.service import make_fold
@@ -187,6 +189,74 @@ def test_a_channel_in_other_units_is_named(played, watched):
     assert "HR" in found["channels_named"]
     row = next(r for r in found["channels"] if r["channel"] == "HR")
     assert "discrepancy" in row["why"] and row["discrepancy_p"] < 1e-3
+
+
+class Sites:
+    """A store with more sites with open stays than were played; hours of some cannot be read."""
+
+    def __init__(self, store, broken):
+        self._store, self._broken, self.closed = store, broken, False
+
+    def __getattr__(self, name):
+        return getattr(self._store, name)
+
+    def open_since(self):
+        return {**self._store.open_since(), **dict.fromkeys(self._broken, 0.0)}
+
+    def newest_score(self, site):
+        if site in self._broken:
+            raise self._broken[site]
+        return self._store.newest_score(site)
+
+    def close(self):
+        self.closed = True
+
+
+def test_a_site_that_cannot_be_looked_at_costs_no_other(played, watched, caplog):
+    deployment, _ = watched
+    monitors = {deployment.version: deployment.monitor}
+    schema, settings = deployment.gate.schema, DriftConfig(hours=24 * 31)
+    alone = DriftWatch(played, monitors, schema, settings).look()["sites"]["SIM"]
+    broken = {"A": KeyError("P17"), "B": ValueError("P18"), "Z": KeyError("P19")}
+    caplog.clear()
+    told = DriftWatch(Sites(played, broken), monitors, schema, settings).look()
+    assert list(told["sites"]) == ["A", "B", "SIM", "Z"] and found_last(played) == told
+    assert told["sites"]["SIM"] == alone
+    for site, error in broken.items():
+        found = told["sites"][site]
+        assert found["why_not"] == type(error).__name__ and found["failed"]
+        assert found["channels_named"] == [] and not found["scores_moved"]
+    said = [r.getMessage() for r in caplog.records if r.levelname == "ERROR"]
+    assert said == [
+        "looking for drift failed at A, Z: KeyError", "looking for drift failed at B: ValueError",
+    ]  # fmt: skip
+    assert not any(p in json.dumps(told) + caplog.text for p in ("P17", "P18", "P19"))
+    # A store that does not answer is not a site's: the look is for another time.
+    gone = Sites(played, {"A": StoreUnavailableError("away")})
+    with pytest.raises(StoreUnavailableError):
+        DriftWatch(gone, monitors, schema, settings).look()
+    assert found_last(played) == told
+
+
+def test_who_is_told_to_stop_closes_the_store(played, watched):
+    deployment, _ = watched
+    store, stop = Sites(played, {}), threading.Event()
+    watch = DriftWatch(
+        store, {deployment.version: deployment.monitor}, deployment.gate.schema,
+        DriftConfig(hours=24 * 31, every_minutes=0.001),
+    )  # fmt: skip
+    other = played.another()
+    before = found_last(other)
+    runs = threading.Thread(target=watch.run, args=(stop,))
+    runs.start()
+    end = time.monotonic() + 30
+    while found_last(other) == before and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not store.closed
+    stop.set()
+    runs.join(30)
+    assert store.closed and found_last(other) != before
+    other.close()
 
 
 def test_a_deployment_carries_its_monitor(watched, tmp_path):

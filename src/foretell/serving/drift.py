@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("foretell.serving.drift")
 MARK = "drift"
+_NOTHING: Mapping[str, Any] = {
+    "channels_named": [], "scores_moved": False, "channels": [], "blocks": 0,
+}  # fmt: skip
 _HOUR = 3600.0
 
 
@@ -77,7 +80,7 @@ class DriftWatch:
         self._watermark, self._duty = watermark, duty
 
     def run(self, stop: Signal) -> None:
-        """Looks until told to stop; at once where nobody has for long."""
+        """Looks until told to stop, then closes the store; at once where nobody has for long."""
         every = 60 * self._settings.every_minutes
         while not stop.is_set():
             try:
@@ -96,17 +99,31 @@ class DriftWatch:
                 # Patients are watched over without it.
                 log.error("looking for drift failed: %s", type(error).__name__)
                 stop.wait(60.0)
+        self._store.close()
 
     def look(self, stop: Signal | None = None) -> dict[str, Any]:
         """Compares all sites with open stays and keeps what was found.
+
+        Of a site at which that fails it keeps the name of the error, and goes on with the others.
 
         Args:
             stop: told to give up; between blocks others may work.
         """
         pause = stop or Signal()
         begun, sites = time.perf_counter(), {}
+        failed: dict[str, list[str]] = {}
         for site in sorted(self._store.open_since()):
-            sites[site] = self._site(site, pause)
+            try:
+                sites[site] = self._site(site, pause)
+                # What cannot be written must not cost the others their place.
+                json.dumps(sites[site], allow_nan=False)
+            except StoreUnavailableError:
+                raise
+            except Exception as error:
+                # Not what it says: there may be identifiers in it.
+                kind = type(error).__name__
+                failed.setdefault(kind, []).append(site)
+                sites[site] = {**_NOTHING, "why_not": kind, "failed": True}
             if pause.is_set():
                 break
         took = time.perf_counter() - begun
@@ -114,6 +131,8 @@ class DriftWatch:
         if not pause.is_set():
             lease = None if self._duty is None else self._duty.lease
             self._store.set_mark(MARK, json.dumps(told, allow_nan=False), lease)
+        for kind, names in failed.items():
+            log.error("looking for drift failed at %s: %s", ", ".join(names), kind)
         for site, found in sites.items():
             if found["channels_named"] or found["scores_moved"]:
                 log.warning(
@@ -124,9 +143,8 @@ class DriftWatch:
 
     def _site(self, site: str, pause: Signal) -> dict[str, Any]:
         newest = self._store.newest_score(site)
-        nothing = {"channels_named": [], "scores_moved": False, "channels": [], "blocks": 0}
         if newest is None:
-            return {**nothing, "why_not": "nothing was scored"}
+            return {**_NOTHING, "why_not": "nothing was scored"}
         since = newest - _HOUR * self._settings.hours
         period = {"since": since, "until": newest}
         spans = self._store.scored_since(site, since)
@@ -143,21 +161,21 @@ class DriftWatch:
                 # A worker in this process must not wait for all of them.
                 pause.wait(0.0005)
                 if pause.is_set():
-                    return {**nothing, **period, "why_not": "the service stops"}
+                    return {**_NOTHING, **period, "why_not": "the service stops"}
             spoke = Counter(row[2] for rows in hours for row in rows)
             for version, monitor in self._monitors.items():
                 if monitor.block == length and (best is None or spoke[version] > best[0]):
                     best = (spoke[version], version, found, hours)
         if best is None or best[0] == 0:
             why = "no whole block of hours of a model with a monitor"
-            return {**nothing, **period, "why_not": why}
+            return {**_NOTHING, **period, "why_not": why}
         _, version, found, hours = best
         monitor = self._monitors[version]
         try:
             parts, scores = tables_of(found, hours, monitor.block, self._schema, version)
             drift = monitor.compare(parts, scores, site)
         except DataError as error:
-            return {**nothing, **period, "why_not": str(error)}
+            return {**_NOTHING, **period, "why_not": str(error)}
         return {**period, **told(drift, version, monitor)}
 
 
