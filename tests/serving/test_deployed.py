@@ -11,15 +11,21 @@ import pytest
 
 from foretell.data.clinical.feed import Measurement, Normaliser, Refusal
 from foretell.data.clinical.hl7.writer import messages_of
+from foretell.data.panel import Categorical
 from foretell.decisions.alarms import AlarmPolicy, AlarmState, Suppression, Tier
 from foretell.errors import DataError, ParameterError
 from foretell.serving.config import Config, read_config
 from foretell.serving.replay import MllpClient, play
 from foretell.serving.service import Service, make_fold
 from foretell.serving.store import open_store
+from foretell.serving.worker import Worker
 from foretell.serving.worker.deployed import DeploymentScorer
 from foretell.serving.worker.policy import act, check_action, for_rules
 from foretell.serving.worker.scorer import TOLD
+from foretell.serving.worker.ticks import send_ticks
+from foretell.serving.worker.worker import rebuild
+
+from .test_fold import delivery
 
 AUTH = {"Authorization": "Bearer test-token"}
 CONFIG = """
@@ -136,6 +142,64 @@ def test_units_have_thresholds_and_a_version_can_be_pinned(deployed, tmp_path):
     with pytest.raises(ParameterError, match="pins other-1"):
         Service(read_config(pinned), deployments=[deployment])
     assert not (tmp_path / "s.db").exists()
+
+
+def test_thresholds_of_sites_hold_in_the_service_as_in_tables(deployed, tmp_path):
+    _, deployment, stays = deployed
+    stays = stays.select(slice(6))
+    numbers = {k: v for k, v in stays.numbers.items() if k == "age"}
+    numbers["age"] = np.minimum(np.floor(numbers["age"]), 90.0)
+    units = ["ICU" if i < 3 else "WARD" for i in range(len(stays))]
+    stays = replace(stays, numbers=numbers)
+    low, high = np.nanquantile(deployment.judge(stays).gated.score, [0.3, 0.7]).tolist()
+    # None is so high that it holds everywhere; the unit ICU comes before every site.
+    tier = Tier("alert", 0.9999, {"west": low, "east": high, "ICU": 0.9998})
+    own = replace(deployment, policy=AlarmPolicy(tiers=(tier,), snooze=2))
+    told = {"sites": {"west": {}, "east": {}, "south": {}, "north": {"alarms": {}}}}
+    told["sites"]["north"]["alarms"] = {"tiers": {"alert": low}, "units": {"alert": {"ICU": high}}}
+    fold = make_fold(read_config(told), deployments=[own])
+    assert set(fold.sites) == {"west", "east", "north"}
+    store = open_store(tmp_path / "s.db", partitions=2)
+    worker = Worker(store, fold, name="w", ttl=3600.0)
+    worker.keep_leases(now=True)
+    expected, by = set(), {}
+    for site in told["sites"]:
+        place = {name: Categorical.from_values(values)
+                 for name, values in (("unit", units), ("site", [site] * len(stays)))}  # fmt: skip
+        placed = replace(stays, categories={**stays.categories, **place})
+        for _, data in sorted(messages_of(placed, facility=site, name=site), key=lambda m: m[0]):
+            store.append([delivery(data)])
+        # What a site is told of its own comes before what the run says of it.
+        holds = {"north": Tier("alert", low, {"ICU": high})}.get(site, tier)
+        judged = replace(own, policy=replace(own.policy, threshold=None, tiers=(holds,)))
+        raised = judged.judge(placed).alarms.raised
+        live = []
+        for i in range(len(placed)):
+            who = {"age": numbers["age"][i], "sex": stays.names("sex")[i]}
+            stream = judged.stream(site=site, source=stays.names("hospital")[i], unit=units[i],
+                                   **who)  # fmt: skip
+            live += [stream.step(row).alarm is not None for row in placed.matrix([i])]
+        assert raised.tolist() == live
+        by[site] = int(raised.sum())
+        hours = np.concatenate([np.arange(1, n + 1) for n in stays.lengths])
+        rows = stays.stay_of_row()
+        expected |= {(site, str(stays.patients[rows[r]]), int(hours[r]))
+                     for r in np.flatnonzero(raised)}  # fmt: skip
+    send_ticks(store, 1_767_225_600.0 + 3600 * 40, everywhere=True)
+    while worker.work():
+        pass
+    notes = [n for n in store.notes(0, 10_000) if n.kind == "alarm"]
+    assert {(n.site, n.patient, n.body["hour"]) for n in notes} == expected
+    assert by["west"] > by["east"] > by["south"] == 0 < by["north"]
+    again = open_store(tmp_path / "again.db", partitions=2)
+    rebuild(store, again, lambda: make_fold(read_config(told), deployments=[own]))
+    assert again.fingerprint() == store.fingerprint()
+    again.close()
+    store.close()
+    # Where no sites are configured all of them may send.
+    free = make_fold(Config(), deployments=[own])
+    assert free.rules("west").policy.tiers[0].of("WARD") == low
+    assert free.rules("south").policy.tiers[0].of("WARD") == 0.9999
 
 
 def test_units_are_repaired_where_none_was_stated(deployed):

@@ -160,13 +160,13 @@ class Deployment:
         """The same for one live stay, hour by hour.
 
         Args:
-            site: as :meth:`CausalFeatureBuilder.stream` takes it, and for thresholds of its own.
+            site: as :meth:`CausalFeatureBuilder.stream` takes it, and for thresholds of its own,
+                which hold where the unit has none.
             source: who sends the values, for their units.
             described: age, sex, unit, ... of the stay.
         """
-        own = {name for tier in self.policy.tiers for name in tier.units}
-        place = site if site in own else described.get("unit")
-        return DeploymentStream(self, self.model.stream(site=site, **described), source, place)
+        risks = self.model.stream(site=site, **described)
+        return DeploymentStream(self, risks, source, site, described.get("unit"))
 
     def hidden(self, features: NDArray[np.float32]) -> NDArray[np.float32] | None:
         """(D,) layer of an hour's scaled features (F,) that the gate tests; None if it does not."""
@@ -278,14 +278,16 @@ class DeploymentStream:
         deployment: whose model, gate and policy hold.
         risks: the model's stream.
         source: who sends the values.
-        place: site or unit, for thresholds of its own.
+        site: of the stay, for thresholds of its own.
+        unit: of the stay, likewise.
     """
 
     def __init__(
-        self, deployment: Deployment, risks: Any, source: str, place: str | None = None
-    ) -> None:
+        self, deployment: Deployment, risks: Any, source: str, site: str | None = None,
+        unit: str | None = None,
+    ) -> None:  # fmt: skip
         self._deployment, self._risks, self._source = deployment, risks, source
-        self._place = place
+        self._policy, self._unit = deployment.policy.at(site), unit
         self._gate: GateStream = deployment.gate.stream()
         self.alarm_state: AlarmState = deployment.policy.start()
 
@@ -300,10 +302,9 @@ class DeploymentStream:
         gated = self._gate.push(values, risk, self._deployment.hidden(self._risks.features))
         score = float(gated.score[0]) if gated.issued[0] else None
         hour = int(self._risks.hour)
-        policy = self._deployment.policy
         may = bool(gated.may_alarm[0])
-        self.alarm_state, alarm = policy.step(
-            self.alarm_state, hour, score if may else None, unit=self._place
+        self.alarm_state, alarm = self._policy.step(
+            self.alarm_state, hour, score if may else None, unit=self._unit
         )
         return Hour(hour, Status(int(gated.status[0])), score, tuple(gated.reasons(0)), alarm)
 

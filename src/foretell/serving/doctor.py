@@ -189,7 +189,10 @@ def _rules(config: Config, loaded: list[Deployment]) -> Iterator[Finding]:
         return
     for name, rules in fold.sites.items():
         tiers = ", ".join(f"{t.name} from {t.threshold:g}" for t in rules.policy.tiers)
-        yield Finding(f"alarms of {name}", "ok", f"{tiers}, by tables of the site")
+        own = config.sites.get(name)
+        told = own is not None and own.alarms.model_fields_set | own.quiet.model_fields_set
+        by = "by tables of the site" if told else "by the run"
+        yield Finding(f"alarms of {name}", "ok", f"{tiers}, {by}")
     for name, version in config.pins.items():
         yield Finding(f"model of {name}", "ok", f"pinned to {version}")
 

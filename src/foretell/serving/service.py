@@ -37,7 +37,7 @@ from foretell.serving.outbox import Dispatcher, Sink, make_sink
 from foretell.serving.privacy import Pseudonyms
 from foretell.serving.records import keep_anchoring
 from foretell.serving.rollout import announce, check_pins, configured
-from foretell.serving.sites import Panels, panels_of, rules_of
+from foretell.serving.sites import Panels, panels_of, rules_of, sites_of
 from foretell.serving.store import Store, open_store
 from foretell.serving.subscriptions import FanOut, SubscriptionSink
 from foretell.serving.worker import Fold, Ladder, RuleScorer, Scorer, Worker
@@ -98,8 +98,7 @@ def make_fold(
     told = rules_of(config, rules, policy, deployments, candidate)
     sites = {
         name: rules_of(config, rules, policy, deployments, candidate, name)
-        for name, site in config.sites.items()
-        if site.alarms.model_fields_set or site.quiet.model_fields_set
+        for name in sites_of(config, policy, trained)
     }
     wanted = {kind for sink in config.sinks for kind in sink.kinds}
     return Fold(
@@ -179,7 +178,10 @@ class Service:
         self._fold: Fold | None = self._folds() if "worker" in self.roles else None
         self.store: Store = _patiently(config)
         self.stores = StorePool(self.store)
-        self.metrics = Metrics({name: site.units for name, site in config.sites.items()})
+        self.metrics = Metrics(
+            {name: site.units for name, site in config.sites.items()},
+            drift_seconds=60 * config.drift.every_minutes if self._monitors else 0.0,
+        )
         key = config.service.pseudonym_key
         self.pseudonyms = Pseudonyms() if key is None else Pseudonyms.from_file(key)
         http = config.http

@@ -41,6 +41,22 @@ def panels_of(config: Config) -> tuple[Panels, dict[str, Panels]]:
     return common, own
 
 
+def sites_of(
+    config: Config, policy: AlarmPolicy | None = None, trained: Sequence[Deployment] = ()
+) -> list[str]:
+    """Sites at which something else holds: by their own tables, or by the policies of models.
+
+    Where no sites are configured any may send, and all that the policies name count.
+    """
+    policies = [d.policy for d in trained] if policy is None else [policy]
+    named = {place for p in policies for tier in p.tiers for place in tier.units}
+    told = [
+        name for name, site in config.sites.items()
+        if name in named or site.alarms.model_fields_set or site.quiet.model_fields_set
+    ]  # fmt: skip
+    return told if config.sites else sorted(named)
+
+
 def rules_of(
     config: Config,
     rules: Sequence[RuleScorer] = (),
@@ -57,14 +73,15 @@ def rules_of(
         policy: of alarms; by default that of the first deployment, else of the configuration.
         deployments: models in the order of preference.
         candidate: a model on trial.
-        site: that has its own tables ``alarms`` or ``quiet``; None for all sites.
+        site: whose thresholds in the policies hold, and its own tables ``alarms`` and ``quiet``
+            where it has some; None for all sites.
 
     Raises:
         ParameterError: there is no such tier, or thresholds of tiers do not ascend; says where.
     """
-    own = SiteConfig() if site is None else config.sites[site]
+    own = SiteConfig() if site is None else config.sites.get(site, SiteConfig())
     try:
-        return _rules_of(config, own, rules, policy, deployments, candidate)
+        return _rules_of(config, own, rules, policy, deployments, candidate, site)
     except ParameterError as error:
         if site is None:
             raise
@@ -73,7 +90,7 @@ def rules_of(
 
 def _rules_of(
     config: Config, site: SiteConfig, rules: Sequence[RuleScorer], policy: AlarmPolicy | None,
-    deployments: Sequence[Deployment], candidate: Deployment | None,
+    deployments: Sequence[Deployment], candidate: Deployment | None, name: str | None,
 ) -> SiteRules:  # fmt: skip
     told = site.alarms.model_dump(exclude_none=True, exclude={"tiers", "units"})
     alarms = config.alarms.model_copy(update=told)
@@ -94,15 +111,16 @@ def _rules_of(
         )  # fmt: skip
     models = {other.version for other in trained}
     return SiteRules(
-        _placed(policy, alarms, site.alarms, model=True),
-        {v: _placed(p, alarms, site.alarms, model=v in models) for v, p in policies.items()},
+        _placed(policy, alarms, site.alarms, name, model=True),
+        {v: _placed(p, alarms, site.alarms, name, model=v in models) for v, p in policies.items()},
         _quiet(config.quiet, site),
     )
 
 
 def _placed(
-    policy: AlarmPolicy, alarms: AlarmConfig, own: SiteAlarmConfig, *, model: bool
-) -> AlarmPolicy:
+    policy: AlarmPolicy, alarms: AlarmConfig, own: SiteAlarmConfig, site: str | None, *,
+    model: bool,
+) -> AlarmPolicy:  # fmt: skip
     """A policy with the thresholds, times and limits of a site."""
     told = own.model_dump(exclude_none=True)
     changed = {_OF_POLICY[k]: v for k, v in told.items() if k in _OF_POLICY}
@@ -110,7 +128,7 @@ def _placed(
         # The points of rules have a scale of their own.
         changed.pop("rise", None)
         return replace(policy, threshold=None, **changed)
-    policy = replace(policy, threshold=None, **changed)
+    policy = replace(policy, threshold=None, **changed).at(site)
     return with_units(with_units(with_tiers(policy, own.tiers), alarms.units), own.units)
 
 

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from foretell.data.panel import Categorical
 from foretell.data.simulators import hospitals
 from foretell.decisions.alarms import (
     AlarmPolicy,
@@ -265,7 +267,7 @@ def test_a_policy_goes_through_json():
         AlarmState.from_json({"hour": 3})
 
 
-def test_a_site_has_its_own_threshold_before_its_units():
+def test_a_site_has_its_own_threshold_where_the_unit_has_none():
     stays, _ = hospitals(stays=4, sites=2, hours=(3, 5), seed=1)
     site = stays.names("site").astype(str)[stays.stay_of_row()]
     assert places_of(AlarmPolicy(0.5).tiers, stays) is None
@@ -276,3 +278,19 @@ def test_a_site_has_its_own_threshold_before_its_units():
     policy = AlarmPolicy(tiers=(tier,), snooze=0)
     raised = run_policy(policy, scores, stays.lengths, units=places_of([tier], stays)).raised
     assert (raised == (site == "A")).all()
+    units = ["ICU", "WARD", "A", "nowhere", "WARD", "ICU", "B", "A"]
+    unit = Categorical.from_values(units)
+    placed = replace(stays, categories={**stays.categories, "unit": unit})
+    low, high = Tier("low", 0.5, {**tier.units, "ICU": 0.3}), Tier("high", 0.95, {"ICU": 0.97})
+    policy = AlarmPolicy(tiers=(low, high))
+    places, rows = places_of(policy.tiers, placed), placed.stay_of_row()
+    for place, i in zip(places, rows, strict=True):
+        here = policy.at(str(placed.names("site")[i]))
+        assert [t.of(units[i]) for t in here.tiers] == [t.of(str(place)) for t in policy.tiers]
+    assert len(set(places.tolist())) >= 3
+    here = policy.at("A")
+    assert [t.of("WARD") for t in here.tiers] == [0.2, 0.95]
+    assert [t.of("ICU") for t in here.tiers] == [0.3, 0.97]
+    # A ward is what it is called, also at another site.
+    assert here.tiers[0].of("nowhere") == 0.9 and here.tiers[0].of(None) == 0.2
+    assert policy.at("C") is policy and policy.at(None) is policy

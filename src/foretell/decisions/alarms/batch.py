@@ -91,14 +91,14 @@ def run_policy(
 def places_of(tiers: Sequence[Tier], stays: Stays) -> NDArray[np.str_] | None:
     """(R,) whose thresholds hold in each hour, for ``units`` of :func:`run_policy`.
 
-    The stay's site where a tier has a threshold of its own for it, else its unit; None where
-    thresholds are the same everywhere.
+    The stay's unit where a tier has a threshold of its own for it, else its site, as with
+    :meth:`AlarmPolicy.at`; None where thresholds are the same everywhere.
     """
     own = {name for tier in tiers for name in tier.units}
     if not own:
         return None
     place = np.full(len(stays), "", object)
-    for kind in ("unit", "site"):
+    for kind in ("site", "unit"):
         if kind in stays.categories:
             names = stays.names(kind).astype(str)
             place = np.where(np.isin(names, [*own]), names, place)

@@ -40,7 +40,7 @@ class Tier:
     Args:
         name: such as ``"advisory"`` or ``"urgent"``.
         threshold: an alarm of this tier needs ``score >= threshold``.
-        units: thresholds of single units, by name, where they differ.
+        units: thresholds of single units or sites, by name, where they differ.
     """
 
     name: str
@@ -220,6 +220,20 @@ class AlarmPolicy:
             raise ParameterError(f"rise must be positive, or None, not {self.rise}")
         if self.max_alarms is not None and self.max_alarms < 1:
             raise ParameterError(f"max_alarms must be at least 1, or None, not {self.max_alarms}")
+
+    def at(self, site: str | None) -> AlarmPolicy:
+        """The policy of a site: its own thresholds, except in units that have some.
+
+        ``units`` of tiers name sites, too: what holds is the threshold of the unit, else that of
+        the site, else that of the tier. One rule, with
+        :func:`~foretell.decisions.alarms.places_of`.
+        """
+        own = sorted({name for tier in self.tiers for name in tier.units})
+        if site not in own:
+            return self
+        # A place that one tier names keeps all its thresholds, so that they ascend as before.
+        tiers = tuple(Tier(t.name, t.of(site), {n: t.of(n) for n in own}) for t in self.tiers)
+        return replace(self, threshold=None, tiers=tiers)
 
     def start(self) -> AlarmState:
         """The state of a stay that was just admitted."""
