@@ -96,6 +96,22 @@ def test_noise_does_not_follow_from_what_a_bundle_tells(tmp_path, release_seed):
     assert np.abs(np.mean(r)) < 0.05  # 0.8 and more where the noise is among them
 
 
+def test_an_audit_clips_as_the_release_does(tmp_path):
+    """The bundle tells the bound: an attacker compares what is stored with what he clips."""
+
+    class Audit:
+        def report(self, witness):
+            self.witness = witness
+            return {"passed": True, "reason": ""}
+
+    audit, settings = Audit(), {**SETTINGS, "release": GaussianRelease(0.01, clip=0.5)}
+    train(WUPERR(**settings), "one", 0).export_bundle(tmp_path / "b", audit=audit)
+    seen = audit.witness
+    for hidden in (seen.member_hidden, seen.other_hidden):
+        assert np.linalg.norm(hidden, axis=1).max() <= 0.5 + 1e-5
+    assert np.abs(seen.stored - seen.member_hidden).max() < 0.1
+
+
 @pytest.mark.parametrize("release_seed", [None, 5])
 def test_nor_does_the_order_of_what_is_stored(release_seed):
     """Rows of one patient stand together in tables: whoever knew rows would know groups."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from foretell.data.clinical.features import CausalFeatureBuilder
 from foretell.errors import DataError
 from foretell.estimators.continual.carried import Adapter, Carried, anchor_of
-from foretell.estimators.continual.release import NoRelease, Release, Released
+from foretell.estimators.continual.release import NoRelease, Release, Released, clipped
 from foretell.estimators.continual.rows import Held
 from foretell.estimators.continual.settings import Keeping
 from foretell.estimators.continual.site import (
@@ -232,12 +232,16 @@ def _witness(
         noisy = np.asarray(told.h, np.float32)
         outside, clean = outside[told.exemplar], clean[told.exemplar]
     rows = chosen[out.exemplar] if linked else chosen
+    hidden, bound = carried.hidden(features[rows], adapter), getattr(release, "clip", None)
+    if bound is not None:
+        # The bundle tells the bound: whoever attacks it clips what he has, too.
+        hidden, clean = clipped(hidden, bound), clipped(clean, bound)
     return ReleaseWitness(
         names=names,
         stored=stored.astype(np.float32),
         stored_rows=features[rows] if linked else None,
         member_rows=features[rows],
-        member_hidden=carried.hidden(features[rows], adapter),
+        member_hidden=hidden,
         member_patients=patients[rows],
         other_rows=features[outside],
         other_hidden=clean,

@@ -23,10 +23,10 @@ class ReleaseWitness:
         stored: (M, D) representations as stored.
         stored_rows: (M, F) the rows they stand for; None where they stand for none.
         member_rows: (K, F) hours behind the stored ones.
-        member_hidden: (K, D) their true representations.
+        member_hidden: (K, D) their true representations, clipped as the release clips them.
         member_patients: (K,) whose they are.
         other_rows: (A, F) hours of others.
-        other_hidden: (A, D) their true representations.
+        other_hidden: (A, D) their true representations, clipped likewise.
         other_released: (A, D) what would be stored of them; None where rows stand for none.
         other_patients: (A,) whose they are.
     """
