@@ -27,7 +27,7 @@ from foretell.serving.drift import Block, DriftWatch, blocks_of, found_last, tab
 from foretell.serving.errors import StoreUnavailableError
 from foretell.serving.metrics import Metrics
 from foretell.serving.replay import MllpClient, play
-from foretell.serving.service import make_fold
+from foretell.serving.service import Service, make_fold
 from foretell.serving.store import open_store
 from foretell.serving.worker import Worker
 from foretell.serving.worker.state import unpack
@@ -166,7 +166,7 @@ def test_looking_changes_nothing_and_is_the_same_anew(played, watched):
     # Nobody whom the monitor knows spoke.
     other = DriftWatch(played, {"x": deployment.monitor}, deployment.gate.schema, settings).look()
     assert "model with a monitor" in other["sites"]["SIM"]["why_not"]
-    metrics = Metrics()
+    metrics = Metrics(drift_seconds=120.0)
     metrics.drift(other, other["time"] + 60)
     metrics.drift(told, told["time"] + 60)
     lines = metrics.text(played).decode().splitlines()
@@ -175,6 +175,42 @@ def test_looking_changes_nothing_and_is_the_same_anew(played, watched):
     assert sum(n.startswith("foretell_expected_performance{") for n in lines) >= 3
     age = next(n for n in lines if n.startswith("foretell_drift_age_seconds "))
     assert float(age.split()[1]) == pytest.approx(60, abs=0.01)
+    ratio = next(n for n in lines if n.startswith("foretell_drift_age_ratio "))
+    assert float(ratio.split()[1]) == pytest.approx(0.5, abs=1e-4)
+    # Where nobody looks (any more), what was found once keeps no alert on.
+    metrics = Metrics()
+    metrics.drift(told, told["time"] + 1e6)
+    page = metrics.text(played).decode()
+    assert "foretell_drift" not in page and "foretell_expected" not in page
+
+
+def test_where_nobody_has_looked_the_age_counts_from_the_start(played):
+    metrics = Metrics(drift_seconds=3600.0, begun=1000.0)
+    metrics.drift(None, 1000.0 + 4 * 3600)
+    lines = metrics.text(played).decode().splitlines()
+    assert "foretell_drift_age_seconds 14400.0" in lines
+    assert "foretell_drift_age_ratio 4.0" in lines
+    # Once a day may be often enough.
+    metrics = Metrics(drift_seconds=86_400.0, begun=1000.0)
+    metrics.drift({"time": 1000.0 + 3600, "sites": {}}, 1000.0 + 13 * 3600)
+    assert "foretell_drift_age_ratio 0.5" in metrics.text(played).decode().splitlines()
+
+
+@pytest.mark.parametrize("minutes", [0.0, 30.0])
+def test_drift_is_told_where_it_is_watched(watched, tmp_path, minutes):
+    deployment, _ = watched
+    config = read_config({
+        "service": {"store": str(tmp_path / "s.db")}, "drift": {"every_minutes": minutes},
+    })  # fmt: skip
+    for monitor in (deployment.monitor, None):
+        told = replace(deployment, monitor=monitor)
+        service = Service(config, deployments=[told], roles=("ingest",))
+        service.metrics.drift(None, time.time() + 3600)
+        page = service.metrics.text(service.store).decode()
+        service.store.close()
+        assert ("foretell_drift" in page) == (minutes > 0 and monitor is not None)
+        found = [n for n in page.splitlines() if n.startswith("foretell_drift_age_ratio ")]
+        assert [round(float(n.split()[1])) for n in found] == [2] * len(found)
 
 
 def test_a_channel_in_other_units_is_named(played, watched):
@@ -226,6 +262,11 @@ def test_a_site_that_cannot_be_looked_at_costs_no_other(played, watched, caplog)
         found = told["sites"][site]
         assert found["why_not"] == type(error).__name__ and found["failed"]
         assert found["channels_named"] == [] and not found["scores_moved"]
+    metrics = Metrics(drift_seconds=3600.0)
+    metrics.drift(told, told["time"])
+    lines = metrics.text(played).decode().splitlines()
+    for site, value in {"A": 1, "B": 1, "Z": 1, "SIM": 0}.items():
+        assert f'foretell_drift_failed{{site="{site}"}} {value}.0' in lines
     said = [r.getMessage() for r in caplog.records if r.levelname == "ERROR"]
     assert said == [
         "looking for drift failed at A, Z: KeyError", "looking for drift failed at B: ValueError",

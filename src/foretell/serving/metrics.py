@@ -56,9 +56,18 @@ class Metrics:
     Args:
         units: site -> names of units that are told apart; any text may stand in a feed's, so that
             others are ``"other"``.
+        drift_seconds: how often sites should be compared with what is usual; 0 where nobody does,
+            and nothing is told of it.
+        begun: when the service was started; now by default.
     """
 
-    def __init__(self, units: Mapping[str, Collection[str]] | None = None) -> None:
+    def __init__(
+        self,
+        units: Mapping[str, Collection[str]] | None = None,
+        *,
+        drift_seconds: float = 0.0,
+        begun: float | None = None,
+    ) -> None:
         from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
         self.registry: CollectorRegistry = CollectorRegistry()
@@ -167,42 +176,54 @@ class Metrics:
             "foretell_watermark_behind_tick_seconds",
             "How far it is behind the end of the site's last closed hour", ("site",), **kept,
         )  # fmt: skip
+        # Nobody renews what was found where nobody looks: it is not told there at all.
+        drift: dict[str, Any] = kept if drift_seconds > 0 else {"registry": None}
         self.drift_age = Gauge(
-            "foretell_drift_age_seconds", "Since sites were compared with what is usual", **kept
+            "foretell_drift_age_seconds", "Since sites were compared with what is usual", **drift
         )
+        self.drift_age_ratio = Gauge(
+            "foretell_drift_age_ratio", "The same as a share of how often it should be", **drift
+        )
+        self.drift_failed = Gauge(
+            "foretell_drift_failed", "1 where comparing a site failed the last time", ("site",),
+            **drift,
+        )  # fmt: skip
         self.drift_blocks = Gauge(
             "foretell_drift_blocks", "Blocks of hours of a site that were compared", ("site",),
-            **kept,
+            **drift,
         )  # fmt: skip
         self.drift_channels = Gauge(
-            "foretell_drift_channels", "Channels of a site that are not as usual", ("site",), **kept
-        )
+            "foretell_drift_channels", "Channels of a site that are not as usual", ("site",),
+            **drift,
+        )  # fmt: skip
         self.drift_index = Gauge(
             "foretell_drift_stability_index",
             "Population stability index of the channels of a site that moved most",
-            ("site", "channel"), **kept,
+            ("site", "channel"), **drift,
         )  # fmt: skip
         self.drift_scores = Gauge(
             "foretell_drift_scores", "1 where the scores of a site are not as usual", ("site",),
-            **kept,
+            **drift,
         )  # fmt: skip
         self.drift_score_index = Gauge(
             "foretell_drift_score_stability_index", "Population stability index of a site's scores",
-            ("site",), **kept,
+            ("site",), **drift,
         )  # fmt: skip
         self.expected = Gauge(
             "foretell_expected_performance", "What would be measured if scores mean what they say",
-            ("site", "of"), **kept,
+            ("site", "of"), **drift,
         )  # fmt: skip
         self.expected_usual = Gauge(
             "foretell_expected_performance_usual", "The same where the model was validated",
-            ("site", "of"), **kept,
+            ("site", "of"), **drift,
         )  # fmt: skip
         self.partition_watermark = Gauge(
             "foretell_partition_watermark_lag_seconds",
             "How far what was folded last of a partition's open stays is behind the clock",
             ("partition",), **kept,
         )  # fmt: skip
+        self._drift_seconds = drift_seconds
+        self._begun = time.time() if begun is None else begun
         self._units = {site: frozenset(names) for site, names in (units or {}).items()}
         self._counted = -_OFTEN
         told = {
@@ -302,17 +323,24 @@ class Metrics:
         """Says what was found when sites were compared with what is usual.
 
         Args:
-            told: of :class:`foretell.serving.drift.DriftWatch`; None where nobody has looked.
+            told: of :class:`foretell.serving.drift.DriftWatch`; None where nobody has looked:
+                the age counts from the start of the service then.
             now: what time it is.
         """
+        if self._drift_seconds <= 0:
+            return
         gauges = (self.drift_blocks, self.drift_channels, self.drift_index, self.drift_scores,
-                  self.drift_score_index, self.expected, self.expected_usual)  # fmt: skip
+                  self.drift_score_index, self.drift_failed, self.expected,
+                  self.expected_usual)  # fmt: skip
         for gauge in gauges:
             gauge.clear()
+        age = max(now - (self._begun if told is None else float(told["time"])), 0.0)
+        self.drift_age.set(age)
+        self.drift_age_ratio.set(age / self._drift_seconds)
         if told is None:
             return
-        self.drift_age.set(max(now - float(told["time"]), 0.0))
         for site, found in told["sites"].items():
+            self.drift_failed.labels(site).set(float(found.get("failed", False)))
             self.drift_blocks.labels(site).set(found["blocks"])
             self.drift_channels.labels(site).set(len(found["channels_named"]))
             self.drift_scores.labels(site).set(float(found["scores_moved"]))
