@@ -19,7 +19,7 @@ from foretell.serving.config import read_config
 from foretell.serving.events import MEASURED, VISIT, NewEvent, digest
 from foretell.serving.replay import MllpClient, play
 from foretell.serving.rollout import announce, change, configured, roll_back, standing
-from foretell.serving.service import make_fold
+from foretell.serving.service import Service, make_fold
 from foretell.serving.store import open_store
 from foretell.serving.worker import Fold, Ladder, Risk, RuleScorer, Worker
 from foretell.serving.worker.lineup import Lineup
@@ -188,6 +188,61 @@ def test_a_restart_does_not_undo_what_was_decided(store):
     assert not announce(store, other, versions)
     assert announce(store, Lineup("new"), versions)
     assert store.lineup(1)["lineup"]["primary"] == "new" and store.lineup(0, 1) is not None
+
+
+class Failing(Steady):
+    """Knows no answer to a fast heart."""
+
+    def step(self, state, features):
+        if features[0] > 100:
+            raise RuntimeError
+        return super().step(state, features)
+
+
+@pytest.mark.parametrize("decided", [True, False])
+def test_where_a_model_is_pinned_only_rules_step_in_for_it(store, tmp_path, decided):
+    versions = ("new", "old", "other", "news2-1")
+
+    def fold(site: str, pin: str = "new") -> Fold:
+        scorers = [Failing("new", 1.0), Steady("old", 0.8), Steady("other", 0.5)]
+        policy = AlarmPolicy(tiers=(Tier("alarm", 0.3),), snooze=2)
+        return Fold(Ladder([*scorers, RuleScorer("news2")]), policy, pins={site: pin})
+
+    if decided:
+        line = Lineup("new", "other", "shadow")
+        change(store, line, actor="x", reason="a trial", loaded=versions)
+    worker = Worker(store, fold("H"), name="w", ttl=3600)
+    worker.keep_leases(now=True)
+    hours(store, worker, 1, 6, ("P",))
+    assert spoke(store, "P")[0] == "new" and set(spoke(store, "P")) == {"new", "news2-1"}
+    last = store.scores("H", "P")[-1]
+    assert (last.status, last.model) == ("degraded", "news2-1") and "new failed" in last.reason
+    for name, where in (("pinned", ("H", "new")), ("free", ("I", "new")), ("past", ("H", "old"))):
+        again = open_store(tmp_path / f"{name}.db", partitions=2)
+        rebuild(store, again, lambda where=where: fold(*where))
+        if name == "pinned":
+            assert again.fingerprint() == store.fingerprint()
+        else:
+            assert "old" in spoke(again, "P"), "elsewhere, and where it was not the one that spoke"
+        again.close()
+
+
+def test_a_pin_against_what_was_decided_tells_the_way_out(tmp_path):
+    told = {"service": {"store": str(tmp_path / "s.db")}, "model": {"fallbacks": ["sirs"]},
+            "sites": {"west": {}}}  # fmt: skip
+    service = Service(read_config(told), roles=("worker",))
+    service.announce()
+    decide = {"actor": "chief", "loaded": service.versions}
+    change(service.store, Lineup("sirs-1"), reason="a drill", **decide)
+    service.store.close()
+    told["sites"]["west"]["model_version"] = "news2-1"
+    pinned = Service(read_config(told), roles=("worker",))
+    assert pinned.reference.pins == {"west": "news2-1"}
+    with pytest.raises(ParameterError, match=r"pins news2-1, but sirs-1 .*Take the pin out .*PUT"):
+        pinned.announce()
+    change(pinned.store, Lineup("news2-1"), reason="the drill is over", **decide)
+    pinned.announce()
+    pinned.store.close()
 
 
 AUTH = {"Authorization": "Bearer test-token"}

@@ -109,8 +109,14 @@ def make_fold(
         idle=config.service.idle_hours,
         quiet=told.quiet,
         sites=sites,
+        pins=config.pins,
         scores_out="score" in wanted or bool(config.subscriptions.endpoints),
     )
+
+
+_WAY_OUT = (
+    "Take the pin out of the configuration, start, decide otherwise (PUT /v1/model), and pin again"
+)
 
 
 def _patiently(config: Config, seconds: float = 30.0) -> Store:
@@ -254,7 +260,12 @@ class Service:
             held = store.lineup(0)
             if held is not None:
                 # What was decided while it ran must hold under pins that came later.
-                check_pins(Lineup.from_json(held["lineup"]), self.config.pins)
+                try:
+                    check_pins(Lineup.from_json(held["lineup"]), self.config.pins)
+                except ParameterError as error:
+                    raise ParameterError(
+                        f"{error}, as was decided while it ran. {_WAY_OUT}"
+                    ) from None
 
     def problems(self) -> list[str]:
         """Why the service is not ready; empty where it is."""

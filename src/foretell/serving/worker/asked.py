@@ -18,7 +18,7 @@ from foretell.serving.errors import ScorerFailedError
 from foretell.serving.store.base import CellRow, Effects, ShadowRow
 from foretell.serving.worker.lineup import Lineup
 from foretell.serving.worker.quiet import QuietRules
-from foretell.serving.worker.scorer import Ladder
+from foretell.serving.worker.scorer import Ladder, RuleScorer
 from foretell.serving.worker.site import SiteRules
 from foretell.serving.worker.state import Measured, PatientState, unpack
 
@@ -38,6 +38,7 @@ class Asked:
     scores_out: bool = False
     quiet: QuietRules = field(default_factory=QuietRules)
     sites: Mapping[str, SiteRules] = field(default_factory=dict)
+    pins: Mapping[str, str] = field(default_factory=dict)
     max_age: float = MAX_AGE
     strict: bool = False
     owing: bool = False
@@ -64,6 +65,7 @@ class Asked:
         self._versions, self._tiers = self.ladder.versions, tiers[0]
         self._horizons = self.ladder.horizons
         self._number = {version: i for i, version in enumerate(self._versions)}
+        self._bedside = {s.version for s in self.ladder.scorers if isinstance(s, RuleScorer)}
 
     def rules(self, site: str | None) -> SiteRules:
         """What holds at a site: its own rules, or those of all."""
@@ -147,16 +149,27 @@ class Asked:
         """Who should speak in an hour, who may, and who is compared."""
         line = self.lineup(state, hour)
         if line is None:
-            return self._versions[0], list(range(len(self._versions))), None
+            primary = self._versions[0]
+            return primary, self._pinned(state.site, primary, range(len(self._versions))), None
         unit = state.unit(hour)
         primary, shadow = line.speaker(state.site, unit), line.shadow(state.site, unit)
         # A candidate on trial does not step in for another.
         order = [i for i, v in enumerate(self._versions) if v not in (primary, line.candidate)]
         if primary in self._number:
             order.insert(0, self._number[primary])
-        order = order or list(range(len(self._versions)))
+        order = self._pinned(state.site, primary, order or range(len(self._versions)))
         beside = None if shadow is None else self._number.get(shadow)
         return primary, order, beside
+
+    def _pinned(self, site: str, primary: str, order: Iterable[int]) -> list[int]:
+        """Who may speak at a site: where its pinned model does, only rules step in for it.
+
+        Hours in which another model spoke, before the pin, are computed anew as they were.
+        """
+        if self.pins.get(site) != primary:
+            return list(order)
+        may = {primary} | self._bedside
+        return [i for i in order if self._versions[i] in may]
 
     def _streams(self, state: PatientState, hour: int) -> list[Any]:
         """Feature streams that know who and where the patient is in an hour."""
