@@ -33,6 +33,7 @@ port = 0
 anchors = "{folder}/anchors.jsonl"
 [sites.A]
 facilities = ["A"]
+alarms = {{ threshold = 0.2 }}
 [sites.A.treatments]
 "LOCAL|VANC" = "antibiotic"
 [sites.A.silence_hours]
@@ -40,6 +41,7 @@ HR = 0.5
 Lactate = 12
 [sites.B]
 facilities = ["B"]
+alarms = {{ threshold = 0.2 }}
 """
 
 
@@ -111,7 +113,10 @@ def test_a_day_with_two_sites(tmp_path, launch):
         assert glass("nurse", site="A", reason=why).status_code == 409
         assert glass("nurse", site="C", reason=why).status_code == 404
         assert glass("nurse", site="B", reason="short").status_code == 422
+        held = [*get("/v1/board", "nurse").json()["sites"]]
         granted = glass("nurse", site="B", reason=why, minutes=500)
+        # The board colours what is read through the glass by the site's own thresholds.
+        assert held == ["A"] and [*get("/v1/board", "nurse").json()["sites"]] == ["A", "B"]
         assert granted.status_code == 201 and granted.json()["minutes"] == 30
         assert get("/v1/patients/B/P/risk", "nurse").status_code == 200
         assert get("/fhir/RiskAssessment", "nurse", site="B", patient="P").status_code == 200

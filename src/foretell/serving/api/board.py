@@ -50,6 +50,11 @@ def board_routes(app: FastAPI, service: Service) -> None:
     def about(caller: Reader) -> dict[str, Any]:
         """What a board needs to know: tiers, names of channels, what the caller may do."""
         fold = service.reference
+        mine = {name for name in fold.sites if caller.may("read", name)}
+        if caller.break_glass:
+            # Who reads a site through the glass sees it by its own thresholds.
+            with service.stores.use() as store:
+                mine |= {n for n in fold.sites if store.granted(caller.name, n) is not None}
 
         def tiers(policy: AlarmPolicy) -> list[dict[str, Any]]:
             return [
@@ -67,7 +72,7 @@ def board_routes(app: FastAPI, service: Service) -> None:
                     "longest_silence_hours": rules.policy.max_silence,
                 }
                 for name, rules in fold.sites.items()
-                if caller.may("read", name)
+                if name in mine
             },
             # A bedside rule has points, and they are no probability.
             "points": {s.version: s.most for s in fold.ladder.scorers if hasattr(s, "most")},
