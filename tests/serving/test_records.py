@@ -112,6 +112,34 @@ def test_what_is_old_goes_and_the_rest_folds_to_the_same(store, tmp_path):
     assert store.append_events([heart("P", 3)]) == 0
 
 
+def test_years_of_the_command_line_are_no_shorter_than_a_sites_own(tmp_path):
+    def config(years: float) -> str:
+        file = tmp_path / "c.toml"
+        file.write_text(
+            f'[service]\nstore = "{tmp_path / "s.db"}"\npartitions = 2\n'
+            f"[sites.H]\nretention_years = {years}\n"
+        )
+        return str(file)
+
+    store = open_store(tmp_path / "s.db", partitions=2)
+    store.append_events([admitted("P", "ICU")])
+    folded(store)
+    send_ticks(store, T0 + 200 * 3600, everywhere=True)
+    folded(store)
+    store._run("UPDATE outbox SET status = 'sent'")
+    then = time.time() - 8 * YEAR
+    store._run("UPDATE event SET received = ?, time = ? WHERE patient = 'P'", (then, then))
+    run = CliRunner()
+    # Nothing was heard for eight years.
+    for own, years, count in ((10, 6, 0), (10, 9, 0), (2, 9, 0), (2, 6, 1)):
+        told = run.invoke(app, ["record", "purge", "--config", config(own), "--years", str(years)])
+        assert told.exit_code == 0 and f"{count} patients would" in told.stdout, (own, years)
+    told = run.invoke(app, ["record", "purge", "--config", config(10), "--years", "6", "--yes"])
+    assert "0 patients were deleted" in told.stdout and store.patient_events("H", "P")
+    assert store.last_recorded("audit")["purpose"] == "retention of 6 years, of H 10"
+    store.close()
+
+
 def test_the_command_line_verifies_and_counts_before_it_deletes(tmp_path):
     config = tmp_path / "c.toml"
     config.write_text(f'[service]\nstore = "{tmp_path / "s.db"}"\npartitions = 2\n')

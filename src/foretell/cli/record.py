@@ -98,14 +98,19 @@ def purge_command(
     config: ConfigOption = None,
     store: StoreOption = None,
     years: Annotated[
-        float | None, typer.Option(help="of retention", show_default="the configuration's", min=0.1)
+        float | None,
+        typer.Option(
+            help="of retention; sites that keep patients for longer still do",
+            show_default="the configuration's",
+            min=0.1,
+        ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="delete, not only count")] = False,
 ) -> None:
     """Deletes patients of whom nothing was heard for the years of retention; counts only, at first.
 
     Whole patients are deleted, so that the rest of the log still folds to the same. The records of
-    who did what stay.
+    who did what stay. With --years a site's own retention_years hold where they are longer.
 
     foretell record purge --config service.toml
 
@@ -117,8 +122,8 @@ def purge_command(
         settings, held = _opened(config, store)
         wanted, sites = settings.retention.years, settings.retention_years
         if years is not None:
-            # Of all sites: whoever says so means it.
-            wanted, sites = years, {}
+            # A site that keeps its patients for longer must not lose them by this.
+            wanted, sites = years, {name: max(years, own) for name, own in sites.items()}
         found = purge(
             held, wanted, time.time(), dry=not yes, by=f"console {getpass.getuser()}", sites=sites
         )
