@@ -199,8 +199,10 @@ def test_a_shift_at_the_board(client):
                        headers=as_("nurse")).status_code == 422  # fmt: skip
     told["reason"] = "comfort-care"
     first = client.post(path, json=told, headers=as_("nurse")).json()
+    # The silence after the alarm is longer than what is asked for.
+    assert view["quiet_until"] > view["hour"] - 1 + 4
     assert first == {"accepted": True, "repeated": False,
-                     "until": view["begin"] + 3600 * (view["hour"] - 1 + 4)}  # fmt: skip
+                     "until": view["begin"] + 3600 * view["quiet_until"]}  # fmt: skip
     assert client.post(path, json=told, headers=as_("nurse")).json()["repeated"] is True
     assert client.post(path, json={**told, "hours": 70, "key": "other-key"},
                        headers=as_("nurse")).status_code == 422  # fmt: skip
@@ -208,6 +210,19 @@ def test_a_shift_at_the_board(client):
     assert wrong.status_code == 409
     soon(lambda: client.get("/v1/patients", headers=as_("nurse")).json()["patients"][0]["policy"]
          == "suppressed")  # fmt: skip
+
+    def acted() -> int:
+        notes = client.get("/v1/alarms", headers=as_("nurse")).json()["notes"]
+        return sum(n["kind"] == "action" for n in notes)
+
+    # Who asks for less than what holds already is told what holds, as the view says.
+    for hours, last, count in ((1, view["quiet_until"], 2), (9, view["hour"] - 1 + 9, 3)):
+        told = {"action": "snooze", "hours": hours, "reason": "other", "key": f"key-of-{hours}"}
+        answer = client.post(path, json=told, headers=as_("nurse")).json()
+        soon(lambda count=count: acted() == count)
+        (shown,) = client.get("/v1/patients", headers=as_("nurse")).json()["patients"]
+        assert shown["quiet_until"] == last
+        assert answer["until"] == view["begin"] + 3600 * last
     events = []
     with client.stream("GET", "/v1/alarms/stream", headers=as_("nurse")) as stream:
         for line in stream.iter_lines():
@@ -217,7 +232,7 @@ def test_a_shift_at_the_board(client):
                 break
     assert [e["kind"] for e in events] == ["alarm", "action"]
     later = client.get("/v1/alarms", params={"after": events[0]["id"]}, headers=as_("nurse")).json()
-    assert [n["kind"] for n in later["notes"]] == ["action"]
+    assert [n["kind"] for n in later["notes"]] == ["action"] * 3
     audit = client.get("/v1/audit", headers=as_("all")).json()["rows"]
     assert {r["action"] for r in audit} >= {"list", "read", "suppress", "notes"}
     (kept, again) = [r for r in audit if r["action"] == "suppress"]
@@ -226,7 +241,7 @@ def test_a_shift_at_the_board(client):
     subjects = {a: {r["subject"] for r in audit if r["action"] == a} for a in ("read", "notes")}
     assert subjects["notes"] == subjects["read"]
     told = [r["detail"] for r in audit if r["action"] == "notes"]
-    assert told[-1] == "1 notes" and sum(int(d.split()[0]) for d in told) >= 3
+    assert told[-1] == "3 notes" and sum(int(d.split()[0]) for d in told) >= 3
     assert "p1" not in {r["subject"] for r in audit}
 
 

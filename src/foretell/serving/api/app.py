@@ -336,8 +336,9 @@ def _patients(app: FastAPI, service: Service) -> None:
     def act(caller: Actor, site: NamePath, patient: NamePath, body: ActionBody) -> dict[str, Any]:
         """Acknowledges, snoozes, suppresses or resumes a stay's alarms; ``key`` makes it once.
 
-        A silence has a reason, of which free text is no part, and an end: ``until``, unless hours
-        close meanwhile.
+        A silence has a reason, of which free text is no part, and an end. ``until`` is when the
+        silence that holds then ends, which may be a longer one from before, unless hours close
+        meanwhile.
         """
         _visible(caller, site)
         told = body.model_dump(exclude={"key"}, exclude_none=True)
@@ -352,8 +353,8 @@ def _patients(app: FastAPI, service: Service) -> None:
             key = digest("action", site, patient, caller.name, body.key)
             until = None
             if isinstance(body, Snooze | Suppress):
-                last = int(row.view["hour"]) - 1 + body.hours
-                until = float(row.view["begin"]) + 3600.0 * last
+                last = service.reference.quiet_after(row.body, told)
+                until = None if last is None else float(row.view["begin"]) + 3600.0 * last
             event = action_event(site, patient, told, float(row.view["updated"]), key)
             new = store.append_events([event])
             service.audit(

@@ -178,6 +178,25 @@ class Keeping(Hours):
             "doubts": {name: held[0] for name, held in sorted(state.doubts.items())},
         } | ({} if state.owed is None else {"owed": state.owed})  # fmt: skip
 
+    def quiet_after(self, body: bytes, action: Mapping[str, Any]) -> int | None:
+        """The last hour of the silence that holds once somebody acts in a stay's open hour.
+
+        Args:
+            body: of the stay's snapshot.
+            action: as an event tells it.
+
+        Returns:
+            What :meth:`view` shows as ``quiet_until``, unless hours close meanwhile; None where
+            none is silent.
+        """
+        state = load(body)
+        alarms = self.policy.start()
+        if state.checkpoints:
+            alarms = state.held[-1][0] if state.held else state.checkpoints[-1].alarms
+        hour = state.closed + 1
+        state.actions.append([hour, dict(action)])
+        return _quiet_until(self._acted(state, alarms, hour))
+
     def _advise(
         self, state: PatientState, hour: int, risk: Risk, alarms: AlarmState
     ) -> list[dict[str, Any]]:
