@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,8 @@ from foretell.errors import DataError, ParameterError
 _LOG_2PI = float(np.log(2 * np.pi))
 _ROWS_AT_ONCE = 8_000
 _CLUSTERED = 20_000
+_FEW = 4
+"""Patients up to whom the last posterior is kept: a service asks of one at a time."""
 
 
 class Component(NamedTuple):
@@ -73,6 +76,8 @@ class MixtureDonors(ModelledDonors):
         ParameterError: a number is out of range.
     """
 
+    _last: tuple[bytes, _Posterior] | None = None
+
     def __init__(
         self,
         values: ArrayLike,
@@ -106,13 +111,27 @@ class MixtureDonors(ModelledDonors):
             tolerance, random_state,
         )  # fmt: skip
 
+    @cached_property
+    def _stack(self) -> _Stack:
+        return _stacked(self.components)
+
+    def _looked_at(self, z: NDArray, seen: NDArray) -> _Posterior:
+        """The posterior; the last one again where all panels are asked of the same patient."""
+        if len(z) > _FEW:
+            return _posterior(self._stack, z, seen)
+        asked = z.tobytes() + seen.tobytes()
+        held = self._last
+        if held is None or held[0] != asked:
+            held = self._last = (asked, _posterior(self._stack, z, seen))
+        return held[1]
+
     def log_density(self, values: ArrayLike, seen: ArrayLike) -> NDArray[np.float64]:
         """(n,) log density of what was seen of patients, in units of the standardised features.
 
         On patients held out it tells how many components and factors are good.
         """
         z, S = self._given(values, seen)
-        found = _posterior(_stacked(self.components), z, S.astype(np.float64))
+        found = _posterior(self._stack, z, S.astype(np.float64))
         return np.asarray(np.logaddexp.reduce(found.log_weight, axis=0))
 
     def conditional(
@@ -138,8 +157,8 @@ class MixtureDonors(ModelledDonors):
     def _conditional(
         self, z: NDArray, seen: NDArray, columns: NDArray[np.int64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        held = _stacked(self.components)
-        found, mine = _posterior(held, z, seen), held.loads[:, columns]
+        held = self._stack
+        found, mine = self._looked_at(z, seen), held.loads[:, columns]
         means = held.mean[:, None, columns] + found.mean @ mine.swapaxes(1, 2)
         covariances = mine[:, None] @ found.covariance @ mine[:, None].swapaxes(2, 3)
         at = np.arange(len(columns))
