@@ -167,6 +167,7 @@ class Worker:
         """Drops all that is held in memory: the store knows better."""
         self.fold.drop_effects()
         self.leases, self._cursor, self._due, self._owed = {}, {}, {}, {}
+        self._spared = set()
         self._journal, self._folded_lineup, self._lineup, self._last = {}, {}, {}, {}
         self._held.clear()
         self._head, self._renew = -1, 0.0
@@ -233,7 +234,7 @@ class Worker:
         self._cursor.pop(part, None)
         self._due.pop(part, None)
         self._journal.pop(part, None)
-        self._owed.pop(part, None)
+        self._spared -= self._owed.pop(part, set())
         self._folded_lineup.pop(part, None)
         if self._overload is not None:
             self._overload.lose(part)
