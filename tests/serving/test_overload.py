@@ -120,6 +120,14 @@ def fresh(tmp_path, name: str):
     return open_store(str(tmp_path / f"{name}.db"), partitions=4)
 
 
+def rebuilt_alike(tmp_path, store, batch: int) -> None:
+    """A replay of the log, by a worker that is never behind, gives the same bytes."""
+    again = fresh(tmp_path, "again")
+    rebuild(store, again, lambda: make_fold(None, 0.9), batch=batch)
+    assert again.fingerprint() == store.fingerprint()
+    again.close()
+
+
 def standing(store) -> set[str]:
     """Alarms that stand in the end."""
     out: set[str] = set()
@@ -162,13 +170,10 @@ def test_a_worker_behind_says_the_same_in_the_end_and_computes_less(store, tmp_p
     assert OWE in kinds and SETTLE in kinds
     counts = store.counts()
     assert counts["overloaded"] == 0 and counts["recompute_owed"] == 0
-    again = fresh(tmp_path, "again")
-    rebuild(store, again, lambda: make_fold(None, 0.9), batch=5)
-    assert again.fingerprint() == store.fingerprint()
+    rebuilt_alike(tmp_path, store, batch=5)
     # The first issue of every hour is the same, too, and so is what is shown.
     assert store.views() == plain.views()
     plain.close()
-    again.close()
 
 
 def test_recomputation_is_shed_and_ingest_is_not(tmp_path) -> None:
@@ -255,11 +260,8 @@ def test_what_cannot_be_computed_stays_owed_and_a_replay_follows(tmp_path, seed)
         if not count:
             break
     assert store.counts()["lag"] == 0
-    again = fresh(tmp_path, "again")
-    rebuild(store, again, lambda: make_fold(None, 0.9), batch=11)
-    assert again.fingerprint() == store.fingerprint()
+    rebuilt_alike(tmp_path, store, batch=11)
     store.close()
-    again.close()
 
 
 def test_a_patient_whose_hours_fail_holds_up_nobody(tmp_path) -> None:
@@ -279,11 +281,8 @@ def test_a_patient_whose_hours_fail_holds_up_nobody(tmp_path) -> None:
     append(store, [(T0 + 7300, None)])
     drained(worker)
     assert store.counts()["recompute_owed"] == 0
-    again = fresh(tmp_path, "again")
-    rebuild(store, again, lambda: make_fold(None, 0.9), batch=3)
-    assert again.fingerprint() == store.fingerprint()
+    rebuilt_alike(tmp_path, store, batch=3)
     store.close()
-    again.close()
 
 
 @pytest.mark.parametrize("careful", [False, True])
@@ -314,11 +313,8 @@ def test_a_patient_whose_open_hour_fails_holds_up_nobody(tmp_path, careful) -> N
     append(store, [(T0 + 7300, None)])
     drained(worker)
     assert store.counts()["recompute_owed"] == 0
-    again = fresh(tmp_path, "again")
-    rebuild(store, again, lambda: make_fold(None, 0.9), batch=3)
-    assert again.fingerprint() == store.fingerprint()
+    rebuilt_alike(tmp_path, store, batch=3)
     store.close()
-    again.close()
 
 
 def test_the_most_urgent_partitions_come_first_and_none_starves() -> None:

@@ -58,8 +58,8 @@ class Trajectories(NamedTuple):
     vector_by_chance: float
     group: float
     group_by_chance: float
-    membership: float | None
-    membership_by_group: float | None
+    membership: float
+    membership_by_group: float
 
     def linked(self, groups: bool) -> float:
         """The largest share that is found; without the attack that knows groups if not wanted."""
@@ -192,7 +192,7 @@ def trajectories(
     out = np.zeros(len(people), bool)
     out[rng.choice(at, len(at) // 2, replace=False)] = True
     kept = np.repeat(~out, sizes)
-    whole = ground.of_mean(s[kept], int((~out).sum())) if kept.any() else None
+    whole = ground.of_mean(s[kept], int((~out).sum()))
     ends = begins + sizes
     centres, mine = (
         np.asarray(np.add.reduceat(v, begins) / sizes[:, None], np.float32) for v in (s, h)
@@ -216,10 +216,10 @@ def trajectories(
         here = _log_sum(near[kept] - base[kept, None], axis=0) - np.log(kept.sum())
         there = _log_sum(far - their_base[:, None], axis=0) - np.log(len(made))
         scores[row, 0] = (here - there).sum()
-        scores[row, 1] = 0.0 if whole is None else float(mine[p] @ whole)
+        scores[row, 1] = float(mine[p] @ whole)
         scores[row, 2:] = [score[~out].max() for score in by_group]
     inside = ~out[at]
-    told = [float(auc(scores[:, c], inside)) for c in range(5)] if kept.any() else None
+    told = [float(auc(scores[:, c], inside)) for c in range(5)]
     return Trajectories(
         asked=len(at),
         hours=len(s) / len(people),
@@ -227,8 +227,8 @@ def trajectories(
         vector_by_chance=float((sizes[at] / len(s)).mean()),
         group=float(found[:, 1:].mean(axis=0).max()),
         group_by_chance=1 / len(people),
-        membership=None if told is None else max(told[:2]),
-        membership_by_group=None if told is None else max(told[2:]),
+        membership=max(told[:2]),
+        membership_by_group=max(told[2:]),
     )
 
 

@@ -168,7 +168,7 @@ class HourlySensing:
             "channels": list(self.channels), "context": list(self.context), "fresh": self.fresh,
             "shift": self.shift,
         }  # fmt: skip
-        save_artefact(folder, type(self).__name__, config, {"size": np.array([len(config)])})
+        save_artefact(folder, type(self).__name__, config, {})
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
