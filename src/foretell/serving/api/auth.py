@@ -125,3 +125,11 @@ def needs(scope: str) -> Callable[..., Caller]:
         return caller
 
     return checked
+
+
+Reader = Annotated[Caller, Depends(needs("read"))]
+Actor = Annotated[Caller, Depends(needs("act"))]
+Subscriber = Annotated[Caller, Depends(needs("subscribe"))]
+Sender = Annotated[Caller, Depends(needs("ingest"))]
+Auditor = Annotated[Caller, Depends(needs("audit"))]
+Admin = Annotated[Caller, Depends(needs("admin"))]

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from importlib.resources import files
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from fastapi import Depends, FastAPI, HTTPException
+from fastapi import FastAPI, HTTPException
 from fastapi.responses import Response
 
 from foretell.decisions.alarms import AlarmPolicy
-from foretell.serving.api.auth import Caller, needs
+from foretell.serving.api.auth import Reader
 from foretell.serving.reasons import REASONS
 
 if TYPE_CHECKING:
     from foretell.serving.service import Service
 
-Reader = Annotated[Caller, Depends(needs("read"))]
 _FILES = {
     "index.html": "text/html; charset=utf-8",
     "board.js": "text/javascript; charset=utf-8",

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import Depends, FastAPI, HTTPException, Path, Query
+from fastapi import FastAPI, HTTPException, Path, Query
 from fastapi.responses import JSONResponse
 
 from foretell import __version__
-from foretell.serving.api.auth import Caller, needs
+from foretell.serving.api.auth import Auditor, Reader
 from foretell.serving.api.fhir import FHIR_JSON, FhirResponse, refusals
 from foretell.serving.api.governance import reading
 from foretell.serving.api.words import WHOLE, NameQuery
@@ -29,8 +29,6 @@ from foretell.serving.subscriptions.resource import BACKPORT
 if TYPE_CHECKING:
     from foretell.serving.service import Service
 
-Reader = Annotated[Caller, Depends(needs("read"))]
-Auditor = Annotated[Caller, Depends(needs("audit"))]
 _READ = ("RiskAssessment", "Flag", "CommunicationRequest")
 _OPERATION = (
     "http://hl7.org/fhir/uv/subscriptions-backport/OperationDefinition/backport-subscription-"

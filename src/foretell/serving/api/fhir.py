@@ -7,16 +7,16 @@ import json
 import logging
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 from starlette.convertors import Convertor, register_url_convertor
 
 from foretell.data.clinical.fhir import FhirError
-from foretell.serving.api.auth import Caller, needs
+from foretell.serving.api.auth import Caller, Sender
 from foretell.serving.api.taken import count_taken
 from foretell.serving.api.words import MaybeQuery
 from foretell.serving.errors import StoreUnavailableError
@@ -113,9 +113,6 @@ def outcome(severity: str, code: str, text: str, where: str = "") -> dict[str, A
     if where:
         issue["expression"] = [where]
     return {"resourceType": "OperationOutcome", "issue": [issue]}
-
-
-Sender = Annotated[Caller, Depends(needs("ingest"))]
 
 
 def fhir_routes(app: FastAPI, service: Service) -> None:

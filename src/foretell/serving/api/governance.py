@@ -1,4 +1,4 @@
-"""Who speaks and who decided it: models on trial, changes and their record, and broken glass."""
+"""Who speaks and who decided it: models on trial, and broken glass."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ import logging
 import time
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from fastapi import Body, Depends, FastAPI, HTTPException, Query
+from fastapi import Body, FastAPI, HTTPException
 from pydantic import BaseModel, ConfigDict, Field
 
 from foretell.errors import ParameterError
-from foretell.serving.api.auth import Caller, needs
+from foretell.serving.api.auth import Admin, Caller, Reader
 from foretell.serving.api.words import TOLD, MaybeQuery, Name, Reason, Refused
-from foretell.serving.audit import first_break
 from foretell.serving.drift import found_last
-from foretell.serving.rollout import change, history, not_asked, roll_back, told
+from foretell.serving.rollout import change, not_asked, roll_back, told
 from foretell.serving.store.governed import Grant
 from foretell.serving.worker.lineup import Lineup
 
@@ -24,11 +23,6 @@ if TYPE_CHECKING:
     from foretell.serving.store.base import Store
 
 log = logging.getLogger("foretell.serving.governance")
-Reader = Annotated[Caller, Depends(needs("read"))]
-Admin = Annotated[Caller, Depends(needs("admin"))]
-Auditor = Annotated[Caller, Depends(needs("audit"))]
-
-
 Names = Annotated[list[Name], Field(max_length=1000)]
 
 
@@ -103,9 +97,8 @@ def reading(service: Service, store: Store, caller: Caller, site: str) -> str:
 
 
 def governance_routes(app: FastAPI, service: Service) -> None:
-    """Adds ``/v1/model``, ``/v1/shadow``, ``/v1/changes`` and ``/v1/break-glass``."""
+    """Adds ``/v1/model``, ``/v1/drift``, ``/v1/shadow`` and ``/v1/break-glass``."""
     _models(app, service)
-    _records(app, service)
 
     @app.post("/v1/break-glass", tags=["patients"], status_code=201,
               responses={403: {"model": Refused, "description": "not this token"},
@@ -208,27 +201,3 @@ def _models(app: FastAPI, service: Service) -> None:
         """How a model that is only compared differs from the one that speaks; no patients."""
         with service.stores.use() as store:
             return {"compared": store.shadows(version, site)}
-
-
-def _records(app: FastAPI, service: Service) -> None:
-    @app.get("/v1/changes", tags=["operations"])
-    def changes(
-        caller: Auditor,
-        after: Annotated[int, Query(ge=0, le=2**62)] = 0,
-        limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
-    ) -> dict[str, Any]:
-        """The change-control record: which model was let speak, when, by whom and why."""
-        with service.stores.use() as store:
-            return {"rows": store.recorded("control", after, limit)}
-
-    @app.get("/v1/changes/verify", tags=["operations"])
-    def verify(
-        caller: Auditor, anchor: Annotated[str, Query(max_length=64)] = ""
-    ) -> dict[str, Any]:
-        """Whether a row of the change-control record was changed, moved or deleted."""
-        with service.stores.use() as store:
-            rows = [{**r, "detail": json.dumps(r["detail"], sort_keys=True)}
-                    for r in history(store)]  # fmt: skip
-        broken = first_break(rows, anchor)
-        last = rows[-1]["hash"] if rows else ""
-        return {"intact": broken is None, "first_break": broken, "rows": len(rows), "last": last}

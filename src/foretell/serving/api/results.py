@@ -9,12 +9,12 @@ import math
 import time
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from fastapi import Depends, FastAPI, HTTPException
+from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
 from foretell.data.clinical.feed import Measurement
-from foretell.serving.api.auth import Caller, needs
+from foretell.serving.api.auth import Caller, Sender
 from foretell.serving.api.taken import count_taken
 from foretell.serving.api.words import WHOLE, Name, Refused
 from foretell.serving.events import Delivery
@@ -23,7 +23,6 @@ from foretell.serving.ingest.committer import BusyError
 if TYPE_CHECKING:
     from foretell.serving.service import Service
 
-Sender = Annotated[Caller, Depends(needs("ingest"))]
 Seconds = Annotated[float, Field(ge=0, le=4e9, allow_inf_nan=False, strict=True)]
 Short = Annotated[str, Field(min_length=1, max_length=80, pattern=WHOLE)]
 

@@ -7,13 +7,13 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import Depends, FastAPI, HTTPException, Path, Query, Request
+from fastapi import FastAPI, HTTPException, Path, Query, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
 from foretell.data.clinical.fhir import FhirError
-from foretell.serving.api.auth import Caller, needs
+from foretell.serving.api.auth import Caller, Subscriber
 from foretell.serving.api.fhir import (
     FHIR_JSON,
     FhirResponse,
@@ -38,7 +38,6 @@ from foretell.serving.subscriptions.sink import with_resources
 if TYPE_CHECKING:
     from foretell.serving.service import Service
 
-Subscriber = Annotated[Caller, Depends(needs("subscribe"))]
 Identity = Annotated[str, Path(max_length=64, pattern="^[A-Za-z0-9.-]+$")]
 # One or, as searches of FHIR have it, several between commas; all of them fit into an address.
 Ids = Annotated[str, Field(max_length=2000, pattern="^[A-Za-z0-9.,-]*$")]
