@@ -18,7 +18,7 @@ from foretell.decisions.abstention.drift import (
     PopulationMonitor,
     benjamini_hochberg,
 )
-from foretell.decisions.abstention.gate import Gate, Gated, GateStream, Status
+from foretell.decisions.abstention.gate import Gate, GateStream
 from foretell.decisions.abstention.monitor import Drift, DriftMonitor, blocks
 from foretell.decisions.abstention.quality import RULES, Quality, QualityMonitor, QualityStream
 from foretell.decisions.abstention.score_drift import (
@@ -27,6 +27,7 @@ from foretell.decisions.abstention.score_drift import (
     ScoreMonitor,
     expected_performance,
 )
+from foretell.decisions.abstention.verdict import Gated, Status
 
 __all__ = [
     "RULES",

@@ -15,7 +15,9 @@ import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
 from foretell.data.clinical.stays import Stays
-from foretell.decisions.abstention.gate import Gate, Gated, GateStream, Represent, Status
+from foretell.decisions.abstention.calibration_hours import Represent
+from foretell.decisions.abstention.gate import Gate, GateStream
+from foretell.decisions.abstention.verdict import Gated, Status
 from foretell.errors import ParameterError
 from foretell.learners.risk.attributions import last_rows, row_numbers
 

@@ -9,109 +9,40 @@ Medicine 4:134, 2021) has one abstention for all three.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from enum import IntEnum
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
-import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
 from foretell.data.clinical.feature_spec import FeatureSpec
 from foretell.data.clinical.feature_stream import FeatureStream
 from foretell.data.clinical.features import CausalFeatureBuilder
-from foretell.data.clinical.labels import target
 from foretell.data.clinical.schema import Schema
 from foretell.data.clinical.stays import Stays
 from foretell.decisions.abstention.calibrated import Calibration, version_of
-from foretell.decisions.abstention.calibration import patients_of_hours, thinned
+from foretell.decisions.abstention.calibration_hours import (
+    CalibrationHours,
+    Represent,
+    hidden_layer,
+    some_of,
+)
 from foretell.decisions.abstention.conformal import (
     MIN_POSITIVES,
     MondrianConformal,
     PredictionSets,
 )
-from foretell.decisions.abstention.quality import (
-    RULES,
-    Quality,
-    QualityMonitor,
-    QualityStream,
-)
-from foretell.errors import (
-    DataError,
-    NotFittedError,
-    ParameterError,
-)
+from foretell.decisions.abstention.quality import Quality, QualityMonitor, QualityStream
+from foretell.decisions.abstention.verdict import Gated, verdict
+from foretell.decisions.abstention.verdict import Status as Status
+from foretell.errors import DataError, NotFittedError, ParameterError
 from foretell.learners.artefact import load_artefact, readable, save_artefact
 
 _INPUTS = FeatureSpec(blocks=("last",), static=())
 # What is usual is learned from possible values; what is judged is taken as it came.
 _AS_SENT = replace(_INPUTS, bounded=False)
-_AT_ONCE = 50_000
-
-Represent = Callable[[Stays], NDArray]
-"""(R, D) of a hidden layer of the model, for every hour of stays."""
-
-
-class Status(IntEnum):
-    """What the gate says of an hour."""
-
-    OK = 0
-    INVALID_INPUT = 1
-    OUT_OF_DISTRIBUTION = 2
-    AMBIGUOUS = 3
-
-    @property
-    def indeterminate(self) -> bool:
-        """Whether no score is given."""
-        return self in (Status.INVALID_INPUT, Status.OUT_OF_DISTRIBUTION)
-
-
-class Gated(NamedTuple):
-    """What the gate says of R hours.
-
-    Args:
-        status: (R,) int8, see :class:`Status`; the first reason that holds.
-        score: (R,) the score; NaN where the status is indeterminate. An ambiguous hour keeps its
-            score: it is a reason to measure more, not to be silent.
-        p_values: (R, 2) conformity with either class.
-        quality: what the rules say.
-        may_alarm: (R,) whether the hour may raise an alarm; one that may not keeps its score.
-    """
-
-    status: NDArray[np.int8]
-    score: NDArray[np.float64]
-    p_values: NDArray[np.float64]
-    quality: Quality
-    may_alarm: NDArray[np.bool_]
-
-    @property
-    def issued(self) -> NDArray[np.bool_]:
-        """(R,) whether a score is given."""
-        return ~np.isnan(self.score)
-
-    def reasons(self, row: int) -> list[str]:
-        """Why, in words that can be shown beside the patient."""
-        told = [RULES[name] for name in self.quality.reasons(row)]
-        if self.status[row] == Status.OUT_OF_DISTRIBUTION:
-            told.append("the measurements are unlike those the model was validated on")
-        if self.status[row] == Status.AMBIGUOUS:
-            told.append("the measurements do not decide; another one may")
-        if self.issued[row] and not self.may_alarm[row]:
-            told.append("the measurements are unlike those before an onset: no alarm is raised")
-        return told
-
-    def to_polars(self) -> pl.DataFrame:
-        """``status``, ``hours``, ``share``: how often the gate said what."""
-        counts = np.bincount(self.status, minlength=len(Status))
-        return pl.DataFrame(
-            {
-                "status": [s.name.lower() for s in Status],
-                "hours": counts,
-                "share": counts / max(len(self.status), 1),
-            }
-        )
 
 
 class Gate:
@@ -210,23 +141,20 @@ class Gate:
         builder = CausalFeatureBuilder(_AS_SENT, schema=train.schema)
         builder.statistics = usual.statistics
         self.features_ = builder
-        wanted = target(calibration, self.horizon)
-        usable = wanted.at_risk & ~self.quality.check(calibration).invalid
-        patients = patients_of_hours(calibration)
-        rows = self._some(usable, wanted.label, rng, patients)
-        known = self._some(good, None, rng)
-        whose = patients[rows]
+        hours = self._hours(calibration, self.quality, rng)
+        known = some_of(good, self.max_rows, rng)
+        labels, patients = hours.labels[hours.rows], hours.patients[hours.rows]
         self.conformal.fit(
-            usual.transform(train, known), builder.transform(calibration, rows), wanted.label[rows],
-            whose,
+            usual.transform(train, known), builder.transform(calibration, hours.rows), labels,
+            patients,
         )  # fmt: skip
         if self.hidden is not None and represent is not None:
             self.hidden.fit(
-                _of_rows(represent, train, known), _of_rows(represent, calibration, rows),
-                wanted.label[rows], whose,
+                hidden_layer(represent, train, known),
+                hidden_layer(represent, calibration, hours.rows), labels, patients,
             )  # fmt: skip
-        self._fit_sets(calibration, probabilities, usable, wanted.label)
-        self._calibrated(whose, now)
+        self._fit_sets(hours, probabilities)
+        self._calibrated(patients, now)
         return self
 
     def recalibrate(
@@ -254,26 +182,22 @@ class Gate:
         builder, quality = self._require()
         if self.hidden is not None and represent is None:
             raise DataError("a test on a hidden layer needs the model's layer: give represent")
-        wanted = target(calibration, self.horizon)
-        usable = wanted.at_risk & ~quality.check(calibration).invalid
-        label = wanted.label[usable]
-        if len(np.unique(label)) != 2:
+        hours = self._hours(calibration, quality, np.random.default_rng(self.random_state))
+        if not hours.both_classes:
             raise DataError(
                 "the calibration stays have no hour of one class",
                 hint="Go on with the older calibration until there are more patients",
             )
-        rng, patients = np.random.default_rng(self.random_state), patients_of_hours(calibration)
-        rows = self._some(usable, wanted.label, rng, patients)
-        chosen, whose, inner = wanted.label[rows], patients[rows], None
+        labels, patients, inner = hours.labels[hours.rows], hours.patients[hours.rows], None
         # All that may fail comes before anything is changed.
-        inputs = builder.transform(calibration, rows)
+        inputs = builder.transform(calibration, hours.rows)
         if self.hidden is not None and represent is not None:
-            inner = _of_rows(represent, calibration, rows)
-        self._fit_sets(calibration, probabilities, usable, wanted.label)
-        self.conformal.recalibrate(inputs, chosen, whose)
+            inner = hidden_layer(represent, calibration, hours.rows)
+        self._fit_sets(hours, probabilities)
+        self.conformal.recalibrate(inputs, labels, patients)
         if self.hidden is not None and inner is not None:
-            self.hidden.recalibrate(inner, chosen, whose)
-        self._calibrated(whose, now)
+            self.hidden.recalibrate(inner, labels, patients)
+        self._calibrated(patients, now)
         return self
 
     @property
@@ -318,43 +242,24 @@ class Gate:
             )
         return tuple(told)
 
-    def _fit_sets(
-        self,
-        calibration: Stays,
-        probabilities: ArrayLike | None,
-        usable: NDArray[np.bool_],
-        label: NDArray[np.int8],
-    ) -> None:
+    def _hours(
+        self, calibration: Stays, quality: QualityMonitor, rng: np.random.Generator
+    ) -> CalibrationHours:
+        return CalibrationHours.of(
+            calibration, quality.check(calibration).invalid, horizon=self.horizon,
+            most=self.max_rows, guarantee=self.conformal.guarantee, rng=rng,
+        )  # fmt: skip
+
+    def _fit_sets(self, hours: CalibrationHours, probabilities: ArrayLike | None) -> None:
         if self.ambiguity is None:
             return
         if probabilities is None:
             raise DataError("ambiguity needs the model's probabilities of the calibration part")
-        p = np.asarray(probabilities, np.float64)
-        if p.shape != (calibration.n_rows,):
-            raise DataError(f"there are {p.shape} probabilities for {calibration.n_rows} hours")
+        p, usable = np.asarray(probabilities, np.float64), hours.usable
+        if p.shape != usable.shape:
+            raise DataError(f"there are {p.shape} probabilities for {len(usable)} hours")
         sets = PredictionSets(alpha=self.ambiguity, guarantee=self.conformal.guarantee)
-        self.sets_ = sets.fit(p[usable], label[usable], patients_of_hours(calibration)[usable])
-
-    def _some(
-        self,
-        usable: NDArray[np.bool_],
-        label: NDArray | None,
-        rng: np.random.Generator,
-        patients: NDArray | None = None,
-    ) -> NDArray[np.int64]:
-        """Ascending numbers of about ``max_rows`` usable rows, the positive ones first."""
-        rows = np.flatnonzero(usable)
-        if len(rows) <= self.max_rows:
-            return rows
-        kept = np.zeros(0, np.int64) if label is None else rows[label[rows] == 1][: self.max_rows]
-        others = np.setdiff1d(rows, kept, assume_unique=True)
-        guarantee = self.conformal.guarantee
-        if patients is not None and guarantee != "rows":
-            room = max(self.max_rows - len(kept), 1)
-            more = thinned(others, patients[others], room, guarantee, rng)
-            return np.sort(np.concatenate([kept, more]))
-        more = rng.choice(others, self.max_rows - len(kept), replace=False)
-        return np.sort(np.concatenate([kept, more]))
+        self.sets_ = sets.fit(p[usable], hours.labels[usable], hours.patients[usable])
 
     def judge(self, stays: Stays, scores: ArrayLike, hidden: ArrayLike | None = None) -> Gated:
         """Judges all hours of stays.
@@ -373,43 +278,22 @@ class Gate:
         if values.shape != (stays.n_rows,):
             raise DataError(f"there are {values.shape} scores for {stays.n_rows:,} hours")
         found = quality.check(stays)
-        return self._put_together(found, builder.transform(stays), values, hidden)
+        return self._verdict(found, builder.transform(stays), values, hidden)
 
-    def _p_values(
-        self, inputs: NDArray[np.float32], hidden: ArrayLike | None
-    ) -> NDArray[np.float64]:
-        """(R, 2) conformity with either class."""
+    def _verdict(
+        self, quality: Quality, inputs: NDArray[np.float32], scores: NDArray[np.float64],
+        hidden: ArrayLike | None,
+    ) -> Gated:  # fmt: skip
         if self.hidden is not None and hidden is None:
             raise DataError("this gate tests a hidden layer of the model: give it, too")
-        if len(inputs) == 0:
-            return np.ones((0, 2))
-        found = self.conformal.test(inputs).p_values
-        if self.hidden is None or hidden is None:
-            return found
-        inner = self.hidden.test(hidden).p_values
-        return np.minimum(2 * np.minimum(found, inner), 1.0)
-
-    def _put_together(
-        self,
-        quality: Quality,
-        inputs: NDArray[np.float32],
-        scores: NDArray[np.float64],
-        hidden: ArrayLike | None,
-    ) -> Gated:
-        p_values = self._p_values(inputs, hidden)
-        rejected = p_values.max(1) < self.conformal.alpha
-        status = np.full(len(scores), Status.OK, np.int8)
-        broken = quality.invalid | ~np.isfinite(scores)
-        if self.sets_ is not None:
-            usable = np.flatnonzero(~broken)
-            status[usable[self.sets_.ambiguous(scores[usable])]] = Status.AMBIGUOUS
-        status[rejected] = Status.OUT_OF_DISTRIBUTION
-        status[broken] = Status.INVALID_INPUT
-        silent = (status == Status.INVALID_INPUT) | (status == Status.OUT_OF_DISTRIBUTION)
-        may_alarm = ~silent
-        if self.alarm_level is not None:
-            may_alarm &= p_values[:, 1] >= self.alarm_level
-        return Gated(status, np.where(silent, np.nan, scores), p_values, quality, may_alarm)
+        p_values = self.conformal.test(inputs).p_values if len(inputs) else np.ones((0, 2))
+        if len(inputs) and self.hidden is not None and hidden is not None:
+            inner = self.hidden.test(hidden).p_values
+            p_values = np.minimum(2 * np.minimum(p_values, inner), 1.0)
+        return verdict(
+            quality, scores, p_values, alpha=self.conformal.alpha, sets=self.sets_,
+            alarm_level=self.alarm_level,
+        )  # fmt: skip
 
     def stream(self) -> GateStream:
         """The gate for one stay, hour by hour, equal to :meth:`judge`."""
@@ -501,7 +385,7 @@ class GateStream:
         inputs = self._features.step(np.asarray(row, np.float32))[None]
         scores = np.array([score], np.float64)
         inner = None if hidden is None else np.asarray(hidden)[None]
-        return self._gate._put_together(quality, inputs, scores, inner)
+        return self._gate._verdict(quality, inputs, scores, inner)
 
     def snapshot(self) -> dict[str, Any]:
         """The state of closed hours."""
@@ -513,16 +397,3 @@ class GateStream:
         self._features.restore(snapshot["features"])
         self._quality = QualityStream(self._quality.monitor, snapshot["quality"])
         return self
-
-
-def _of_rows(represent: Represent, stays: Stays, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """(n, D) hidden layer of the hours with ascending numbers ``rows``, chunk by chunk."""
-    parts, at = [], 0
-    for chunk in stays.chunks(_AT_ONCE):
-        low, high = np.searchsorted(rows, (at, at + chunk.n_rows))
-        if high > low:
-            parts.append(np.asarray(represent(chunk), np.float32)[rows[low:high] - at])
-        at += chunk.n_rows
-    if not parts:
-        raise DataError("there is no hour to learn a hidden layer from")
-    return np.concatenate(parts)
