@@ -64,6 +64,10 @@ class Advising:
             )
         )  # fmt: skip
 
+    def still(self, offers, after, *, ordered):
+        there = self._adviser.open(after["since"], after["known"], ordered)
+        return [o for o in offers if o["panel"] in there]
+
 
 def make_fold() -> Fold:
     return Fold(Ladder([Advising()]), AlarmPolicy(tiers=(Tier("urgent", 0.3),)), watermark=2)
@@ -103,7 +107,7 @@ def played(store, events, *, forget: bool = False) -> dict[int, list[str]]:
         assert view["hour"] == hour
         out[hour] = [r["panel"] for r in view["recommended"]]
         for r in view["recommended"]:
-            assert r["result_by"] >= hour - 1
+            assert r["result_by"] >= hour - 2
         step([tick(p, T0 + 3600 * hour) for p in range(store.partitions)])
     return out
 
@@ -116,18 +120,24 @@ def test_an_offer_stands_two_hours_and_is_not_repeated_for_six(tmp_path):
     found = played(store, HEART)
     both = ["lactate", "blood count"]
     # Neither goes on about them, nor goes through all other panels meanwhile.
-    expected = {1: both, 2: both, 8: both, 9: both, 15: both, 16: both}
+    expected = {2: both, 3: both, 9: both, 10: both, 16: both, 17: both}
     assert found == {h: expected.get(h, []) for h in found}
 
 
-def test_what_was_measured_or_ordered_makes_room(tmp_path):
+def test_what_was_measured_makes_room(tmp_path):
     store = open_store(tmp_path / "s.db", partitions=1)
-    found = played(store, [*HEART, measured("Lactate", 2.0, 3 * 3600 + 120),
-                           ordered("pending", 5 * 3600 + 120)])  # fmt: skip
-    assert found[3] == [] and found[4] == ["blood gas"]
+    found = played(store, [*HEART, measured("Lactate", 2.0, 2 * 3600 + 120)])
+    # At once, not as the hour closes; what takes its place is asked for then.
+    assert found[2] == ["lactate", "blood count"] and found[3] == ["blood count"]
+    assert found[4] == ["blood gas"]
+
+
+def test_what_is_ordered_makes_room_until_it_comes(tmp_path):
+    store = open_store(tmp_path / "s.db", partitions=1)
+    found = played(store, [*HEART, ordered("pending", 3600 + 120)])
+    assert found[2] == ["blood count"]
     # Lactate is on its way for the rest of the stay, so that it is never offered.
-    assert all("lactate" not in panels for hour, panels in found.items() if hour > 3)
-    assert found[8] == ["blood count"]
+    assert all("lactate" not in panels for panels in found.values())
 
 
 def test_what_was_offered_is_the_same_in_every_replay(tmp_path):
@@ -157,20 +167,21 @@ def test_who_wants_no_alarms_for_a_reason_is_offered_nothing(tmp_path):
     store = open_store(tmp_path / "s.db", partitions=1)
     comfort = {"action": "suppress", "hours": 4, "reason": "comfort care", "by": "dr"}
     found = played(store, [*HEART, action("H", "P", comfort, T0 + 30, b"k" * 16)])
-    assert [h for h in found if found[h]][:2] == [5, 6]
+    assert [h for h in found if found[h]][:2] == [6, 7]
 
 
-def test_an_hour_that_closes_unchanged_is_not_asked_again(tmp_path):
+def test_what_to_measure_is_asked_as_hours_close_however_often_a_stay_is_heard(tmp_path):
     store = open_store(tmp_path / "s.db", partitions=1)
     fold = make_fold()
     worker = Worker(store, fold, name="w", ttl=3600)
     worker.keep_leases(now=True)
     for k in range(6):
-        store.append_events([tick(0, T0 + 3600 * k)] if k else [HEART[0]])
-        while worker.work():
-            pass
-    # One for each of the six hours that were shown; none for the five that closed.
-    assert fold.ladder.scorers[0].calls == 6
+        heard = [measured("HR", 80.0 + m, 3600.0 * k + 60 * m) for m in range(1, 8)]
+        for event in [*([tick(0, T0 + 3600 * k)] if k else []), *heard]:
+            store.append_events([event])
+            while worker.work():
+                pass
+    assert fold.ladder.scorers[0].calls == store.state("H", "P").view["hour"] - 1 == 4
 
 
 def test_snapshots_without_offers_are_the_bytes_they_were_and_are_read(tmp_path):
@@ -186,7 +197,9 @@ def test_snapshots_without_offers_are_the_bytes_they_were_and_are_read(tmp_path)
     state = make_fold().restore(old)
     assert state.asked == {} and dump(state) == old
     state.asked["lactate"] = 15
-    assert load(dump(state)).asked == {"lactate": 15}
+    state.offers = [{"gain": 0.5, "panel": "lactate"}]
+    again = load(dump(state))
+    assert again.asked == {"lactate": 15} and again.offers == state.offers
 
 
 @pytest.mark.parametrize("panel", ["lactate", "a panel of another model"])

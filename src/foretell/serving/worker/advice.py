@@ -177,6 +177,42 @@ class Adviser:
                 out.append(replace(panel, features=features))
         return out
 
+    def _last(self, since: NDArray[np.int64], known: NDArray[np.bool_]) -> dict[str, float]:
+        """Panel -> hours since the last value that it brings; left out where there was none."""
+        out: dict[str, float] = {}
+        for name, mine in self._channels.items():
+            there = [float(since[c]) for c in mine if known[c]]
+            if there:
+                out[name] = min(there)
+        return out
+
+    def _pending(self, ordered: Collection[str]) -> list[str]:
+        return [p.name for p in self._panels if self._codes[p.name].intersection(ordered)]
+
+    def _fresh(self, since: NDArray[np.int64], known: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """(F,) whether a feature is a value that counts as known."""
+        seen = np.zeros(self._size, bool)
+        for panel in self._panels:
+            for column, c in zip(panel.features, self._channels[panel.name], strict=True):
+                seen[column] = bool(known[c] and since[c] < panel.refractory)
+        return seen
+
+    def open(
+        self, since: NDArray[np.int64], known: NDArray[np.bool_], ordered: Collection[str] = ()
+    ) -> set[str]:
+        """Panels that are neither ordered nor measured within their refractory hours.
+
+        Args:
+            since: (C,) hours since the last value of each channel.
+            known: (C,) whether there was one.
+            ordered: LOINC codes of pending orders.
+        """
+        last, pending = self._last(since, known), self._pending(ordered)
+        return {
+            p.name for p in self._panels
+            if p.name not in pending and last.get(p.name, np.inf) > p.refractory
+        }  # fmt: skip
+
     @property
     def channels(self) -> dict[str, frozenset[int]]:
         """Numbers of the channels that each panel brings."""
@@ -197,10 +233,10 @@ class Adviser:
     ) -> list[Recommendation]:
         """At most k panels, the best first; often none.
 
-        A panel that was offered stands for an hour more, with the hour by which its result was
-        expected, and is then not offered again for its refractory hours. Until then, or until it
-        is ordered or measured, it counts among the ``k``: what nobody wants is not followed by
-        everything else.
+        A panel that was offered stands when the next hour closes, with the hour by which its
+        result was expected, and is then not offered again for its refractory hours. Until then,
+        or until it is ordered or measured, it counts among the ``k``: what nobody wants is not
+        followed by everything else.
 
         Args:
             predict: (n, F) features to (n,) risks.
@@ -215,16 +251,8 @@ class Adviser:
         """
         if not self._panels:
             return []
-        seen = np.zeros(self._size, bool)
-        last: dict[str, float] = {}
-        for panel in self._panels:
-            mine = self._channels[panel.name]
-            for column, c in zip(panel.features, mine, strict=True):
-                seen[column] = bool(known[c] and since[c] < panel.refractory)
-            there = [float(since[c]) for c in mine if known[c]]
-            if there:
-                last[panel.name] = min(there)
-        pending = [p.name for p in self._panels if self._codes[p.name] & set(ordered)]
+        last = self._last(since, known)
+        pending = self._pending(ordered)
         held = {name: hour - made for name, made in (asked or {}).items() if name in self._codes}
         situation = Situation(
             hour=float(hour), since=last, pending=pending,
@@ -248,7 +276,7 @@ class Adviser:
             )
             situation = _among(situation, {panel.name for panel in self._gain.panels})
         else:
-            given, mask = features, seen
+            given, mask = features, self._fresh(since, known)
             policy = SensingPolicy(
                 _Gains(predict, risk, self._panels, self._size), min_utility=self._least**2
             )
@@ -274,9 +302,8 @@ def told(found: Sequence[Recommendation]) -> list[dict[str, Any]]:
     """Recommendations as JSON."""
     return [
         {
-            "panel": r.panel, "gain": round(r.gain, 8), "cost": r.cost, "loinc": list(r.loinc),
-            "result_by": r.expected_result_by, "reason": r.reason,
-            "method": r.method,
+            "cost": r.cost, "gain": round(r.gain, 8), "loinc": list(r.loinc), "method": r.method,
+            "panel": r.panel, "reason": r.reason, "result_by": r.expected_result_by,
         }
         for r in found
     ]  # fmt: skip

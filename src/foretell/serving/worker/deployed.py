@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -160,13 +160,32 @@ class DeploymentScorer:
         def predict(table: NDArray) -> NDArray[np.float64]:
             return what_if(memory, used, np.asarray(table, np.float32))
 
-        known = ~np.isnan(after[f"{_GATE}last"])
+        since, known = _times(after)
         return told(
-            adviser(
-                predict, used, after[f"{_GATE}since"], known, risk=risk, hour=hour,
-                ordered=ordered, asked=asked,
-            )
-        )  # fmt: skip
+            adviser(predict, used, since, known, risk=risk, hour=hour, ordered=ordered, asked=asked)
+        )
+
+    def still(
+        self,
+        offers: Sequence[Mapping[str, Any]],
+        after: Memory,
+        *,
+        ordered: Collection[str] = (),
+        site: str | None = None,
+    ) -> list[dict[str, Any]]:
+        """What of offers made earlier is neither measured nor ordered meanwhile.
+
+        Args:
+            offers: of :meth:`advise`.
+            after: the state after the hour as far as it is known.
+            ordered: LOINC codes of pending orders.
+            site: of the stay.
+        """
+        adviser = self._adviser_of(site)
+        if adviser is None:
+            return []
+        open_panels = adviser.open(*_times(after), ordered)
+        return [dict(o) for o in offers if o["panel"] in open_panels]
 
     def _risk(self, gated: Gated, drivers: tuple[tuple[str, float], ...]) -> Risk:
         status = Status(int(gated.status[0]))
@@ -201,6 +220,11 @@ class DeploymentScorer:
         found = [(n, round(d, 6)) for n, d in found if abs(d) >= 1e-6]
         found.sort(key=lambda d: (-abs(d[1]), d[0]))
         return tuple(found[: self._most])
+
+
+def _times(state: Memory) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """(C,) hours since the last value of each channel, and whether there was one."""
+    return state[f"{_GATE}since"], ~np.isnan(state[f"{_GATE}last"])
 
 
 def _of_model(state: Memory) -> dict[str, NDArray]:

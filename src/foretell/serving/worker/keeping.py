@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -14,24 +13,14 @@ from foretell.decisions.alarms import AlarmState
 from foretell.decisions.alarms.policy import Status
 from foretell.serving.errors import ScorerFailedError
 from foretell.serving.store.base import Effects, ScoreRow, StateRow
-from foretell.serving.worker.hours import Hours
-from foretell.serving.worker.scorer import AMBIGUOUS, NO_SCORE, Risk
-from foretell.serving.worker.state import (
-    ANSWERS,
-    STANDS,
-    Checkpoint,
-    Measured,
-    PatientState,
-    dump,
-    load,
-)
+from foretell.serving.worker.offers import Offers
+from foretell.serving.worker.scorer import NO_SCORE, Risk
+from foretell.serving.worker.state import Checkpoint, Measured, PatientState, dump, load
 
-log = logging.getLogger("foretell.serving.worker")
 _NOTHING = Risk(None, NO_SCORE)
-_KEPT = 20
 
 
-class Keeping(Hours):
+class Keeping(Offers):
     """Writes and reads snapshots."""
 
     def warm(self) -> None:
@@ -147,6 +136,7 @@ class Keeping(Hours):
         hour = state.closed + 1
         risk = _NOTHING
         alarms = self.policy.start()
+        offers: list[dict[str, Any]] = []
         if state.open and state.owed is not None:
             risk, alarms = self._behind(state, hour)
         elif state.open:
@@ -155,9 +145,10 @@ class Keeping(Hours):
             before = state.checkpoints[-1]
             row = self._row([r for r in state.records.values() if r.hour <= hour
                              and r.hour > state.closed])  # fmt: skip
-            _, _, risk, _ = self._step(state, before, hour, row)
+            _, after, risk, _ = self._step(state, before, hour, row)
             risk = self._doubted(state, hour, risk)
             alarms = self._acted(state, before.alarms, hour)
+            offers = self._standing(state, hour, risk, alarms, after)
         # By hour, not by insertion: a snapshot sorts its keys.
         standing = sorted((held[0], i) for i, held in state.emitted.items() if held[1])
         return {
@@ -166,9 +157,8 @@ class Keeping(Hours):
             "begin": state.begin, "hour": hour, "updated": state.last, "risk": risk.value,
             "status": risk.status, "model": risk.model, "reason": risk.reason,
             "drivers": list(risk.drivers), "issued": state.issued.get(state.closed),
-            "recommended": [] if not state.open or state.owed is not None
-            else self._advise(state, hour, risk, alarms),
-            "policy": _standing(alarms), "acknowledged": alarms.acknowledged,
+            "recommended": offers,
+            "policy": _policy(alarms), "acknowledged": alarms.acknowledged,
             "quiet_until": _quiet_until(alarms), "quiet_reason": _quiet_reason(alarms),
             "alarms": len(standing),
             "last_alarm": standing[-1][1] if standing else None,
@@ -196,86 +186,6 @@ class Keeping(Hours):
         hour = state.closed + 1
         state.actions.append([hour, dict(action)])
         return _quiet_until(self._acted(state, alarms, hour))
-
-    def _advise(
-        self, state: PatientState, hour: int, risk: Risk, alarms: AlarmState
-    ) -> list[dict[str, Any]]:
-        """What to measure, where it may matter: near the threshold, or where the gate asks."""
-        if alarms.suppression is not None and alarms.suppression.until >= hour:
-            # Who wants no alarms for a reason, such as comfort care, wants no tests for them.
-            return []
-        primary = self._asked(state, hour)[0]
-        if risk.value is None or risk.model != primary or primary not in self._number:
-            return []
-        number = self._number[primary]
-        name = f"advice of {primary}"
-        scorer = self.ladder.scorers[number]
-        advise = getattr(scorer, "advise", None)
-        at = {"site": state.site} if hasattr(scorer, "panels_at") else {}
-        if advise is None or name in state.off:
-            return []
-        low = self.rules(state.site).policy.tiers[0].of(state.unit(hour))
-        if risk.status != AMBIGUOUS and risk.value < low / 2:
-            return []
-        before, features, after = self._seen
-        given = features[number]
-        if given is None:
-            return []
-        ordered = [c for codes in state.orders.values() for _, c in codes]
-        memory = before.scorers[number]
-        told = (hour, risk.value, ordered, dict(state.asked), given.tobytes())
-        if state.advised is not None and state.advised[0] is memory and state.advised[1] == told:
-            # What is shown of the open hour is asked again when it closes.
-            return list(state.advised[2])
-        try:
-            found = list(
-                advise(
-                    memory, given, after[number],
-                    risk=risk.value, hour=hour, ordered=ordered, asked=told[3], **at,
-                )
-            )  # fmt: skip
-        except Exception as error:
-            # Advice is an extra: without it the score still counts.
-            self.ladder.failures[name] = self.ladder.failures.get(name, 0) + 1
-            if self.strict:
-                failed = ScorerFailedError(name, type(error).__name__)
-                failed.site, failed.patient = state.site, state.patient
-                raise failed from None
-            log.error("there is no advice: %s", type(error).__name__)
-            return []
-        state.advised = (memory, told, found)
-        return list(found)
-
-    def _offer(self, state: PatientState, hour: int, risk: Risk) -> None:
-        """Keeps which panels are offered as an hour that was computed last closes.
-
-        What stands at the close of an hour counts as offered: when views are made depends on
-        commits, when hours close on the log alone. What was offered and has come is kept with what
-        it did to the risk.
-        """
-        if state.asked:
-            self._answer(state, hour, risk)
-        for panel in self._advise(state, hour, risk, state.checkpoints[-1].alarms):
-            made = state.asked.get(panel["panel"])
-            if made is None or hour - made > STANDS:
-                state.asked[panel["panel"]] = hour
-
-    def _answer(self, state: PatientState, hour: int, risk: Risk) -> None:
-        number = self._number.get(self._asked(state, hour)[0])
-        scorer = None if number is None else self.ladder.scorers[number]
-        of_site = getattr(scorer, "panels_at", None)
-        panels = getattr(scorer, "panels", {}) if of_site is None else of_site(state.site)
-        came = {r.channel for r in state.records.values() if r.hour == hour and not r.stale}
-        for name, channels in panels.items():
-            made = state.asked.get(name)
-            if made is None or not made < hour <= made + ANSWERS or not channels & came:
-                continue
-            # From here on the result itself holds the panel back.
-            del state.asked[name]
-            # In the order of a snapshot, which sorts its keys.
-            told = {"after": risk.value, "before": state.issued.get(hour - 1), "measured": hour,
-                    "offered": made, "panel": name}  # fmt: skip
-            state.answered = [*state.answered, told][-_KEPT:]
 
     def take_effects(self) -> Effects:
         """All that followed since the last call, with the snapshots of every patient touched."""
@@ -316,7 +226,7 @@ class Keeping(Hours):
         effects.outbox = [o for o in effects.outbox if (o.site, o.patient) != (site, patient)]
 
 
-def _standing(alarms: AlarmState) -> str:
+def _policy(alarms: AlarmState) -> str:
     """Where a stay stands in the open hour: a silence that has run out is none."""
     if alarms.status is Status.ALARMED or _quiet_until(alarms) is not None:
         return alarms.status.value

@@ -19,8 +19,8 @@ from foretell.serving.worker.quiet import Treatment
 FORMAT = 3
 _READ = (2, 3)
 STANDS = 1
-"""Hours for which an offer to measure stands behind the one it was made in: whoever looks once an
-hour must see it. After that it was seen, and its refractory hours hold it back."""
+"""Hours at whose close an offer to measure is made again, so that whoever looks once an hour must
+see it. After that it was seen, and its refractory hours hold it back."""
 ANSWERS = 6
 """Hours within which a result counts as an answer to an offer."""
 _WORTH = 128
@@ -120,6 +120,7 @@ class PatientState:
         off: version -> why a scorer is not asked.
         skewed: results whose sender's clock was wrong.
         asked: panel -> hour in which it was offered last, as hours closed.
+        offers: what to measure, as the last hour closed.
         answered: offers whose results came, with the risk before and after.
         aged: as of when the age was told.
         doubts: name of a doubt -> [how often, hours in which it is told].
@@ -156,16 +157,15 @@ class PatientState:
     late: int = 0
     skewed: int = 0
     asked: dict[str, int] = field(default_factory=dict)
+    offers: list[dict[str, Any]] = field(default_factory=list)
     answered: list[dict[str, Any]] = field(default_factory=list)
     aged: float | None = None
     doubts: dict[str, list[Any]] = field(default_factory=dict)
     owed: int | None = None
     records: dict[tuple[bytes, float], Measured] = field(default_factory=dict)
     checkpoints: list[Checkpoint] = field(default_factory=list)
-    # Kept in memory only: silences by hour; the last advice with what it was given for; the results
-    # while nobody asks for them.
+    # Kept in memory only: silences by hour; the results while nobody asks for them.
     silences: dict[int, int] | None = None
-    advised: tuple[Any, Any, list[dict[str, Any]]] | None = None
     held: list[tuple[AlarmState, dict[str, AlarmState]]] | None = None
     resting: bytes | None = None
 
@@ -204,7 +204,7 @@ _PLAIN = (
     "late", "versions", "tiers", "lineups", "off", "skewed",
 )  # fmt: skip
 
-_IF_ANY = ("asked", "answered", "aged", "doubts", "owed")
+_IF_ANY = ("asked", "offers", "answered", "aged", "doubts", "owed")
 
 
 def dump(state: PatientState) -> bytes:
