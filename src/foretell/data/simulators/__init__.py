@@ -9,7 +9,12 @@ from foretell.data.simulators.funnel_stream import (
     FunnelTruth,
     funnel_stream,
 )
-from foretell.data.simulators.hospitals import Hospital, HospitalsTruth, hospitals
+from foretell.data.simulators.hospitals import (
+    CALIBRATED_HOSPITALS,
+    Hospital,
+    HospitalsTruth,
+    hospitals,
+)
 from foretell.data.simulators.panels import (
     PanelPatients,
     exact_gain,
@@ -22,6 +27,7 @@ from foretell.data.simulators.spikes import SpikeTruth, spikes
 from foretell.data.simulators.truth import Truth
 
 __all__ = [
+    "CALIBRATED_HOSPITALS",
     "CONE_FEATURES",
     "FUNNEL_STREAMS",
     "ConeTruth",
