@@ -18,7 +18,9 @@ from foretell.data.clinical.hl7.writer import (
     result_message,
     visit_message,
 )
+from foretell.data.panel import Categorical
 from foretell.decisions.abstention import DriftMonitor
+from foretell.decisions.alarms import Tier
 from foretell.errors import ArtefactError
 from foretell.serving.config import Config, DriftConfig, read_config
 from foretell.serving.deployment import FILE, Deployment
@@ -44,7 +46,8 @@ def watched(deployed):
     _, deployment, stays = deployed
     # As a feed tells it.
     age = np.minimum(np.floor(stays.number("age")), 90.0)
-    stays = replace(stays, numbers={"age": age})
+    unit = Categorical.from_values(["MICU" if i % 2 else "ward" for i in range(len(stays))])
+    stays = replace(stays, numbers={"age": age}, categories={**stays.categories, "unit": unit})
     told = deployment.judge(stays)
     monitor = DriftMonitor(least=5, least_of_site=100)
     monitor.fit(told.stays, told.gated.score, deployment.policy.tiers[0].threshold)
@@ -182,6 +185,49 @@ def test_looking_changes_nothing_and_is_the_same_anew(played, watched):
     metrics.drift(told, told["time"] + 1e6)
     page = metrics.text(played).decode()
     assert "foretell_drift" not in page and "foretell_expected" not in page
+
+
+def test_what_scores_promise_is_told_of_the_thresholds_that_hold_at_the_site(played, watched):
+    deployment, stays = watched
+    top = deployment.policy.tiers[0].name
+    settings, schema = DriftConfig(hours=24 * 31), deployment.gate.schema
+
+    def found(alarms, monitor=deployment.monitor):
+        config = read_config({"sites": {"SIM": {"facilities": ["SIM"], "alarms": alarms}}})
+        monitors = {deployment.version: monitor}
+        rules = make_fold(config, deployments=[deployment]).rules
+        return DriftWatch(played, monitors, schema, settings, rules=rules).look()["sites"]["SIM"]
+
+    plain = found({})
+    assert plain["threshold"] == deployment.policy.tiers[0].threshold
+    assert plain["usual"]["sensitivity"] is not None
+    risks = deployment.judge(stays).gated.score
+    low, high = np.nanquantile(risks, [0.1, 0.95]).tolist()
+    lower = found({"tiers": {top: low}})
+    assert lower["threshold"] == low
+    assert lower["expected"]["sensitivity"] > plain["expected"]["sensitivity"]
+    assert lower["expected"]["auroc"] == plain["expected"]["auroc"]
+    # What is usual of a threshold that nobody validated is not known.
+    assert [k for k, v in lower["usual"].items() if v is None] == [
+        "sensitivity", "specificity", "ppv",
+    ]  # fmt: skip
+    metrics = Metrics(drift_seconds=60.0)
+    metrics.drift({"time": 0.0, "sites": {"SIM": lower}}, 1.0)
+    page = metrics.text(played).decode()
+    assert 'foretell_expected_performance{of="sensitivity",site="SIM"}' in page
+    assert 'foretell_expected_performance_usual{of="auroc",site="SIM"}' in page
+    assert 'foretell_expected_performance_usual{of="sensitivity",site="SIM"}' not in page
+    # A unit's own threshold holds in its hours, and in no others.
+    both = found({"tiers": {top: low}, "units": {top: {"MICU": high}}})
+    assert both["thresholds"] == {"MICU": high}
+    everywhere = found({"tiers": {top: low}, "units": {top: {"MICU": high, "ward": high}}})
+    by = [f["expected"]["sensitivity"] for f in (everywhere, both, lower)]
+    assert by == sorted(by) and len(set(by)) == 3
+    # With a run whose own policy has them they are validated.
+    judged, tier = deployment.judge(stays), Tier(top, low, {"MICU": high})
+    own = DriftMonitor(least=5, least_of_site=100).fit(judged.stays, judged.gated.score, tier)
+    same = found({"tiers": {top: low}, "units": {top: {"MICU": high}}}, own)
+    assert same["usual"]["sensitivity"] is not None and same["expected"] == both["expected"]
 
 
 def test_where_nobody_has_looked_the_age_counts_from_the_start(played):

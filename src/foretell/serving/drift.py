@@ -13,7 +13,8 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
 from threading import Event as Signal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,12 +23,14 @@ from numpy.typing import NDArray
 
 from foretell.data.clinical.schema import Schema
 from foretell.data.clinical.stays import Stays
+from foretell.decisions.alarms import Tier
 from foretell.errors import DataError
 from foretell.serving.errors import FencedError, StoreUnavailableError
 from foretell.serving.events import digest
 from foretell.serving.ingest.duty import Duty
 from foretell.serving.worker.asked import hour_values
-from foretell.serving.worker.state import unpack
+from foretell.serving.worker.site import SiteRules
+from foretell.serving.worker.state import load, unpack
 
 if TYPE_CHECKING:
     from foretell.decisions.abstention import Drift, DriftMonitor
@@ -60,6 +63,7 @@ class DriftWatch:
         settings: how long a period is, and how often it is looked at.
         watermark: hours after which an hour is sealed.
         duty: of looking; None where no other process looks.
+        rules: what holds at a site; None where the thresholds of the monitors do.
     """
 
     def __init__(
@@ -71,13 +75,14 @@ class DriftWatch:
         *,
         watermark: int = 2,
         duty: Duty | None = None,
+        rules: Callable[[str], SiteRules] | None = None,
     ) -> None:
         self._store, self._schema, self._settings = store, schema, settings
         self._monitors = {
             version: monitor for version, monitor in monitors.items()
             if monitor.channels == schema.names
         }  # fmt: skip
-        self._watermark, self._duty = watermark, duty
+        self._watermark, self._duty, self._rules = watermark, duty, rules
 
     def run(self, stop: Signal) -> None:
         """Looks until told to stop, then closes the store; at once where nobody has for long."""
@@ -171,12 +176,35 @@ class DriftWatch:
             return {**_NOTHING, **period, "why_not": why}
         _, version, found, hours = best
         monitor = self._monitors[version]
+        tier = monitor.tier_at(site)
+        if self._rules is not None:
+            tier = self._rules(site).of(version).tiers[0]
         try:
             parts, scores = tables_of(found, hours, monitor.block, self._schema, version)
-            drift = monitor.compare(parts, scores, site)
+            units = None
+            if tier.units or monitor.tier_.units:
+                size = monitor.block
+                whole = [b for b, rows in zip(found, hours, strict=True) if len(rows) == size]
+                units = self._units(site, whole, size, pause)
+            drift = monitor.compare(parts, scores, site, units=units, tier=tier)
         except DataError as error:
             return {**_NOTHING, **period, "why_not": str(error)}
-        return {**period, **told(drift, version, monitor)}
+        return {**period, **told(drift, version, monitor, tier)}
+
+    def _units(self, site: str, found: Sequence[Block], length: int, pause: Signal) -> list[str]:
+        """The unit in each hour of blocks; ``""`` in stays before a patient's present one."""
+        units: list[str] = []
+        for patient, blocks in groupby(found, key=lambda b: b.patient):
+            row = self._store.state(site, patient)
+            state = None if row is None else load(row.body)
+            for block in blocks:
+                if state is None or state.stay != block.stay:
+                    units += [""] * length
+                    continue
+                hours = range(block.last - length + 1, block.last + 1)
+                units += [state.unit(hour) or "" for hour in hours]
+            pause.wait(0.0005)
+        return units
 
 
 def found_last(store: Store) -> dict[str, Any] | None:
@@ -244,8 +272,15 @@ def tables_of(
     return stays, scores
 
 
-def told(drift: Drift, version: str, monitor: DriftMonitor) -> dict[str, Any]:
-    """What was found at a site, as JSON; the worst channels first."""
+def told(drift: Drift, version: str, monitor: DriftMonitor, tier: Tier) -> dict[str, Any]:
+    """What was found at a site, as JSON; the worst channels first.
+
+    Args:
+        drift: how far it is from what is usual.
+        version: of the model.
+        monitor: that says what is usual.
+        tier: of which the thresholds hold there.
+    """
     rows = [
         {k: _plain(v) for k, v in row.items() if k != "stays"}
         for row in drift.channels.iter_rows(named=True)
@@ -255,7 +290,8 @@ def told(drift: Drift, version: str, monitor: DriftMonitor) -> dict[str, Any]:
     return {
         "model": version, "monitor": monitor.version, "reference": drift.reference,
         "blocks": drift.blocks, "patients": drift.patients, "hours": drift.hours,
-        "block_hours": monitor.block, "threshold": monitor.threshold_,
+        "block_hours": monitor.block, "threshold": tier.threshold,
+        "thresholds": dict(tier.units),
         "channels_named": [row["channel"] for row in rows if row["drifted"]],
         "scores_moved": moved is not None and moved.drifted,
         "channels": rows,

@@ -389,6 +389,7 @@ class Service:
             DriftWatch(
                 self.store.another(), self._monitors, self.reference.ladder.schema,
                 self.config.drift, watermark=self.config.service.watermark_hours, duty=duty,
+                rules=self.reference.rules,
             ).run(self.stopping)  # fmt: skip
 
         self._start("drift", work)

@@ -12,9 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foretell.data.clinical.stays import concatenate
+from foretell.data.panel import Categorical
 from foretell.data.simulators import hospitals
-from foretell.decisions.abstention import DriftMonitor, blocks
+from foretell.decisions.abstention import DriftMonitor, blocks, expected_performance
 from foretell.decisions.abstention.monitor import ALL
+from foretell.decisions.alarms import Tier
 from foretell.errors import ArtefactError, DataError, NotFittedError, ParameterError
 
 
@@ -78,6 +80,52 @@ def test_what_has_not_changed_is_left_in_peace_and_what_has_is_named(stays, scor
     moved = monitor.compare(parts, np.minimum(3 * p, 1), "A")
     assert moved.channels.filter("drifted")["channel"].to_list() == ["Temp"]
     assert moved.scores.drifted and moved.expected.rate > 2 * moved.usual.rate
+
+
+def test_a_threshold_holds_where_the_hour_was(tmp_path):
+    stays = hospitals(stays=500, sites=2, hours=(8, 40), seed=5)[0]
+    unit = np.where(np.arange(len(stays)) % 3 == 0, "MICU", "ward")
+    stays = replace(
+        stays, categories={**stays.categories, "unit": Categorical.from_values(unit.tolist())}
+    )
+    p = np.random.default_rng(0).beta(1, 12, stays.n_rows)
+    tier = Tier("alarm", 0.2, {"B": 0.05, "MICU": 0.3})
+    monitor = DriftMonitor(least_of_site=100).fit(stays, p, tier)
+    rows = np.concatenate([
+        np.arange(a, a + n // 12 * 12)
+        for a, n in zip(stays.offsets[:-1], stays.lengths, strict=True)
+    ])  # fmt: skip
+    parts, q = blocks(stays, 12), p[rows]
+    mine, units = parts.names("site") == "B", parts.names("unit").astype(str)
+    levels = np.repeat(np.where(units == "MICU", 0.3, np.where(mine, 0.05, 0.2)), 12)
+    wanted = expected_performance(q, levels)
+    assert monitor.usual_[ALL].expected == pytest.approx(wanted)
+    wanted = expected_performance(q[np.repeat(mine, 12)], levels[np.repeat(mine, 12)])
+    assert monitor.usual_["B"].expected == pytest.approx(wanted)
+    # The same hours, of which only their table says where they were.
+    at_b, of_b = parts.select(mine), q[np.repeat(mine, 12)]
+    told = monitor.compare(at_b, of_b, "B")
+    assert told.expected == told.usual == pytest.approx(wanted)
+    plain = replace(at_b, categories={})
+    again = monitor.compare(plain, of_b, "B", units=np.repeat(units[mine], 12))
+    assert again.expected == told.expected
+    assert monitor.compare(plain, of_b, "B").expected == expected_performance(of_b, 0.05)
+    # Thresholds that whoever runs the service tells: what is usual of them is not known.
+    other = monitor.compare(at_b, of_b, "B", tier=Tier("alarm", 0.1))
+    assert other.expected == expected_performance(of_b, 0.1)
+    assert other.usual[:1] + other.usual[4:] == told.usual[:1] + told.usual[4:]
+    assert np.isnan(other.usual[1:4]).all()
+    same = monitor.compare(at_b, of_b, "B", tier=Tier("urgent", 0.05, {"MICU": 0.3, "C": 0.9}))
+    assert same.usual == told.usual
+    with pytest.raises(DataError, match="units for"):
+        monitor.compare(at_b, of_b, "B", units=["MICU"])
+    monitor.save(tmp_path / "m")
+    loaded = DriftMonitor.load(tmp_path / "m")
+    assert loaded.version == monitor.version and loaded.tier_ == tier
+    assert loaded.compare(at_b, of_b, "B").expected == told.expected
+    number = DriftMonitor(least_of_site=100).fit(stays, p, 0.2)
+    assert number.version == DriftMonitor(least_of_site=100).fit(stays, p, Tier("x", 0.2)).version
+    assert number.version != monitor.version and number.threshold_ == 0.2
 
 
 def test_blocks_of_one_patient_do_not_count_as_several(stays, scores, monitor):
@@ -153,6 +201,8 @@ def test_it_is_kept_without_code_and_damage_is_found(stays, scores, monitor, tmp
 
     damaged(lambda c: c.update(block=0))
     damaged(lambda c: c.update(threshold=2.0))
+    damaged(lambda c: c.update(units={"MICU": 2.0}))
+    damaged(lambda c: c.update(units=["MICU"]))
     damaged(lambda c: c.update(sites=[]))
     damaged(lambda c: c["sites"][0]["population"]["channels"]["HR"].update(unknown=1))
     damaged(lambda c: c["sites"][0].pop("scores"))

@@ -57,6 +57,18 @@ def test_expected_performance_is_what_labels_show_on_average():
     assert told.auroc == pytest.approx(roc_auc_score(label, p), abs=0.01)
 
 
+def test_hours_are_judged_by_the_threshold_that_holds_in_them():
+    p = np.array([0.1, 0.3, np.nan, 0.1, 0.3])
+    told = expected_performance(p, [0.2, 0.2, 0.0, 0.05, 0.05])
+    assert told.sensitivity == pytest.approx(0.7 / 0.8) and told.ppv == pytest.approx(0.7 / 3)
+    assert told.specificity == pytest.approx(0.9 / 3.2)
+    same, plain = expected_performance(p, np.full(5, 0.2)), expected_performance(p, 0.2)
+    assert same == plain and told.auroc == plain.auroc
+    for wrong in ([0.2, 0.2], [[0.2] * 5], np.nan, [0.2, np.nan, 0.2, 0.2, 0.2]):
+        with pytest.raises(DataError, match="thresholds must be finite"):
+            expected_performance(p, wrong)
+
+
 @given(st.lists(st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.9, 1.0]), min_size=1, max_size=12))
 def test_expected_auroc_by_pairs(values):
     p = np.array(values)

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -20,37 +19,21 @@ import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
 from foretell.data.clinical.stays import Stays
-from foretell.decisions.abstention.drift import ChannelReference, PopulationMonitor
+from foretell.decisions.abstention.drift import PopulationMonitor
 from foretell.decisions.abstention.score_drift import (
     ExpectedPerformance,
     ScoreDrift,
     ScoreMonitor,
     expected_performance,
 )
+from foretell.decisions.abstention.usual import Usual
+from foretell.decisions.alarms import AlarmPolicy, Tier, thresholds_of
 from foretell.errors import DataError, NotFittedError, ParameterError
 from foretell.learners.artefact import load_artefact, readable, save_artefact
 
 _BEHIND = 10
+_TIER = "alarm"
 ALL = "all sites"
-
-
-@dataclass(frozen=True, eq=False)
-class Usual:
-    """What is usual at a site, or at all of them.
-
-    Attributes:
-        population: of the inputs.
-        scores: of the scores.
-        expected: how well the scores should do.
-        patients: whom it was learned from.
-        hours: of theirs.
-    """
-
-    population: PopulationMonitor
-    scores: ScoreMonitor
-    expected: ExpectedPerformance
-    patients: int
-    hours: int
 
 
 class Drift(NamedTuple):
@@ -61,7 +44,8 @@ class Drift(NamedTuple):
         channels: table of :meth:`PopulationMonitor.compare`.
         scores: None where too few patients have one.
         expected: how well the scores should do; None where there is none.
-        usual: how well those of the reference should.
+        usual: how well those of the reference should; NaN for what depends on the threshold where
+            other thresholds hold than those of the reference.
         blocks: that were compared.
         patients: whose they are.
         hours: of theirs.
@@ -115,7 +99,7 @@ class DriftMonitor:
 
     Attributes:
         usual_: name of the site, or ``"all sites"`` -> what is usual there.
-        threshold_: of the alarm.
+        tier_: thresholds of the alarm.
     """
 
     def __init__(
@@ -134,17 +118,17 @@ class DriftMonitor:
         self.block, self.false_discovery, self.level = block, false_discovery, level
         self.least, self.least_of_site = least, least_of_site
         self.usual_: dict[str, Usual] = {}
-        self.threshold_ = 0.5
+        self.tier_ = Tier(_TIER, 0.5)
 
     def fit(
-        self, stays: Stays, scores: ArrayLike, threshold: float, *, by: str | None = "site"
+        self, stays: Stays, scores: ArrayLike, threshold: float | Tier, *, by: str | None = "site"
     ) -> Self:
         """Learns what is usual.
 
         Args:
             stays: of validation patients, in canonical units.
             scores: (R,) probabilities of their hours; NaN where none was issued.
-            threshold: of the alarm.
+            threshold: of the alarm; a tier where units or sites have thresholds of their own.
             by: category whose values have a reference each, where there are patients enough.
 
         Raises:
@@ -153,6 +137,8 @@ class DriftMonitor:
         given = np.asarray(scores, np.float64)
         if given.shape != (stays.n_rows,):
             raise DataError(f"there are {given.shape} scores for {stays.n_rows:,} hours")
+        tier = threshold if isinstance(threshold, Tier) else Tier(_TIER, float(threshold))
+        levels = thresholds_of(tier, stays)
         parts, found = blocks(stays, self.block), {}
         # Rows of blocks among those of the stays.
         rows = _rows_of_blocks(stays, self.block)
@@ -170,7 +156,8 @@ class DriftMonitor:
             people = len(set(view.patients.astype(str).tolist()))
             if name != ALL and people < self.least_of_site:
                 continue
-            p = given[rows[np.repeat(mine, self.block)]]
+            chosen = rows[np.repeat(mine, self.block)]
+            p = given[chosen]
             population = PopulationMonitor(
                 false_discovery=self.false_discovery, least=self.least, behind=_BEHIND
             ).fit(view)
@@ -178,23 +165,43 @@ class DriftMonitor:
             found[name] = Usual(
                 population,
                 ScoreMonitor.fit(p, owner, patients=view.patients[owner], behind=_BEHIND),
-                expected_performance(p, threshold), people, view.n_rows,
+                expected_performance(p, levels[chosen]), people, view.n_rows,
             )  # fmt: skip
-        self.usual_, self.threshold_ = found, float(threshold)
+        self.usual_, self.tier_ = found, Tier(_TIER, tier.threshold, dict(tier.units))
         return self
+
+    @property
+    def threshold_(self) -> float:
+        """Of the alarm, where no unit or site has its own."""
+        return self.tier_.threshold
 
     @property
     def channels(self) -> tuple[str, ...]:
         """Names of the channels."""
         return tuple(self._require()[ALL].population.channels_)
 
-    def compare(self, parts: Stays, scores: ArrayLike, site: str = "") -> Drift:
+    def tier_at(self, site: str) -> Tier:
+        """The thresholds of a site, as the reference has them: see :meth:`AlarmPolicy.at`."""
+        return AlarmPolicy(tiers=(self.tier_,)).at(site).tiers[0]
+
+    def compare(
+        self,
+        parts: Stays,
+        scores: ArrayLike,
+        site: str = "",
+        *,
+        units: ArrayLike | None = None,
+        tier: Tier | None = None,
+    ) -> Drift:
         """Compares a period.
 
         Args:
             parts: blocks that ended in it, of :attr:`block` hours each.
             scores: (R,) of their hours; NaN where none was issued, or by another model.
             site: whose they are; compared with its own reference where there is one.
+            units: (R,) where the patient was in each hour, ``""`` where that is not known; by
+                default the category ``unit`` of the stays.
+            tier: thresholds that hold at the site, where they are others than :meth:`tier_at`.
 
         Raises:
             DataError: sizes or channels do not fit, or there is no block.
@@ -211,14 +218,21 @@ class DriftMonitor:
         owner = parts.stay_of_row()
         whose = parts.patients.astype(str)[owner]
         there = ~np.isnan(given)
-        moved = None
+        moved, expected, ordinary = None, None, usual.expected
         if len(set(whose[there].tolist())) >= self.least:
             moved = usual.scores.compare(given, owner, patients=whose, level=self.level)
+        if there.any():
+            places = _places(parts, units)
+            own = _levels(self.tier_at(site), places)
+            levels = own if tier is None else _levels(tier, places)
+            expected = expected_performance(given, levels)
+            if (levels != own)[there].any():
+                # What is usual of these thresholds is not known.
+                none = float("nan")
+                ordinary = ordinary._replace(sensitivity=none, specificity=none, ppv=none)
         return Drift(
-            name, usual.population.compare(parts), moved,
-            expected_performance(given, self.threshold_) if there.any() else None,
-            usual.expected, len(parts), len(set(parts.patients.astype(str).tolist())),
-            parts.n_rows,
+            name, usual.population.compare(parts), moved, expected, ordinary, len(parts),
+            len(set(parts.patients.astype(str).tolist())), parts.n_rows,
         )  # fmt: skip
 
     @property
@@ -234,17 +248,17 @@ class DriftMonitor:
         arrays: dict[str, NDArray] = {}
         sites = []
         for number, (name, usual) in enumerate(self._require().items()):
-            told = {
-                "population": usual.population.to_dict(), "scores": usual.scores.to_dict(),
-                "expected": usual.expected._asdict(), "patients": usual.patients,
-                "hours": usual.hours,
-            }  # fmt: skip
-            sites.append({"name": name, **_split(told, str(number), arrays)})
+            told, values = usual.to_plain(str(number))
+            sites.append({"name": name, **told})
+            arrays |= values
         config = {
             "block": self.block, "false_discovery": self.false_discovery, "level": self.level,
             "least": self.least, "least_of_site": self.least_of_site,
-            "threshold": self.threshold_, "sites": sites,
+            "threshold": self.tier_.threshold, "sites": sites,
         }  # fmt: skip
+        if self.tier_.units:
+            # Left out where there are none, so that older monitors are the same version.
+            config["units"] = dict(self.tier_.units)
         return config, arrays
 
     def save(self, folder: str | Path) -> None:
@@ -265,13 +279,16 @@ class DriftMonitor:
         config, arrays = load_artefact(folder, cls.__name__)
         with readable(folder, cls.__name__):
             sites, threshold = config.pop("sites"), float(config.pop("threshold"))
+            units = {str(n): float(t) for n, t in config.pop("units", {}).items()}
             monitor = cls(**config)
             for place, told in enumerate(sites):
                 name = str(told.pop("name"))
-                monitor.usual_[name] = _usual(_joined(told, str(place), arrays))
-            if not 0 <= threshold <= 1 or ALL not in monitor.usual_:
-                raise ValueError("the threshold is outside [0, 1], or all sites are missing")
-            monitor.threshold_ = threshold
+                monitor.usual_[name] = Usual.from_plain(told, str(place), arrays)
+            if ALL not in monitor.usual_:
+                raise ValueError("what is usual at all sites is missing")
+            if not all(0 <= t <= 1 for t in (threshold, *units.values())):
+                raise ValueError("a threshold is outside [0, 1]")
+            monitor.tier_ = Tier(_TIER, threshold, units)
         return monitor
 
     def _require(self) -> dict[str, Usual]:
@@ -287,59 +304,22 @@ def _rows_of_blocks(stays: Stays, hours: int) -> NDArray[np.int64]:
     return np.asarray(first + np.arange(int(counts.sum())), np.int64)
 
 
-def _usual(told: Mapping[str, Any]) -> Usual:
-    usual = Usual(
-        PopulationMonitor.from_dict(told["population"]), ScoreMonitor.from_dict(told["scores"]),
-        ExpectedPerformance(**told["expected"]), int(told["patients"]), int(told["hours"]),
-    )  # fmt: skip
-    for channel in usual.population.channels_.values():
-        _checked(channel)
-    _checked(usual.scores)
-    return usual
-
-
-def _checked(held: ChannelReference | ScoreMonitor) -> None:
-    """Refuses a distribution that is none.
+def _places(parts: Stays, units: ArrayLike | None) -> NDArray[np.str_]:
+    """(R,) the unit in each hour, ``""`` where it is not known.
 
     Raises:
-        ValueError: sizes do not fit, or numbers are not finite, ascending or shares.
+        DataError: there is not one an hour.
     """
-    if len(held.shares) != len(held.edges) + 1 or len(held.grid) != len(held.cdf):
-        raise ValueError("a histogram or a distribution has parts of different sizes")
-    for values in (held.edges, held.shares, held.grid, held.cdf):
-        if values.ndim != 1 or not np.isfinite(values).all():
-            raise ValueError("a distribution holds something that is no finite number")
-    if (np.diff(held.edges) <= 0).any() or (np.diff(held.grid) <= 0).any():
-        raise ValueError("borders of bins do not ascend")
-    if not np.isclose(held.shares.sum(), 1) or (held.shares < 0).any():
-        raise ValueError("shares of bins do not make one")
-    if (np.diff(held.cdf) < 0).any() or not ((held.cdf >= 0) & (held.cdf <= 1)).all():
-        raise ValueError("a distribution function does not ascend from 0 to 1")
+    if units is None:
+        if "unit" not in parts.categories:
+            return np.full(parts.n_rows, "")
+        return np.asarray(parts.names("unit").astype(str)[parts.stay_of_row()])
+    given = np.asarray(units).astype(str)
+    if given.shape != (parts.n_rows,):
+        raise DataError(f"there are {given.shape} units for {parts.n_rows:,} hours")
+    return given
 
 
-def _split(told: Mapping[str, Any], path: str, arrays: dict[str, NDArray]) -> dict[str, Any]:
-    """What was told without its lists of numbers, which go to ``arrays`` by their place."""
-    out: dict[str, Any] = {}
-    for name, value in told.items():
-        where = f"{path}.{name}"
-        if isinstance(value, Mapping):
-            out[name] = _split(value, where, arrays)
-        elif isinstance(value, list):
-            arrays[where] = np.asarray(value, np.float64)
-        else:
-            out[name] = value
-    return out
-
-
-def _joined(told: Mapping[str, Any], path: str, arrays: Mapping[str, NDArray]) -> dict[str, Any]:
-    """What :func:`_split` took apart."""
-    out: dict[str, Any] = {}
-    for name, value in told.items():
-        where = f"{path}.{name}"
-        out[name] = _joined(value, where, arrays) if isinstance(value, Mapping) else value
-    head = f"{path}."
-    for where, values in arrays.items():
-        rest = where.removeprefix(head)
-        if where.startswith(head) and "." not in rest:
-            out[rest] = values.tolist()
-    return out
+def _levels(tier: Tier, places: NDArray[np.str_]) -> NDArray[np.float64]:
+    names, at = np.unique(places, return_inverse=True)
+    return np.array([tier.of(str(name)) for name in names])[at]

@@ -166,7 +166,7 @@ class ExpectedPerformance(NamedTuple):
     auroc: float
 
 
-def expected_performance(probabilities: ArrayLike, threshold: float) -> ExpectedPerformance:
+def expected_performance(probabilities: ArrayLike, threshold: ArrayLike) -> ExpectedPerformance:
     """How well scores should do on hours whose labels are not known yet.
 
     An hour of risk p counts as p of a positive and 1 - p of a negative one. A change of the
@@ -174,13 +174,19 @@ def expected_performance(probabilities: ArrayLike, threshold: float) -> Expected
 
     Args:
         probabilities: (R,) of hours with a score; NaN elsewhere.
-        threshold: of the alarm.
+        threshold: of the alarm; (R,) where it is not the same in all hours.
 
     Raises:
-        DataError: a score is outside [0, 1], or none was issued.
+        DataError: a score is outside [0, 1], none was issued, or there is not one finite threshold
+            for all hours or for each.
     """
-    p = _issued(np.asarray(probabilities, np.float64))
-    high = p >= threshold
+    given, levels = np.asarray(probabilities, np.float64), np.asarray(threshold, np.float64)
+    p = _issued(given)
+    if levels.shape not in ((), given.shape) or not np.isfinite(levels).all():
+        raise DataError(
+            f"thresholds must be finite, one or {given.shape} of them, not {levels.shape}"
+        )
+    high = p >= (levels[~np.isnan(given)] if levels.shape else levels)
     positive, negative = float(p.sum()), float((1 - p).sum())
     order = np.sort(p)
     # Pairs in order by expectation: chances of a negative among the lower, ties count half.

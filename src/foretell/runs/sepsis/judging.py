@@ -73,12 +73,12 @@ def fit_monitor(
         parts: stays.
         gate: fitted.
         risk: (R,) of the validation hours.
-        policy: whose lowest threshold alarms.
+        policy: whose lowest tier alarms.
     """
     stays = parts.split.validation
     scores = gate.judge(stays, risk).score
     try:
-        return DriftMonitor().fit(stays, scores, policy.tiers[0].threshold)
+        return DriftMonitor().fit(stays, scores, policy.tiers[0])
     except DataError:
         return None
 
