@@ -147,7 +147,7 @@ def test_a_scorer_that_is_gone_is_left_alone_and_comes_back_with_its_memory(tmp_
     assert len(rows) <= 5 and (rows[-1].kind, rows[-1].patient) == (OFF, "")
     calls = flaky.calls
     gone[0] = False
-    worker._recover, worker._retry = 0.0, {0: 0.0}
+    worker._recover, worker._parts[0]._retry = 0.0, 0.0
     play(store, worker, events[2 * third :], group=1000)
     assert store.journal()[-1].kind == ON and flaky.calls > calls
     truth = open_store(tmp_path / "truth.db", partitions=1)

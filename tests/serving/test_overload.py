@@ -365,7 +365,7 @@ def test_partitions_with_high_risks_are_drained_first(store) -> None:
     worker.work()
     # That they are behind is known after the first; the next one is the patient's.
     order = worker._in_turn()
-    assert order[0] == people[ill]
+    assert order[0].number == people[ill]
 
 
 def test_the_journal_says_from_when_to_when_hours_were_owed() -> None:

@@ -9,7 +9,7 @@ from threading import Event as Signal
 
 from foretell.serving.errors import FencedError, StoreUnavailableError
 from foretell.serving.store.base import Lease, Store
-from foretell.serving.worker.worker import worker_name
+from foretell.serving.worker.leases import worker_name
 
 log = logging.getLogger("foretell.serving.duty")
 

@@ -12,7 +12,7 @@ from typing import Protocol
 from foretell.serving.errors import FencedError, ServingError, StoreUnavailableError
 from foretell.serving.metrics import Metrics
 from foretell.serving.store.base import Lease, OutboxRow, Store
-from foretell.serving.worker.worker import worker_name
+from foretell.serving.worker.leases import worker_name
 
 log = logging.getLogger("foretell.serving.outbox")
 

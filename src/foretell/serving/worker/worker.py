@@ -4,36 +4,21 @@ from __future__ import annotations
 
 import functools
 import logging
-import math
-import os
-import secrets
-import socket
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from threading import Event as Signal
-from typing import Any, Protocol
+from typing import Protocol
 
 from foretell.serving.errors import FencedError, ScorerFailedError, StoreUnavailableError
 from foretell.serving.events import LADDER, TICK, Event
-from foretell.serving.store.base import Effects, Lease, Store
-from foretell.serving.worker.availability import (
-    OFF,
-    ON,
-    OWE,
-    SETTLE,
-    SKIP,
-    SPARE,
-    Availability,
-    JournalRow,
-    lot,
-)
+from foretell.serving.store.base import Effects, Store
+from foretell.serving.worker.availability import OFF, SETTLE, SKIP, JournalRow, lot
 from foretell.serving.worker.fold import Fold
+from foretell.serving.worker.leases import Leases
 from foretell.serving.worker.overload import Overload
+from foretell.serving.worker.partition import Key, Partition
 from foretell.serving.worker.state import PatientState
 
 log = logging.getLogger("foretell.serving.worker")
-_LONGEST_PAUSE = 3600.0
 _DEEP = 16
 """Batches that a commit takes at most."""
 
@@ -45,12 +30,7 @@ class Watcher(Protocol):
         """After a commit: its effects, and the seconds since each event was received."""
 
 
-def worker_name() -> str:
-    """A name that no other worker has."""
-    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
-
-
-class Worker:
+class Worker(Leases):
     """Folds the events of its partitions.
 
     A scorer that fails is left alone, for a patient or (where it fails for several) for all of a
@@ -89,157 +69,24 @@ class Worker:
         recover: float | None = 60.0,
         overload: Overload | None = None,
     ) -> None:
-        self.store, self.fold, self.ttl = store, fold, ttl
-        fold.strict = True
-        self.name = name or worker_name()
-        self.leases: dict[int, Lease] = {}
+        super().__init__(store, fold, name, ttl, recover, overload)
         self._batch, self._keep, self._watcher = batch, keep, watcher
-        self._cursor: dict[int, int] = {}
-        self._due: dict[int, dict[tuple[str, str], float]] = {}
-        self._overload = overload
-        # By partition: of whom something is owed, and how many rows that say so were followed.
-        self._owed: dict[int, set[tuple[str, str]]] = {}
-        self._followed: dict[int, int] = {}
-        self._follows: dict[int, int] = {}
-        # Whose hours are computed just now, behind which event; for whom that has failed.
-        self._settles: tuple[int, int, tuple[str, str]] | None = None
-        self._spared: set[tuple[str, str]] = set()
-        self._held: OrderedDict[tuple[str, str], PatientState] = OrderedDict()
-        self._head = -1
-        self._renew = 0.0
+        # Whether events are taken one by one, to find the one that cannot be taken.
         self._careful = False
+        # The partition at which time ran out.
         self._served = -1
         # Seconds that it takes to say what is shown of a patient, learned on the way.
         self._showing = 0.002
-        # By partition: what failed, who speaks (as far as is folded, and in this batch), and when
-        # what failed is tried again.
-        self._journal: dict[int, Availability] = {}
-        self._folded_lineup: dict[int, dict[str, Any] | None] = {}
-        self._lineup: dict[int, dict[str, Any] | None] = {}
-        self._recover = recover
-        self._pause: dict[int, float] = {}
-        self._retry: dict[int, float] = {}
-        # In this batch: a patient's partition and last event, a partition's first event, and behind
-        # which event what a patient was owed was computed.
-        self._last: dict[tuple[str, str], tuple[int, int]] = {}
-        self._first: dict[int, int] = {}
-        self._settled: dict[tuple[str, str], tuple[int, int]] = {}
-        self._breathed = 0.0
-        fold.history, fold.between = store.cells, self._breathe
-
-    def run(self, stop: Signal, *, wake: Signal | None = None, pause: float = 0.02) -> None:
-        """Works until told to stop, then gives its leases back."""
-        delay = 0.05
-        self.fold.warm()
-        while not stop.is_set():
-            try:
-                self.keep_leases()
-                count = self.work()
-                delay = 0.05
-            except FencedError:
-                log.warning("a lease was lost; its partitions are left alone")
-                self.forget()
-                continue
-            except StoreUnavailableError as error:
-                log.warning("the store is not available: %s", error)
-                self.forget()
-                stop.wait(delay)
-                delay = min(delay * 2, 2.0)
-                continue
-            if count == 0:
-                if wake is not None:
-                    wake.wait(pause)
-                    wake.clear()
-                else:
-                    stop.wait(pause)
-        self.leave()
-
-    def leave(self) -> None:
-        """Gives the leases back, so that others need not wait for them to expire."""
-        try:
-            self.store.release("work", self.name)
-            self.store.leave("work", self.name)
-        except StoreUnavailableError:
-            log.warning("the leases could not be given back and will expire")
-        self.forget()
+        # In this batch: a patient's partition and last event, and behind which event what a patient
+        # was owed was computed; whose hours are computed just now.
+        self._last: dict[Key, tuple[Partition, int]] = {}
+        self._settled: dict[Key, tuple[Partition, int]] = {}
+        self._settles: tuple[Partition, int, Key] | None = None
 
     def forget(self) -> None:
         """Drops all that is held in memory: the store knows better."""
-        self.fold.drop_effects()
-        self.leases, self._cursor, self._due, self._owed = {}, {}, {}, {}
-        self._spared = set()
-        self._journal, self._folded_lineup, self._lineup, self._last = {}, {}, {}, {}
-        self._held.clear()
-        self._head, self._renew = -1, 0.0
-
-    def keep_leases(self, *, now: bool = False) -> None:
-        """Renews leases when a third of their time has passed, and shares with other workers."""
-        moment = time.monotonic()
-        if not now and moment < self._renew:
-            return
-        alive = max(self.store.join("work", self.name, self.ttl), 1)
-        share = math.ceil(self.store.partitions / alive)
-        if len(self.leases) > share:
-            given = sorted(self.leases)[share:]
-            self.store.release("work", self.name, given)
-        found = self.store.acquire("work", self.name, self.ttl, share)
-        held = {lease.partition: lease for lease in found}
-        for part, lease in held.items():
-            mine = self.leases.get(part)
-            if mine is None or mine.token != lease.token:
-                self._take(lease)
-        for part in set(self.leases) - set(held):
-            self._lose(part)
-        self.leases = held
-        self._renew = self._breathed = moment + self.ttl / 3
-
-    def _breathe(self) -> None:
-        """Within a batch, which may be long: renews the leases, and takes or gives none.
-
-        Otherwise a worker that is slower than its leases would lose them before every commit, and
-        with them its work, for ever.
-
-        Raises:
-            FencedError: another worker has one of the partitions by now.
-        """
-        moment = time.monotonic()
-        if moment < self._breathed or not self.leases:
-            return
-        self.store.join("work", self.name, self.ttl)
-        found = {x.partition: x.token for x in self.store.acquire("work", self.name, self.ttl, 0)}
-        for part, lease in self.leases.items():
-            if found.get(part) != lease.token:
-                raise FencedError(f"another owner has partition {part} by now")
-        self._breathed = moment + self.ttl / 3
-
-    def _take(self, lease: Lease) -> None:
-        part = lease.partition
-        self._lose(part)
-        self._cursor[part] = lease.applied
-        rows = self.store.stays(part)
-        self._due[part] = {(r.site, r.patient): r.due for r in rows if r.due is not None}
-        self._owed[part] = {(r.site, r.patient) for r in rows if r.owed is not None}
-        journal = self._journal[part] = Availability(self.store.journal(part), lease.applied)
-        self._followed[part] = sum(row.at <= lease.applied for row in journal.settled)
-        if self._overload is not None:
-            self._overload.take(part, rows)
-        told = self.store.lineup(part, lease.applied)
-        self._folded_lineup[part] = None if told is None else told["lineup"]
-        self._pause.pop(part, None)
-        # What failed for another worker may not fail for this one.
-        self._retry[part] = time.monotonic() + (self._recover or 0.0)
-        self._head = -1
-
-    def _lose(self, part: int) -> None:
-        self._cursor.pop(part, None)
-        self._due.pop(part, None)
-        self._journal.pop(part, None)
-        self._spared -= self._owed.pop(part, set())
-        self._folded_lineup.pop(part, None)
-        if self._overload is not None:
-            self._overload.lose(part)
-        for key in [k for k, s in self._held.items() if s.partition == part]:
-            del self._held[key]
+        super().forget()
+        self._last, self._settled, self._settles = {}, {}, None
 
     def work(self) -> int:
         """Folds what is new in the partitions held; returns how many events that were.
@@ -270,8 +117,8 @@ class Worker:
         for key in list(self.fold.touched):
             self._held.pop(key, None)
         self.fold.drop_effects()
-        for journal in self._journal.values():
-            journal.pending = [r for r in journal.pending if r.kind != SETTLE]
+        for part in self._parts.values():
+            part.undo()
         self._head = -1
 
     def _spare(self, error: Exception) -> None:
@@ -281,8 +128,7 @@ class Worker:
         self._settles = None
         self._held.pop(key, None)
         self._again()
-        self._spared.add(key)
-        self._journal[part].pending.append(JournalRow(part, at, *key, "", SPARE, ""))
+        part.spare(at, key)
         log.error("what is owed cannot be computed for a patient: %s", type(error).__name__)
 
     def _failed(self, error: ScorerFailedError) -> None:
@@ -297,106 +143,43 @@ class Worker:
         self._held.pop(key, None)
         self._again()
         part, at = self._last[key]
-        row = JournalRow(part, at, *key, error.version, OFF, error.reason)
-        everybody = self._journal[part].failed(self._first[part], row)
-        self._wait(part)
+        assert part.first is not None
+        row = JournalRow(part.number, at, *key, error.version, OFF, error.reason)
+        everybody = part.journal.failed(part.first, row)
+        part.failed(self._recover)
         log.error(
             "%s is left alone %s: %s", error.version,
             "for all of a partition" if everybody else "for a patient", error.reason,
         )  # fmt: skip
 
-    def _wait(self, part: int) -> None:
-        """Says when what failed in a partition is tried again."""
-        if self._recover is None:
-            return
-        before = self._pause.get(part)
-        self._pause[part] = self._recover if before is None else min(before * 2, _LONGEST_PAUSE)
-        self._retry[part] = time.monotonic() + self._pause[part]
-
-    def _tried_again(self, part: int, event: Event) -> None:
-        """Before an event: what failed long ago is asked again."""
-        journal = self._journal[part]
-        if self._recover is None or not journal.any_off or journal.pending:
-            return
-        if time.monotonic() < self._retry.get(part, math.inf):
-            return
-        for version in journal.versions():
-            log.warning("%s is asked again", version)
-            journal.pending.append(JournalRow(part, event.seq, "", "", version, ON, ""))
-        # Until it has proved itself, what follows is another failure.
-        self._retry[part] = math.inf
-
     def _work(self, batch: int) -> int:
         head = self.store.head()
-        if head == self._head or not self.leases:
+        if head == self._head or not self._parts:
             return 0
         begun = time.monotonic()
         events: list[Event] = []
         more = False
         parts = self._in_turn()
-        effects_of: dict[int, int] = {}
-        self._lineup = dict(self._folded_lineup)
-        self._last, self._first, self._settled = {}, {}, {}
-        self._follows, self._settles = dict(self._followed), None
+        for part in parts:
+            part.begin()
+        self._last, self._settled, self._settles = {}, {}, None
         for part in parts:
             count = len(events)
-            left = self._fold_part(part, batch, begun, events, effects_of)
+            left = self._fold_part(part, batch, begun, events)
             if not left:
-                self._follow(part, head + 1, effects_of)
+                self._follow(part, head + 1)
             if self._overload is not None:
                 last = events[-1].received if len(events) > count else None
-                self._overload.folded(part, last)
-                left |= self._relieve(part, left, begun, effects_of)
+                self._overload.folded(part.number, last)
+                left |= self._relieve(part, left, begun)
             more |= left
             if self._spent(begun) or (self._careful and events):
-                more |= part != parts[-1]
-                self._served = part
+                more |= part is not parts[-1]
+                self._served = part.number
                 break
-        if effects_of:
-            touched = list(self.fold.touched.values())
-            shown = time.monotonic()
-            effects = self.fold.take_effects()
-            cost = (time.monotonic() - shown) / max(len(touched), 1)
-            self._showing = (self._showing + cost) / 2
-            effects.leases = {p: self.leases[p] for p in effects_of}
-            effects.applied = effects_of
-            effects.paid = [
-                (s.site, s.patient) for s in touched
-                if s.owed is None and (s.site, s.patient) in self._owed[s.partition]
-            ]  # fmt: skip
-            for part, seq in effects_of.items():
-                effects.journal += self._journal[part].due(seq)
-            try:
-                self.store.commit(effects)
-            except Exception:
-                for state in touched:
-                    self._held.pop((state.site, state.patient), None)
-                raise
-            self._cursor.update(effects_of)
-            self._followed = self._follows
-            for part, seq in effects_of.items():
-                self._advanced(part, seq)
-                self._folded_lineup[part] = self._lineup.get(part)
-                if not self._journal[part].any_off:
-                    self._pause.pop(part, None)
-            for state in touched:
-                state.rest()
-            for row in effects.states:
-                held = self._due[row.partition]
-                if row.due is None:
-                    held.pop((row.site, row.patient), None)
-                else:
-                    held[row.site, row.patient] = row.due
-                owed = self._owed[row.partition]
-                if row.owed is None:
-                    owed.discard((row.site, row.patient))
-                    self._spared.discard((row.site, row.patient))
-                else:
-                    owed.add((row.site, row.patient))
-                if self._overload is not None:
-                    self._overload.seen(row)
-            while len(self._held) > self._keep:
-                self._held.popitem(last=False)
+        moved = [part for part in parts if part.moved]
+        if moved:
+            effects = self._commit(moved)
             if self._watcher is not None:
                 now = time.time()
                 waited = [now - e.received for e in events if e.kind != TICK]
@@ -404,45 +187,68 @@ class Worker:
         if not more:
             self._head = head
             self._careful = False
-        return max(len(events), len(effects_of))
+        return max(len(events), len(moved))
 
-    def _advanced(self, part: int, seq: int) -> None:
-        journal = self._journal[part]
-        new = journal.advance(seq)
-        # What this worker has computed it need not follow.
-        self._followed[part] += sum(row.kind == SETTLE for row in new)
+    def _commit(self, moved: list[Partition]) -> Effects:
+        """Keeps what followed in partitions, in one transaction."""
+        touched = list(self.fold.touched.values())
+        shown = time.monotonic()
+        effects = self.fold.take_effects()
+        cost = (time.monotonic() - shown) / max(len(touched), 1)
+        self._showing = (self._showing + cost) / 2
+        effects.leases = {part.number: part.lease for part in moved}
+        effects.applied = {part.number: part.reached for part in moved}
+        effects.paid = [
+            (s.site, s.patient) for s in touched
+            if s.owed is None and (s.site, s.patient) in self._parts[s.partition].owed
+        ]  # fmt: skip
+        for part in moved:
+            effects.journal += part.journal.due(part.reached)
+        try:
+            self.store.commit(effects)
+        except Exception:
+            for state in touched:
+                self._held.pop((state.site, state.patient), None)
+            raise
+        for part in moved:
+            part.committed()
+        for state in touched:
+            state.rest()
+        for row in effects.states:
+            self._parts[row.partition].keep(row)
+            if self._overload is not None:
+                self._overload.seen(row)
+        while len(self._held) > self._keep:
+            self._held.popitem(last=False)
+        return effects
 
-    def _in_turn(self) -> list[int]:
+    def _in_turn(self) -> list[Partition]:
         """The partitions held, behind the one at which time ran out: none starves.
 
         Where one is behind, those with the highest risks come first, see :class:`Overload`.
         """
-        parts = sorted(self.leases)
-        turn = sorted(parts, key=lambda p: (p <= self._served, p))
-        if self._overload is None or not any(
-            self._journal[p].owing(self._cursor[p] + 1) for p in parts
+        turn = sorted(self._parts, key=lambda p: (p <= self._served, p))
+        if self._overload is not None and any(
+            part.journal.owing(part.cursor + 1) for part in self._parts.values()
         ):
-            return turn
-        return self._overload.in_turn(turn)
+            turn = self._overload.in_turn(turn)
+        return [self._parts[number] for number in turn]
 
-    def _fold_part(
-        self, part: int, batch: int, begun: float, events: list[Event], applied: dict[int, int]
-    ) -> bool:
+    def _fold_part(self, part: Partition, batch: int, begun: float, events: list[Event]) -> bool:
         """Folds what is new in a partition while there is time; returns whether more is left.
 
         A backlog is taken deep in one partition rather than a little in each: what is shown of a
         patient is made once a commit, however many events it had.
         """
         while len(events) < _DEEP * batch:
-            found = self.store.events(part, applied.get(part, self._cursor[part]), batch)
-            if found and part not in self._first:
-                self._first[part] = found[0].seq
-                self._tried_again(part, found[0])
-                self._burdened(part, found[0])
+            found = self.store.events(part.number, part.reached, batch)
+            if found and part.first is None:
+                part.first = found[0].seq
+                self._before(part, found[0])
             for event in found:
-                self._follow(part, event.seq, applied)
-                self._apply(event)
-                applied[part] = event.seq
+                self._follow(part, event.seq)
+                self._apply(part, event)
+                part.reach(event.seq)
                 events.append(event)
                 if self._careful or self._spent(begun):
                     return True
@@ -450,68 +256,55 @@ class Worker:
                 return False
         return True
 
-    def _burdened(self, part: int, event: Event) -> None:
-        """Before the first event of a batch: says so where the partition is behind."""
-        if self._overload is None or not self._overload.behind(event.received):
-            return
-        journal = self._journal[part]
-        if not journal.owing(event.seq):
+    def _before(self, part: Partition, event: Event) -> None:
+        """Before the first event of a batch: who is asked again, and whether it is behind."""
+        if self._recover is not None:
+            for version in part.tried_again(event):
+                log.warning("%s is asked again", version)
+        behind = self._overload is not None and self._overload.behind(event.received)
+        if behind and part.burdened(event):
             log.warning("a partition is behind: what late results change is computed later")
-            journal.pending.append(JournalRow(part, event.seq, "", "", "", OWE, ""))
 
-    def _owing(self, part: int) -> list[tuple[str, str]]:
-        """Of whom something is owed, also in this batch, in the order in which it is computed."""
-        found = set(self._owed[part])
-        for key, state in self.fold.touched.items():
-            if state.partition == part:
-                (found.discard if state.owed is None else found.add)(key)
-        return sorted(found, key=lambda key: lot(*key))
-
-    def _relieve(self, part: int, left: bool, begun: float, applied: dict[int, int]) -> bool:
+    def _relieve(self, part: Partition, left: bool, begun: float) -> bool:
         """Computes what is owed in a partition that is behind no more, while there is time.
 
         Returns:
             Whether more is left.
         """
         assert self._overload is not None
-        journal, at = self._journal[part], applied.get(part, self._cursor[part])
-        owing = self._owing(part)
-        if not journal.owing(at + 1) and all(key in self._spared for key in owing):
+        at = part.reached
+        owing = part.owing(self.fold.touched)
+        if not part.journal.owing(at + 1) and part.spared.issuperset(owing):
             return False
-        if self._spent(begun) or (left and not self._overload.calm(part)):
+        if self._spent(begun) or (left and not self._overload.calm(part.number)):
             return True
-        for key in self._spared.intersection(owing):
-            if not journal.spared(at, *key):
-                journal.pending.append(JournalRow(part, at, *key, "", SPARE, ""))
+        for key in part.spared.intersection(owing):
+            if not part.journal.spared(at, *key):
+                part.spare(at, key)
         last = ""
         for key in owing:
             self._settle(part, at, key)
             last = lot(*key)
             if self._spent(begun):
                 break
-        journal.pending.append(JournalRow(part, at, "", "", "", SETTLE, last))
-        applied[part] = at
+        part.say(SETTLE, at, reason=last)
+        part.reach(at)
         return bool(owing) and last != lot(*owing[-1])
 
-    def _follow(self, part: int, seq: int, applied: dict[int, int]) -> None:
+    def _follow(self, part: Partition, seq: int) -> None:
         """Before an event: computes what, by the journal, was computed before it."""
-        settled = self._journal[part].settled
-        while self._follows[part] < len(settled) and settled[self._follows[part]].at < seq:
-            row = settled[self._follows[part]]
-            for key in self._owing(part):
+        while (row := part.to_follow(seq)) is not None:
+            for key in part.owing(self.fold.touched):
                 if lot(*key) <= row.reason:
                     self._settle(part, row.at, key)
-            self._follows[part] += 1
-            applied.setdefault(part, self._cursor[part])
 
-    def _settle(self, part: int, at: int, key: tuple[str, str]) -> None:
+    def _settle(self, part: Partition, at: int, key: Key) -> None:
         """Computes what a patient is owed, behind an event."""
-        journal = self._journal[part]
-        if journal.spared(at, *key):
+        if part.journal.spared(at, *key):
             return
         self._settles = part, at, key
-        off = journal.off(at, *key)
-        state = self._patient(part, *key, off)
+        off = part.journal.off(at, *key)
+        state = self._patient(part, key, off)
         self.fold.prepare(state, off, None)
         self.fold.settle(state)
         if self._careful:
@@ -523,38 +316,30 @@ class Worker:
         owed = len(self.fold.touched) * self._showing
         return time.monotonic() - begun + owed > self.ttl / 3
 
-    def _apply(self, event: Event) -> None:
-        part = event.partition
+    def _apply(self, part: Partition, event: Event) -> None:
         if event.kind == LADDER:
-            self._lineup[part] = event.body["lineup"]
-            return
-        if event.kind != TICK:
-            self._try(event, event.site, event.patient, lambda s: self.fold.apply(s, event))
-            return
-        due = dict(self._due[part])
-        for key, state in self.fold.touched.items():
-            if state.partition == part:
-                if state.open:
-                    due[key] = state.hour_end(state.closed + 1)
-                else:
-                    due.pop(key, None)
-        for key in sorted(k for k, when in due.items() if when <= event.time):
-            self._try(event, *key, functools.partial(self.fold.pass_time, time=event.time))
+            part.speaks = event.body["lineup"]
+        elif event.kind == TICK:
+            for key in part.ending(event.time, self.fold.touched):
+                passed = functools.partial(self.fold.pass_time, time=event.time)
+                self._try(part, event, key, passed)
+        else:
+            key = (event.site, event.patient)
+            self._try(part, event, key, lambda state: self.fold.apply(state, event))
 
     def _try(
-        self, event: Event, site: str, patient: str, apply: Callable[[PatientState], None]
+        self, part: Partition, event: Event, key: Key, apply: Callable[[PatientState], None]
     ) -> None:
         """Applies an event; where that fails among single events, it is left out for a patient."""
-        part, key = event.partition, (site, patient)
-        journal = self._journal[part]
-        if journal.skipped(event.seq, site, patient):
+        journal = part.journal
+        if journal.skipped(event.seq, *key):
             return
         self._last[key] = part, event.seq
-        off = journal.off(event.seq, site, patient)
+        off = journal.off(event.seq, *key)
         self.fold.owing = journal.owing(event.seq)
         try:
-            state = self._patient(part, site, patient, off)
-            self.fold.prepare(state, off, self._lineup.get(part))
+            state = self._patient(part, key, off)
+            self.fold.prepare(state, off, part.speaks)
             apply(state)
             if self._careful:
                 self.fold.row(state)
@@ -565,17 +350,16 @@ class Worker:
                 raise
             reason = type(error).__name__
             log.critical("event %d (%s) is left out: %s", event.seq, event.kind, reason)
-            journal.pending.append(JournalRow(part, event.seq, site, patient, "", SKIP, reason))
-            self.fold.discard(site, patient)
+            part.say(SKIP, event.seq, key, reason=reason)
+            self.fold.discard(*key)
             self._held.pop(key, None)
 
-    def _patient(self, part: int, site: str, patient: str, off: Mapping[str, str]) -> PatientState:
-        key = (site, patient)
+    def _patient(self, part: Partition, key: Key, off: Mapping[str, str]) -> PatientState:
         state = self._held.get(key)
         if state is None:
-            row = self.store.state(site, patient)
+            row = self.store.state(*key)
             state = (
-                PatientState(site, patient, part) if row is None
+                PatientState(*key, part.number) if row is None
                 else self.fold.restore(row.body, off)
             )  # fmt: skip
             self._held[key] = state
