@@ -133,6 +133,30 @@ def test_a_withheld_score_says_why_and_what_a_feed_sent_stays_text(browser, ward
     page.context.close()
 
 
+def test_points_of_a_bedside_rule_are_held_to_its_own_thresholds(browser, ward):
+    context = browser.new_context(viewport={"width": 1024, "height": 768})
+    page = context.new_page()
+    page.set_default_timeout(120_000)
+
+    def stepped_in(route):
+        told = route.fetch().json()
+        told["patients"] = told["patients"][:3]
+        for view, many in zip(told["patients"], (2, 5, 7), strict=True):
+            view |= {"model": "news2-1", "status": "degraded", "risk": many / 20, "unit": None}
+        route.fulfill(json=told)
+
+    page.route("**/v1/patients", stepped_in)
+    page.goto(f"{ward.url}/board")
+    page.fill("#token", "test-token")
+    page.click("#enter")
+    page.wait_for_selector(".row")
+    kinds = [row.get_attribute("class").split()[1] for row in page.locator(".row").all()]
+    # Five points of 20 are beyond the highest threshold of the model.
+    assert ward.deployment.policy.tiers[-1].threshold < 5 / 20
+    assert kinds == ["calm", "warn", "high"]
+    context.close()
+
+
 def test_a_telephone_shows_one_thing_at_a_time(browser, ward):
     page = opened(browser, ward, 414, 896, touch=True)
     assert not page.is_visible("#detail")
@@ -160,4 +184,7 @@ def test_a_wrong_token_and_the_policy_of_the_page(browser, ward):
         assert client.get("/board/__init__.py").status_code == 404
         about = client.get("/v1/board").json()
         assert [t["name"] for t in about["tiers"]] == ["advisory", "urgent"]
+        rule = about["tiers_of"]["news2-1"]
+        assert [t["name"] for t in rule] == ["advisory", "urgent"]
+        assert [t["threshold"] for t in rule] == [0.175, 0.35]
         assert json.dumps(about)

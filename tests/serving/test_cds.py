@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 import uuid
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -164,6 +166,48 @@ def test_feedback_is_kept_by_its_code(ward):
     body["feedback"][0]["outcome"] = "ignored"
     head = {"Authorization": f"Bearer {signed(ward)}"}
     assert httpx.post(url, json=body, headers=head, timeout=30).status_code == 422
+
+
+def test_cards_of_a_bedside_rule_are_held_to_its_own_thresholds(deployed, tmp_path, monkeypatch):
+    from foretell.serving.api import cds
+    from foretell.serving.api.app import build_app
+    from foretell.serving.api.auth import new_token
+    from foretell.serving.config import read_config
+    from foretell.serving.service import Service
+
+    # Two points of 20 are far beyond the thresholds of the model.
+    policy = AlarmPolicy(tiers=(Tier("advisory", 0.02), Tier("urgent", 0.05)))
+    deployment = replace(deployed[1], policy=policy)
+    token, known = new_token("ehr")
+    config = read_config({
+        "service": {"store": str(tmp_path / "s.db")}, "sites": {"A": {}},
+        "tokens": [known.model_dump(exclude_defaults=True)],
+    })  # fmt: skip
+    service = Service(config, deployments=[deployment], roles=("ingest",))
+    view = {"site": "A", "patient": "p", "stay": "s", "hour": 3, "status": "degraded",
+            "reason": "the model failed", "drivers": [], "updated": 0.0, "unit": None}  # fmt: skip
+
+    def cards(**said):
+        monkeypatch.setattr(cds, "_view", lambda *_: view | said)
+        body = {"hook": "patient-view", "hookInstance": "1", "context": {"patientId": "p"}}
+
+        async def ask() -> httpx.Response:
+            transport = httpx.ASGITransport(app=build_app(service))
+            async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+                return await client.post(
+                    "/cds-services/sepsis-risk-patient-view", json=body,
+                    headers={"Authorization": f"Bearer {token}"},
+                )  # fmt: skip
+
+        answer = asyncio.run(ask())
+        assert answer.status_code == 200, answer.text
+        return answer.json()["cards"]
+
+    assert cards(model="news2-1", risk=2 / 20) == []
+    (card,) = cards(model="news2-1", risk=7 / 20)
+    assert card["indicator"] == "critical" and "Bedside score" in card["summary"]
+    assert cards(model=deployment.version, risk=2 / 20)[0]["indicator"] == "critical"
+    service.store.close()
 
 
 def test_cards_by_tier_and_without_a_score():

@@ -228,9 +228,9 @@ class Service:
         """The policy of alarms, where a site has none of its own."""
         return self.reference.policy
 
-    def policy_at(self, site: str) -> AlarmPolicy:
-        """The policy of alarms at a site."""
-        return self.reference.rules(site).policy
+    def policy_at(self, site: str, version: str) -> AlarmPolicy:
+        """The policy of alarms at a site, for the scores of a model or of a bedside rule."""
+        return self.reference.rules(site).of(version)
 
     def audit(
         self, store: Store, caller: Caller, action: str, subject: str, *, purpose: str = "",

@@ -11,6 +11,7 @@ from fastapi.responses import Response
 from foretell.decisions.alarms import AlarmPolicy
 from foretell.serving.api.auth import Reader
 from foretell.serving.reasons import REASONS
+from foretell.serving.worker.site import SiteRules
 
 if TYPE_CHECKING:
     from foretell.serving.service import Service
@@ -55,29 +56,31 @@ def board_routes(app: FastAPI, service: Service) -> None:
             with service.stores.use() as store:
                 mine |= {n for n in fold.sites if store.granted(caller.name, n) is not None}
 
-        def tiers(policy: AlarmPolicy) -> list[dict[str, Any]]:
-            return [
-                {"name": t.name, "threshold": t.threshold, "units": dict(t.units)}
-                for t in policy.tiers
-            ]
-
         return {
             "model": fold.ladder.version,
-            "tiers": tiers(fold.policy),
+            **_told(fold.rules(None)),
             # What holds there instead.
-            "sites": {
-                name: {
-                    "tiers": tiers(rules.policy),
-                    "longest_silence_hours": rules.policy.max_silence,
-                }
-                for name, rules in fold.sites.items()
-                if name in mine
-            },
+            "sites": {name: _told(rules) for name, rules in fold.sites.items() if name in mine},
             # A bedside rule has points, and they are no probability.
             "points": {s.version: s.most for s in fold.ladder.scorers if hasattr(s, "most")},
             "channels": {v.name: v.title for v in fold.ladder.schema.variables},
-            "longest_silence_hours": fold.policy.max_silence,
             "reasons": REASONS,
             "may_act": "act" in caller.scopes,
             "caller": caller.name,
         }
+
+
+def _told(rules: SiteRules) -> dict[str, Any]:
+    """Thresholds of those who may speak, and for how long somebody may be silent."""
+    return {
+        "tiers": _tiers(rules.policy),
+        # Points of a bedside rule have a scale of their own.
+        "tiers_of": {version: _tiers(policy) for version, policy in rules.policies.items()},
+        "longest_silence_hours": rules.policy.max_silence,
+    }
+
+
+def _tiers(policy: AlarmPolicy) -> list[dict[str, Any]]:
+    return [
+        {"name": t.name, "threshold": t.threshold, "units": dict(t.units)} for t in policy.tiers
+    ]

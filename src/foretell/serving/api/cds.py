@@ -146,7 +146,7 @@ def cds_routes(app: FastAPI, service: Service) -> None:
         if view is None:
             raise HTTPException(412, "observations of the patient are needed: send the prefetch")
         cards = cards_of(
-            view, service.policy_at(site), hook=body.hook,
+            view, service.policy_at(site, str(view["model"])), hook=body.hook,
             ordered=_drafted(body.context.draftOrders), board=service.config.cds.board,
             smart_app=service.config.cds.smart_app,
         )  # fmt: skip

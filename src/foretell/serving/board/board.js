@@ -50,15 +50,16 @@ const amount = (p) => {
   const most = pointsOf(p);
   return most && p.risk !== null ? `${Math.round(p.risk * most)} of ${most}` : percent(p.risk);
 };
-// A site may have thresholds and longest silences of its own.
+// A site may have thresholds and longest silences of its own, and so may who speaks.
 const held = (p) => state.about.sites[p.site] ?? state.about;
+const tiersOf = (p) => held(p).tiers_of[p.model] ?? held(p).tiers;
 const keyOf = (p) => JSON.stringify([p.site, p.patient]);
 const title = (name) => state.about.channels[name] || words(name);
 const withheld = (p) => p.risk === null;
 
 function level(p) {
   if (withheld(p)) return "none";
-  const tiers = held(p).tiers;
+  const tiers = tiersOf(p);
   const reached = tiers.filter((t) => p.risk >= (t.units[p.unit] ?? t.threshold)).length;
   if (!reached) return "calm";
   return reached === tiers.length ? "high" : "warn";
@@ -121,7 +122,7 @@ function chart(course, p, raised) {
   const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img",
     "aria-label": `Risk over ${course.length} hours` });
   const last = Math.max(p.hour, 2);
-  const tiers = held(p).tiers.map((t) => t.units[p.unit] ?? t.threshold);
+  const tiers = tiersOf(p).map((t) => t.units[p.unit] ?? t.threshold);
   const highest = 1.15 * Math.max(0.02, ...tiers, ...course.map((s) => s.risk ?? 0), p.risk ?? 0);
   // Lines at round percents, five steps at most.
   const grid = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2].find((g) => highest / g <= 5) ?? 0.25;
@@ -137,7 +138,7 @@ function chart(course, p, raised) {
   for (let hour = 1; hour <= last; hour += step) {
     svg.append(draw("text", { x: x(hour), y: height - 10, "text-anchor": "middle", text: hour }));
   }
-  held(p).tiers.forEach((tier, k) => {
+  tiersOf(p).forEach((tier, k) => {
     svg.append(draw("line", { class: `level${k < tiers.length - 1 ? " low" : ""}`, x1: left,
       x2: width - right, y1: y(tiers[k]), y2: y(tiers[k]) }));
     svg.append(draw("text", { x: width - right, y: y(tiers[k]) + (k < tiers.length - 1 ? 16 : -5), "text-anchor": "end", text: tier.name }));
