@@ -52,12 +52,28 @@ class RiskOutput(NamedTuple):
     logit: Tensor
 
 
-class FeedForwardRiskLearner(Learner):
-    """``f(x) = w3' relu(W2 relu(W1 x + b1) + b2) + b3`` on encoded hours.
+class RiskLearner(Learner):
+    """A net whose output is log-odds of the onset within the horizon.
 
     An example is an hour, ``x`` ``(B, E)`` with ``label`` ``(B,)``, or a stay, ``x`` ``(B, T, E)``
     with ``label`` and ``mask`` ``(B, T)``: then its score is the mean over its own hours, so that
     the gradient of one example is that of one stay, however long.
+    """
+
+    def score(self, output: RiskOutput, batch: Batch) -> Tensor:
+        """Binary cross-entropy of each example ``(B,)`` in nats."""
+        label = batch["label"].to(output.logit.dtype)
+        losses = F.binary_cross_entropy_with_logits(output.logit, label, reduction="none")
+        if losses.ndim == 1:
+            return losses
+        mask = batch["mask"].to(losses.dtype)
+        # What stands in the padding must not reach the score, not even as 0 times infinity.
+        losses = losses.masked_fill(mask == 0, 0.0)
+        return losses.sum(1) / mask.sum(1).clamp(min=1)
+
+
+class FeedForwardRiskLearner(RiskLearner):
+    """``f(x) = w3' relu(W2 relu(W1 x + b1) + b2) + b3`` on encoded hours.
 
     ``encode`` is the first layer, ``h1 = relu(W1 x + b1)``; ``decode`` the layers above it
     (:attr:`upper`). Dropout acts in ``decode``, so that what is stored of ``encode`` has no noise.
@@ -93,14 +109,3 @@ class FeedForwardRiskLearner(Learner):
         """The layer ``(B, ..., D)`` that the log-odds are read from."""
         found: Tensor = self.upper[:-1](self.encode(batch))
         return found
-
-    def score(self, output: RiskOutput, batch: Batch) -> Tensor:
-        """Binary cross-entropy of each example ``(B,)`` in nats."""
-        label = batch["label"].to(output.logit.dtype)
-        losses = F.binary_cross_entropy_with_logits(output.logit, label, reduction="none")
-        if losses.ndim == 1:
-            return losses
-        mask = batch["mask"].to(losses.dtype)
-        # What stands in the padding must not reach the score, not even as 0 times infinity.
-        losses = losses.masked_fill(mask == 0, 0.0)
-        return losses.sum(1) / mask.sum(1).clamp(min=1)
