@@ -158,6 +158,12 @@ def test_alert_rules_ask_for_metrics_that_there_are():
     names = []
     for group in told["groups"]:
         for rule in group["rules"]:
+            if "record" in rule:
+                # Known from here on: the rules of a group are evaluated one after the other.
+                assert set(rule) == {"record", "expr"}
+                check_expression(rule["expr"], known)
+                known[rule["record"].rpartition(":")[2]] = {"site"}
+                continue
             assert set(rule) <= {"alert", "expr", "for", "labels", "annotations"}
             assert rule["labels"]["severity"] in ("page", "ticket")
             assert rule["annotations"]["summary"] and rule["annotations"]["description"]
@@ -179,3 +185,26 @@ def test_alert_rules_ask_for_metrics_that_there_are():
     assert (found["type"], found["port"]) == ("A", read_config(DEPLOY / "service.toml").http.port)
     with pytest.raises(AssertionError, match="no metric"):
         check_expression("max(foretell_nothing) > 1", known)
+
+
+def test_how_old_the_news_of_a_site_may_be_can_be_told_of_each():
+    text = (DEPLOY / "prometheus/alerts.yml").read_text()
+    limit = "site:foretell_watermark_lag_limit_seconds"
+    known = {"foretell_watermark_lag_seconds": {"site"}, limit.rpartition(":")[2]: {"site"}}
+    rules = [r for g in yaml.safe_load(text)["groups"] for r in g["rules"]]
+    order = [r.get("record") or r["alert"] for r in rules]
+    assert order.index(limit) + 1 == order.index("ForetellWatermarkLag")
+    alert = rules[order.index("ForetellWatermarkLag")]
+    assert limit in alert["expr"] and not re.search(r"\d{3,}", alert["expr"])
+    assert limit in alert["annotations"]["description"]
+    # The line that the comment offers, put where it says.
+    lines = text.splitlines()
+    (offered,) = [n for n in lines if n.lstrip().startswith("#   (0 * max by (site)")]
+    default = next(i for i, n in enumerate(lines) if n.strip().startswith("(0 * max by (site)"))
+    lines.insert(default, " " * 10 + offered.lstrip(" #"))
+    changed = yaml.safe_load("\n".join(lines))
+    (rule,) = [r for g in changed["groups"] for r in g["rules"] if r.get("record") == limit]
+    check_expression(rule["expr"], known)
+    parts = rule["expr"].split(" or ")
+    assert [re.search(r"\+ (\d+)\)$", part).group(1) for part in parts] == ["14400", "7200"]
+    assert 'site="west"' in parts[0] and "{" not in parts[1]
