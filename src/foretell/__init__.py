@@ -44,7 +44,13 @@ if TYPE_CHECKING:
         SpanQA,
         TextClassifier,
     )
-    from foretell.estimators.risk import DeepAISE, FeedForwardRisk, SubsetRisk, WeibullCox
+    from foretell.estimators.risk import (
+        AdditiveRisk,
+        DeepAISE,
+        FeedForwardRisk,
+        SubsetRisk,
+        WeibullCox,
+    )
     from foretell.evaluation import backtest, evaluate, leaderboard, leakage_check
     from foretell.evaluation.feedback import feedback_audit, prequential, snapshot_study
     from foretell.learners.demand import Forecast, Forecaster, LegacyForecaster, QRFForecaster, Span
@@ -95,7 +101,13 @@ _HOMES = {
         "SpanQA",
         "TextClassifier",
     ),
-    "foretell.estimators.risk": ("DeepAISE", "FeedForwardRisk", "SubsetRisk", "WeibullCox"),
+    "foretell.estimators.risk": (
+        "AdditiveRisk",
+        "DeepAISE",
+        "FeedForwardRisk",
+        "SubsetRisk",
+        "WeibullCox",
+    ),
     "foretell.evaluation": ("backtest", "evaluate", "leaderboard", "leakage_check"),
     "foretell.evaluation.feedback": ("feedback_audit", "prequential", "snapshot_study"),
     "foretell.learners.demand": (
@@ -124,6 +136,7 @@ __all__ = [
     "RMIA",
     "WUPERR",
     "ActivitySelection",
+    "AdditiveRisk",
     "AlarmPolicy",
     "BoostedRisk",
     "CanarySuite",

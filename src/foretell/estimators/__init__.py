@@ -13,13 +13,20 @@ from foretell.estimators.mq_cnn import MQCNN
 from foretell.estimators.mq_dnn import MQDNN
 from foretell.estimators.mq_rnn import MQRNN
 from foretell.estimators.neural import NeuralForecaster
-from foretell.estimators.risk import DeepAISE, FeedForwardRisk, SubsetRisk, WeibullCox
+from foretell.estimators.risk import (
+    AdditiveRisk,
+    DeepAISE,
+    FeedForwardRisk,
+    SubsetRisk,
+    WeibullCox,
+)
 
 __all__ = [
     "MQCNN",
     "MQDNN",
     "MQRNN",
     "NLU",
+    "AdditiveRisk",
     "DeepAISE",
     "FeedForwardRisk",
     "LanguageModel",

@@ -41,6 +41,7 @@ FILE = "deployment.json"
 _WHEN = "gate/calibration.json"
 _MODELS = {
     "FeedForwardRisk": "foretell.estimators.risk",
+    "AdditiveRisk": "foretell.estimators.risk",
     "DeepAISE": "foretell.estimators.risk",
     "WeibullCox": "foretell.estimators.risk",
     "BoostedRisk": "foretell.learners.risk.boosted",

@@ -81,7 +81,8 @@ class Composer:
 
     With ``FeedForwardRisk(time_since="weight", n_knots=0)`` and a gate with
     ``hidden=MondrianConformal("knn")`` this is the published method; with the gate's own test
-    inputs are tested as well.
+    inputs are tested as well. :class:`~foretell.estimators.AdditiveRisk` makes values fade in such
+    a way that an older one never moves the score away from the population.
 
     Args:
         model: fitted, and trained on other patients than the gate is calibrated on.

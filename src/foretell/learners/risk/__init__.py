@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from foretell.lazy import lazily
 
 if TYPE_CHECKING:
+    from foretell.learners.risk.additive import AdditiveRiskLearner, AdditiveShape
     from foretell.learners.risk.additive_trees import AdditiveTrees
     from foretell.learners.risk.anchor_features import AnchorFeatures, AnchorStream
     from foretell.learners.risk.attributions import (
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SCORES",
+    "AdditiveRiskLearner",
+    "AdditiveShape",
     "AdditiveTrees",
     "AnchorFeatures",
     "AnchorStream",
@@ -89,6 +92,7 @@ __all__ = [
 __getattr__ = lazily(
     __name__,
     {
+        "foretell.learners.risk.additive": ("AdditiveRiskLearner", "AdditiveShape"),
         "foretell.learners.risk.additive_trees": ("AdditiveTrees",),
         "foretell.learners.risk.anchor_features": ("AnchorFeatures", "AnchorStream"),
         "foretell.learners.risk.attributions": (

@@ -54,6 +54,11 @@ def age_weight(hours: Tensor, rate: Tensor) -> Tensor:
     return 2 * torch.sigmoid(-rate * hours)
 
 
+def hours_of(scaled: Tensor) -> Tensor:
+    """Hours since measurements, from what the feature builder makes of them."""
+    return torch.expm1(_SCALE * scaled).clamp(min=0)
+
+
 class WeightedInputs(nn.Module):
     """Weighs each last value by its age, with a learned rate for each channel.
 
@@ -94,7 +99,7 @@ class WeightedInputs(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Weighed inputs ``(B, ..., K)`` from scaled features ``(B, ..., F)``."""
         if self.aging.numel():
-            hours = torch.expm1(_SCALE * x[..., self._hours]).clamp(min=0)  # type: ignore[index]
+            hours = hours_of(x[..., self._hours])  # type: ignore[index]
             weighed = x[..., self._value] * age_weight(hours, self.rates)  # type: ignore[index]
             x = x.index_copy(-1, self._value, weighed)  # type: ignore[arg-type]
         return x[..., self._kept]  # type: ignore[index]
