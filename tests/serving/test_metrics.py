@@ -63,6 +63,32 @@ def test_scores_alarms_and_silences_are_told_by_unit(store):
     assert 'why="suppressed"' not in metrics.text(store).decode()
 
 
+def test_stays_are_counted_by_site_where_sites_are_configured(store):
+    metrics, unknown = Metrics({"A": (), "B": (), "C": ()}), Metrics()
+    worker = Worker(store, make_fold(), name="w", ttl=3600)
+    worker.keep_leases(now=True)
+    for site, name in (("A", "P1"), ("A", "P2"), ("B", "P3"), ("Miller^Ann", "P4")):
+        store.append([
+            delivery(visit_message(site, name, "A01", time=T0, control=f"{name}a", visit=name,
+                                   admitted=T0)),
+        ])  # fmt: skip
+    while worker.work():
+        pass
+    lines = metrics.text(store).decode().splitlines()
+    found = {n for n in lines if n.startswith("foretell_site_stays{")}
+    wanted = {"A": 2, "B": 1, "C": 0}
+    assert found == {f'foretell_site_stays{{site="{s}"}} {n}.0' for s, n in wanted.items()}
+    assert 'foretell_site_recompute_owed{site="A"} 0.0' in lines
+    # What a feed calls itself is no label of these.
+    assert "foretell_site_stays{" not in unknown.text(store).decode()
+    views = [view | ({"owed": 1} if view["patient"] == "P2" else {}) for view in store.views()]
+    store.views = lambda site=None: views
+    metrics.standing(store)
+    lines = metrics.text(store).decode().splitlines()
+    assert 'foretell_site_recompute_owed{site="A"} 1.0' in lines
+    assert 'foretell_site_recompute_owed{site="B"} 0.0' in lines
+
+
 def test_how_old_the_news_of_a_site_are(store):
     metrics = Metrics()
     worker = Worker(store, make_fold(), name="w", ttl=3600)

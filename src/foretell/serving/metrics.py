@@ -17,31 +17,9 @@ if TYPE_CHECKING:
 
     from foretell.serving.ingest.watch import ClockSkews, Silences
 
-_TIMES = (
-    0.005,
-    0.01,
-    0.02,
-    0.03,
-    0.05,
-    0.075,
-    0.1,
-    0.15,
-    0.2,
-    0.25,
-    0.35,
-    0.5,
-    1,
-    2.5,
-    5,
-    15,
-    60,
-    300,
-)
-
-
+_TIMES = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.35, 0.5, 1, 2.5, 5, 15, 60,
+          300)  # fmt: skip
 _SHARES = (0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
-
-
 _QUIET = ("acknowledged", "snoozed", "suppressed")
 _OFTEN = 30.0
 # Channels of a site whose index is told.
@@ -167,6 +145,14 @@ class Metrics:
             "foretell_stays_quiet", "Open stays whose alarms are silent for now, by unit and why",
             ("site", "unit", "why"), **kept,
         )  # fmt: skip
+        self.site_stays = Gauge(
+            "foretell_site_stays", "Open stays of a configured site", ("site",), **kept
+        )
+        self.site_owed = Gauge(
+            "foretell_site_recompute_owed",
+            "Patients of a configured site whose closed hours are still to be computed anew",
+            ("site",), **kept,
+        )  # fmt: skip
         self.watermark = Gauge(
             "foretell_watermark_lag_seconds",
             "How far what was folded last of a site's open stays is behind the clock",
@@ -274,7 +260,7 @@ class Metrics:
         return name if name in self._units.get(site, ()) else "other"
 
     def standing(self, store: Store, now: float | None = None) -> None:
-        """Counts stays whose alarms are silent, and says how old the news of sites are.
+        """Counts stays by site, and those whose alarms are silent, and says how old news are.
 
         All open stays are looked at.
 
@@ -285,6 +271,11 @@ class Metrics:
         found: Counts[tuple[str, str, str]] = Counts()
         views = store.views()
         self._watermarks(views, store.partitions, now)
+        # A site without stays is told, too: none is a number.
+        for site in self._units:
+            mine = [view for view in views if view["site"] == site]
+            self.site_stays.labels(site).set(len(mine))
+            self.site_owed.labels(site).set(sum("owed" in view for view in mine))
         for view in views:
             if view["policy"] in _QUIET:
                 site = str(view["site"])
