@@ -9,10 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 
 from foretell import __version__
 from foretell.serving.api.alarms import alarm_routes
 from foretell.serving.api.answers import answer_all, refusal
+from foretell.serving.api.auth import Needs
 from foretell.serving.api.board import board_routes
 from foretell.serving.api.bounds import MOST_BYTES, BodyBound
 from foretell.serving.api.cds import cds_routes
@@ -79,6 +81,8 @@ def _describe(app: FastAPI, service: Service, most: int) -> None:
               "content": {"application/json": {"schema": schema}}}  # fmt: skip
     large = {**unread, "description": f"the body has more than {most:,} bytes"}
 
+    scopes = _scopes(app)
+
     def told() -> dict[str, Any]:
         held = plain()
         for name in ("Snooze", "Suppress"):
@@ -86,8 +90,15 @@ def _describe(app: FastAPI, service: Service, most: int) -> None:
             # The longest of all sites; one may have less.
             sites = (None, *service.config.sites)
             hours["maximum"] = max(service.config.longest_silence(s) for s in sites)
-        for path in held["paths"].values():
-            for operation in path.values():
+        for path, operations in held["paths"].items():
+            for method, operation in operations.items():
+                scope = scopes.get((path, method))
+                if scope is not None:
+                    operation["security"] = [{"bearer": [scope]}]
+                if "security" not in operation:
+                    # Who need not say who they are is not refused for it.
+                    for status in ("401", "403", "429"):
+                        operation["responses"].pop(status, None)
                 if "application/json" in operation.get("requestBody", {}).get("content", {}):
                     operation["responses"].setdefault("400", unread)
                 if "requestBody" in operation:
@@ -95,3 +106,13 @@ def _describe(app: FastAPI, service: Service, most: int) -> None:
         return held
 
     app.openapi = told  # type: ignore[method-assign]
+
+
+def _scopes(app: FastAPI) -> dict[tuple[str, str], str]:
+    """The scope that each operation needs, by path and method."""
+    return {
+        (route.path_format, method.lower()): dependency.call.scope
+        for route in app.routes if isinstance(route, APIRoute)
+        for dependency in route.dependant.dependencies if isinstance(dependency.call, Needs)
+        for method in route.methods or ()
+    }  # fmt: skip

@@ -8,7 +8,7 @@ import math
 import secrets
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -102,10 +102,22 @@ def new_token(name: str, scopes: Sequence[str] = SCOPES) -> tuple[str, TokenConf
     return token, TokenConfig(name=name, sha256=hashed, scopes=tuple(scopes))  # type: ignore[arg-type]
 
 
-def needs(scope: str) -> Callable[..., Caller]:
-    """A dependency: the caller, if they may."""
+class Needs:
+    """A dependency: the caller, if they may.
 
-    def checked(request: Request, bearer: Bearer) -> Caller:
+    Args:
+        scope: that is needed.
+    """
+
+    def __init__(self, scope: str) -> None:
+        self.scope = scope
+
+    def __call__(self, request: Request, bearer: Bearer) -> Caller:
+        """The caller of a request.
+
+        Raises:
+            HTTPException: 401, 403, 429, or 422 where a parameter is given twice.
+        """
         service: Service = request.app.state.service
         caller = service.tokens.caller(request.headers.get("authorization"))
         if caller is None:
@@ -116,20 +128,18 @@ def needs(scope: str) -> Callable[..., Caller]:
         if wait > 0:
             headers = {"Retry-After": str(math.ceil(wait))}
             raise HTTPException(429, "too many requests", headers=headers)
-        if scope not in caller.scopes:
-            raise HTTPException(403, f"the scope {scope!r} is needed")
+        if self.scope not in caller.scopes:
+            raise HTTPException(403, f"the scope {self.scope!r} is needed")
         names = [name for name, _ in request.query_params.multi_items() if name not in _LISTS]
         if len(set(names)) < len(names):
             # Which one counts would be a guess.
             raise HTTPException(422, "a parameter is given more than once")
         return caller
 
-    return checked
 
-
-Reader = Annotated[Caller, Depends(needs("read"))]
-Actor = Annotated[Caller, Depends(needs("act"))]
-Subscriber = Annotated[Caller, Depends(needs("subscribe"))]
-Sender = Annotated[Caller, Depends(needs("ingest"))]
-Auditor = Annotated[Caller, Depends(needs("audit"))]
-Admin = Annotated[Caller, Depends(needs("admin"))]
+Reader = Annotated[Caller, Depends(Needs("read"))]
+Actor = Annotated[Caller, Depends(Needs("act"))]
+Subscriber = Annotated[Caller, Depends(Needs("subscribe"))]
+Sender = Annotated[Caller, Depends(Needs("ingest"))]
+Auditor = Annotated[Caller, Depends(Needs("audit"))]
+Admin = Annotated[Caller, Depends(Needs("admin"))]
