@@ -21,7 +21,7 @@ def serve(
         Path | None, typer.Option(help="TOML file of the service", show_default="all defaults")
     ] = None,
     roles: Annotated[
-        str, typer.Option(help="parts of this process, with commas")
+        str, typer.Option(help="parts of this process: doors, scores, what goes out; with commas")
     ] = "ingest,worker,dispatcher",
     previous: Annotated[
         Path | None, typer.Option(help="run that speaks where the model of RUN fails")
@@ -38,7 +38,9 @@ def serve(
     warm_up: Annotated[
         bool, typer.Option("--warm-up", help="first take bulk exports of the FHIR servers polled")
     ] = False,
-    check: Annotated[bool, typer.Option("--check", help="only read the configuration")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="only check that configuration and runs fit")
+    ] = False,
 ) -> None:
     """Serves HL7 v2 over MLLP, FHIR and REST; scores stays and raises alarms around the clock.
 
