@@ -23,7 +23,7 @@ def split():
 
 @pytest.fixture(scope="module")
 def model(split):
-    return AdditiveRisk(**SETTINGS).fit(split.train, validation=split.validation)
+    return AdditiveRisk(fading="sigmoid", **SETTINGS).fit(split.train, validation=split.validation)
 
 
 def older(model, x, channels, hours):
@@ -64,7 +64,7 @@ def test_one_channel_that_grows_old_moves_the_risk_towards_the_population(model,
 
 
 def test_exponential_fading_is_monotone_when_all_grow_old(split):
-    model = AdditiveRisk(fading="exponential", **SETTINGS)
+    model = AdditiveRisk(**SETTINGS)
     model.fit(split.train, validation=split.validation)
     x = model.features_.transform(split.test)
     names = model.features_.schema.names
@@ -114,7 +114,7 @@ def test_contributions_are_exact(model, split):
 
 
 def test_ratios_fade_with_both_of_their_channels(split):
-    model = AdditiveRisk("p19-windows-v1", **SETTINGS)
+    model = AdditiveRisk("p19-windows-v1", fading="sigmoid", **SETTINGS)
     model.fit(split.train, validation=split.validation)
     learner, names = model.learner_, model.features_.names
     columns = dict(learner.shape.fading)
@@ -133,11 +133,11 @@ def test_what_it_cannot_take(split):
     with pytest.raises(ParameterError, match="needs stays"):
         AdditiveRisk().fit(np.zeros((4, 2)), [0, 1, 0, 1])
     with pytest.raises(ParameterError, match="'since'"):
-        AdditiveRisk("time-blind-v1").fit(split.train)
+        AdditiveRisk("time-blind-v1", fading="sigmoid").fit(split.train)
     with pytest.raises(ParameterError, match="fading is"):
         AdditiveRisk(fading="linear").fit(split.train)
     with pytest.raises(ParameterError, match="ratios"):
-        AdditiveRisk("p19-windows-v1", fading="exponential").fit(split.train)
+        AdditiveRisk("p19-windows-v1").fit(split.train)
     with pytest.raises(ParameterError, match="hidden"):
         AdditiveRisk(hidden=()).fit(split.train)
-    assert clone(AdditiveRisk(fading="exponential")).fading == "exponential"
+    assert clone(AdditiveRisk(fading="sigmoid")).fading == "sigmoid"

@@ -35,9 +35,10 @@ class AdditiveRisk(HourlyNet[AdditiveRiskLearner]):
     Args:
         features: name of the features; ``last`` and ``since`` must be among their blocks.
         horizon: hours ahead within which the onset counts.
-        fading: ``"sigmoid"``: each channel at its own rate, ``2 (1 - sigmoid(a_c t))`` as
-            published: monotone when one channel grows old. ``"exponential"``: ``exp(-a t)`` with
-            one rate, monotone also when all grow old together; not for features with ratios.
+        fading: ``"exponential"``: ``exp(-a t)`` with one learned rate: monotone when one channel
+            grows old, and when all do together; not for features with ratios. ``"sigmoid"``: each
+            channel at its own rate, ``2 (1 - sigmoid(a_c t))`` as published: monotone when one
+            channel grows old.
         hidden: units of the layers of each feature's net.
         dropout: share of contributions that are dropped in training.
         negatives: hours without onset in a batch.
@@ -72,7 +73,7 @@ class AdditiveRisk(HourlyNet[AdditiveRiskLearner]):
         features: str = "p19-v1",
         *,
         horizon: float = 4,
-        fading: Fading = "sigmoid",
+        fading: Fading = "exponential",
         hidden: Sequence[int] = (16,),
         dropout: float = 0.0,
         negatives: int = 512,
