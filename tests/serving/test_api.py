@@ -231,6 +231,15 @@ def test_a_shift_at_the_board(client):
             if len(events) == 2:
                 break
     assert [e["kind"] for e in events] == ["alarm", "action"]
+    # Who lost the connection asks again at the same address, and hears nothing twice.
+    heard = {**as_("nurse"), "Last-Event-ID": str(events[1]["id"])}
+    again = {"after": events[0]["id"] - 1}
+    with client.stream("GET", "/v1/alarms/stream", params=again, headers=heard) as stream:
+        line = next(n for n in stream.iter_lines() if n.startswith("data:"))
+    assert json.loads(line[5:])["id"] > events[1]["id"]
+    heard["Last-Event-ID"] = "9" * 5000
+    with client.stream("GET", "/v1/alarms/stream", headers=heard) as stream:
+        assert stream.status_code == 200
     later = client.get("/v1/alarms", params={"after": events[0]["id"]}, headers=as_("nurse")).json()
     assert [n["kind"] for n in later["notes"]] == ["action"] * 3
     audit = client.get("/v1/audit", headers=as_("all")).json()["rows"]

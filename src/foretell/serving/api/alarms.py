@@ -14,10 +14,13 @@ from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from foretell.serving.api.auth import Caller, Reader
+from foretell.serving.api.words import After
 
 if TYPE_CHECKING:
     from foretell.serving.service import Service
     from foretell.serving.store.base import OutboxRow
+
+_LAST = 2**62
 
 
 def alarm_routes(app: FastAPI, service: Service) -> None:
@@ -26,10 +29,13 @@ def alarm_routes(app: FastAPI, service: Service) -> None:
     @app.get("/v1/alarms", tags=["alarms"])
     def alarms(
         caller: Reader,
-        after: Annotated[int, Query(ge=0, le=2**62)] = 0,
+        after: After = 0,
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     ) -> dict[str, Any]:
-        """Alarms, corrections and actions in order, for those who poll."""
+        """Alarms, corrections and actions in order, for those who poll.
+
+        ``next`` is what to give as ``after`` the next time.
+        """
         mine, end = _read(service, caller, after, limit)
         return {"notes": [_told(r) for r in mine], "next": end}
 
@@ -42,21 +48,21 @@ def alarm_routes(app: FastAPI, service: Service) -> None:
     @app.get("/v1/alarms/stream", tags=["alarms"], response_class=StreamingResponse)
     async def stream(
         caller: Reader,
-        after: Annotated[int | None, Query(ge=0, le=2**62)] = None,
+        after: After = 0,
         last_event_id: Annotated[str | None, Header()] = None,
         changes: bool = False,
     ) -> StreamingResponse:
-        """The same as server-sent events; goes on after ``Last-Event-ID``.
+        """The same as server-sent events; goes on after ``Last-Event-ID``, or ``after``.
 
+        The later one counts: who lost the connection asks again at the same address. Without either
+        it begins with all that is kept; ``/v1/alarms/last`` tells where news begin.
         With ``changes`` an event ``changed`` says, at most once a second, that something was
         scored.
         """
-        begin = after
-        if begin is None and last_event_id and last_event_id.isdecimal():
-            begin = min(int(last_event_id), 2**62)
+        begin = max(after, _number(last_event_id))
 
         async def feed() -> AsyncIterator[str]:
-            at = begin or 0
+            at = begin
             silent = checked = time.monotonic()
             head = -1
             yield ": foretell\n\n"
@@ -81,6 +87,14 @@ def alarm_routes(app: FastAPI, service: Service) -> None:
                         yield ": still here\n\n"
 
         return StreamingResponse(feed(), media_type="text/event-stream")
+
+
+def _number(told: str | None) -> int:
+    """The number that a header tells; 0 where it tells none."""
+    if not told or not told.isdecimal():
+        return 0
+    # Python reads no number of thousands of digits.
+    return min(int(told), _LAST) if len(told) <= len(str(_LAST)) else _LAST
 
 
 def _head(service: Service) -> int:

@@ -12,7 +12,7 @@ from foretell import __version__
 from foretell.serving.api.auth import Auditor, Reader
 from foretell.serving.api.fhir import FHIR_JSON, FhirResponse, refusals
 from foretell.serving.api.governance import reading
-from foretell.serving.api.words import WHOLE, NameQuery
+from foretell.serving.api.words import WHOLE, After, NameQuery
 from foretell.serving.events import digest
 from foretell.serving.resources import (
     alarm_resources,
@@ -72,7 +72,7 @@ def export_routes(app: FastAPI, service: Service) -> None:
     @app.get("/fhir/AuditEvent", tags=["fhir"], response_class=FhirResponse, responses=refusals())
     def events(
         caller: Auditor,
-        after: Annotated[int, Query(ge=0, le=2**62)] = 0,
+        after: After = 0,
         count: Annotated[int, Query(alias="_count", ge=1, le=10_000)] = 1000,
     ) -> JSONResponse:
         """The audit record, in order."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import FastAPI, Query
 
 from foretell.serving.api.auth import Auditor
+from foretell.serving.api.words import After, Anchor
 from foretell.serving.audit import first_break
 from foretell.serving.rollout import history
 
@@ -25,7 +26,7 @@ def _audit(app: FastAPI, service: Service) -> None:
     @app.get("/v1/audit", tags=["operations"])
     def audit(
         caller: Auditor,
-        after: Annotated[int, Query(ge=0, le=2**62)] = 0,
+        after: After = 0,
         limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
     ) -> dict[str, Any]:
         """Who did what, in order."""
@@ -33,9 +34,7 @@ def _audit(app: FastAPI, service: Service) -> None:
             return {"rows": store.audit_rows(after, limit)}
 
     @app.get("/v1/audit/verify", tags=["operations"])
-    def verify(
-        caller: Auditor, anchor: Annotated[str, Query(max_length=64)] = ""
-    ) -> dict[str, Any]:
+    def verify(caller: Auditor, anchor: Anchor = "") -> dict[str, Any]:
         """Whether a row was changed, moved or deleted."""
         rows: list[dict[str, Any]] = []
         with service.stores.use() as store:
@@ -48,7 +47,7 @@ def _changes(app: FastAPI, service: Service) -> None:
     @app.get("/v1/changes", tags=["operations"])
     def changes(
         caller: Auditor,
-        after: Annotated[int, Query(ge=0, le=2**62)] = 0,
+        after: After = 0,
         limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
     ) -> dict[str, Any]:
         """The change-control record: which model was let speak, when, by whom and why."""
@@ -56,9 +55,7 @@ def _changes(app: FastAPI, service: Service) -> None:
             return {"rows": store.recorded("control", after, limit)}
 
     @app.get("/v1/changes/verify", tags=["operations"])
-    def verify(
-        caller: Auditor, anchor: Annotated[str, Query(max_length=64)] = ""
-    ) -> dict[str, Any]:
+    def verify(caller: Auditor, anchor: Anchor = "") -> dict[str, Any]:
         """Whether a row of the change-control record was changed, moved or deleted."""
         with service.stores.use() as store:
             rows = [{**r, "detail": json.dumps(r["detail"], sort_keys=True)}

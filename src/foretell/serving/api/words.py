@@ -23,6 +23,12 @@ Name = Annotated[str, Field(min_length=1, max_length=200, pattern=WHOLE)]
 Reason = Annotated[str, Field(min_length=3, max_length=500, pattern=TOLD)]
 NameQuery = Annotated[str, Query(min_length=1, max_length=200, pattern=WHOLE)]
 MaybeQuery = Annotated[str | None, Query(max_length=200, pattern=WHOLE)]
+After = Annotated[
+    int, Query(ge=0, le=2**62, description="number of the last one that is known already")
+]
+Anchor = Annotated[
+    str, Query(max_length=64, description="hash that the last row must have, as it was noted")
+]
 NamePath = Annotated[str, Path(max_length=200, pattern=WHOLE)]
 
 
