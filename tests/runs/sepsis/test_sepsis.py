@@ -307,6 +307,9 @@ def test_thresholds_of_sites_are_one_risk(finished, tmp_path):
     tier = deployment.policy.tiers[0]
     assert set(tier.units) == {"A", "B"} == set(told["deployed"]["utility_thresholds"])
     assert told["tables"]["alarms"]["thresholds"] == dict(tier.units)
+    # What scores promise is watched at the same thresholds.
+    watched = deployment.monitor.tier_
+    assert (watched.threshold, watched.units) == (tier.threshold, tier.units)
     page = (tmp_path / "run" / "report.html").read_text()
     assert ", at A" in page and "another score at each site" in page
     stays, _ = hospitals(stays=220, sites=2, hours=(16, 40), seed=4)
