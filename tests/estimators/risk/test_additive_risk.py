@@ -11,6 +11,7 @@ from foretell.data.simulators import hospitals
 from foretell.errors import ParameterError
 from foretell.estimators import AdditiveRisk
 from foretell.learners.artefact import read_kind
+from foretell.training.private import PrivateTraining
 
 SETTINGS = {"hidden": (6,), "max_steps": 40, "validate_every": 20, "threads": 1}
 
@@ -111,6 +112,16 @@ def test_contributions_are_exact(model, split):
     assert model.represent(split.test).shape == (split.test.n_rows, len(model.learner_.columns))
     with pytest.raises(ParameterError, match="method"):
         model.contributions(split.test, method="guess")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("unit", ["row", "stay"])
+def test_it_trains_privately(split, unit):
+    model = AdditiveRisk(hidden=(4,), max_steps=3, unit=unit, negatives=60, stays=16, threads=1)
+    model.fit(split.train, strategies=[PrivateTraining(1.0, target_delta=1e-3, noise_seed=0)])
+    assert model.privacy_ is not None
+    assert any("quantiles" in told for told in model.privacy_.assumptions)
+    assert np.isfinite(model.decision_function(split.test)).all()
 
 
 def test_ratios_fade_with_both_of_their_channels(split):

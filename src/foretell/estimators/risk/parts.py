@@ -12,8 +12,8 @@ from foretell.data.clinical.stays import Stays
 from foretell.training.private import PrivacyStatement
 
 _STATISTICS = (
-    "means, standard deviations and knots of the features are public, although they were read off "
-    "the training part"
+    "means, standard deviations and quantiles (knots) of the features are public, although they "
+    "were read off the training part"
 )
 
 

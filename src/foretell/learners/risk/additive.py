@@ -153,7 +153,7 @@ class AdditiveRiskLearner(RiskLearner):
             spread = 1.5 if i == 0 else 0.0
             self.biases.append(torch.empty(terms, after).uniform_(-spread, spread))
         self.readout = nn.Parameter(0.1 * torch.randn(terms, sizes[-1]) / math.sqrt(sizes[-1]))
-        self.bias = nn.Parameter(torch.zeros(()))
+        self.bias = nn.Parameter(torch.zeros(1))
         self.register_buffer("population", torch.zeros(_QUANTILES, terms))
         self.drop = nn.Dropout(shape.dropout)
 
