@@ -195,3 +195,20 @@ def test_who_was_silent_and_then_discharged_does_not_come_back_by_a_late_result(
     one(store, adt("A13", late + 7300, "5", visit="V"),
         hr(190.0, late + 7400, "6", order="q", visit="V"))  # fmt: skip
     assert store.state("H", "P").view["end"] is None
+
+
+def test_a_correction_does_not_keep_a_stay_going(tmp_path):
+    first = [
+        adt("A01", T0, "1", visit="V", admitted=T0),
+        hr(180.0, T0 + 60, "2", order="o", visit="V"),
+    ]
+    fixed = hr(80.0, T0 + 60, "3", order="o", visit="V", status="C", sent=T0 + 40 * 3600)
+    ends = []
+    for name, corrections in (("plain", []), ("corrected", [fixed])):
+        store = open_store(tmp_path / f"{name}.db", partitions=2)
+        one(store, *first, tick=T0 + 40 * 3600)
+        one(store, *corrections, tick=T0 + 200 * 3600)
+        view = store.state("H", "P").view
+        ends.append((view["end"], view["hour"], view["updated"]))
+    assert ends[0] == ends[1] and ends[0][0] == "idle"
+    assert store.scores("H", "P")[0].risk == 0.0

@@ -346,7 +346,7 @@ class Fold(Keeping):
             hour = self._place(state, record, placed)
             if hour is None:
                 continue
-            state.last = max(state.last, issued)
+            state.last = max(state.last, record.first)
             if hour <= state.base:
                 whole = True
             elif hour <= state.closed:
@@ -405,6 +405,8 @@ class Fold(Keeping):
             if held.stale and not held.late and not is_old(held.time, held.first, self.max_age):
                 # An earlier version turned up: it was fresh when it first became known.
                 held.stale, changed = False, held.hour
+        # What is corrected was known before: nobody was heard of anew.
+        new.first = held.first
         if (new.issued, new.rank) < (held.issued, held.rank):
             return changed
         held.issued, held.rank = new.issued, new.rank
