@@ -92,3 +92,11 @@ def test_version_is_that_of_the_changelog_or_ahead_of_it() -> None:
 
 def test_package_declares_its_types() -> None:
     assert (Path(foretell.__file__).parent / "py.typed").is_file()
+
+
+def test_every_benchmark_is_told_of():
+    folder = CHECKOUT / "benchmarks"
+    told = (folder / "README.md").read_text()
+    files = [f.name for f in folder.glob("*.py") if not f.name.startswith("_")]
+    assert len(files) > 30
+    assert [name for name in sorted(files) if f"`{name}`" not in told] == []
