@@ -110,9 +110,12 @@ def _describe(app: FastAPI, service: Service, most: int) -> None:
 
 def _scopes(app: FastAPI) -> dict[tuple[str, str], str]:
     """The scope that each operation needs, by path and method."""
-    return {
-        (route.path_format, method.lower()): dependency.call.scope
-        for route in app.routes if isinstance(route, APIRoute)
-        for dependency in route.dependant.dependencies if isinstance(dependency.call, Needs)
-        for method in route.methods or ()
-    }  # fmt: skip
+    found: dict[tuple[str, str], str] = {}
+    for route in app.routes:
+        if not isinstance(route, APIRoute):
+            continue
+        for dependency in route.dependant.dependencies:
+            needs = getattr(dependency.call, "__self__", None)
+            if isinstance(needs, Needs):
+                found |= {(route.path_format, m.lower()): needs.scope for m in route.methods or ()}
+    return found
