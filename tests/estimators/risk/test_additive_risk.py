@@ -99,6 +99,13 @@ def test_stream_equals_table_and_a_saved_model_is_the_same(model, split, tmp_pat
     assert np.allclose(streamed, risk[: one.n_rows], atol=1e-6)
 
 
+def test_a_fitted_model_is_fitted_again_as_if_it_were_new(split):
+    model = AdditiveRisk(hidden=(4,), max_steps=4, validate_every=2, threads=1)
+    first = model.fit(split.train, validation=split.validation).decision_function(split.test)
+    again = model.fit(split.train, validation=split.validation).decision_function(split.test)
+    assert np.array_equal(first, again)
+
+
 def test_contributions_are_exact(model, split):
     told = model.contributions(split.test)
     assert told.shape == (split.test.n_rows, model.n_features_in_)

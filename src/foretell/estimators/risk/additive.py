@@ -181,13 +181,13 @@ class AdditiveRisk(HourlyNet[AdditiveRiskLearner]):
     def _prepare(self, features: NDArray[np.float32]) -> None:
         self.learner_.meet(features)
 
-    def _shape(self, width: int) -> AdditiveShape:
-        plain = AdditiveShape(
+    def _plain(self, width: int) -> AdditiveShape:
+        return AdditiveShape(
             width, hidden=tuple(self.hidden), dropout=self.dropout, form=self.fading
         )
-        if getattr(self, "features_", None) is None:
-            return plain
-        builder = self._builder()
+
+    def _shape(self, width: int) -> AdditiveShape:
+        plain, builder = self._plain(width), self._builder()
         since = {
             channel: int(column)
             for channel in builder.schema.names
@@ -211,7 +211,7 @@ class AdditiveRisk(HourlyNet[AdditiveRiskLearner]):
 
     def _check(self) -> None:
         super()._check()
-        self._shape(1)
+        self._plain(1)
 
     def _fits_a_matrix(self) -> None:
         raise ParameterError("AdditiveRisk needs stays, not a matrix: values fade by their hours")
