@@ -14,6 +14,7 @@ from foretell.data.clinical.hl7.writer import messages_of
 from foretell.data.panel import Categorical
 from foretell.decisions.alarms import AlarmPolicy, AlarmState, Suppression, Tier
 from foretell.errors import DataError, ParameterError
+from foretell.estimators.risk import AdditiveRisk
 from foretell.serving.config import Config, read_config
 from foretell.serving.replay import MllpClient, play
 from foretell.serving.service import Service, make_fold
@@ -125,6 +126,32 @@ def test_snapshots_of_another_ladder_start_from_the_hours(deployed):
     row[scorer.schema.names.index("HR")] = 900.0
     _, wrong = scorer.step(state, stream.step(row))
     assert (wrong.value, wrong.status) == (None, "invalid_input") and wrong.reason
+
+
+def test_what_was_never_measured_drives_no_additive_risk(deployed):
+    """Such a channel says nothing; it is not told as if a mean value were missing."""
+    _, deployment, stays = deployed
+    model = AdditiveRisk(hidden=(4,), max_steps=20, validation_size=0, threads=1).fit(stays)
+    scorer = DeploymentScorer(replace(deployment, model=model, version="additive-1"), drivers=99)
+    builder, names = model.features_, scorer.schema.names
+    told = 0
+    for i in range(4):
+        one = stays.select([i])
+        stream = scorer.builder.stream(scaled=True, age=one.number("age")[0])
+        state, known = scorer.state0(), np.zeros(len(names), bool)
+        for row in one.matrix():
+            known |= ~np.isnan(row)
+            features = stream.step(row)
+            state, risk = scorer.step(state, features)
+            of = {name: by for name, by in risk.drivers if name in names}
+            assert set(of) <= {n for n, seen in zip(names, known, strict=True) if seen}
+            for name, by in of.items():
+                without = features[None, : len(builder.names)].copy()
+                without[0, builder.columns(block="since", channel=name)] = 1
+                gap = risk.value - model.predict_proba(without)[0, 1]
+                assert by == pytest.approx(gap, abs=2e-6)
+            told += len(of)
+    assert told > 50
 
 
 def test_units_have_thresholds_and_a_version_can_be_pinned(deployed, tmp_path):

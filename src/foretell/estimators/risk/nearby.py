@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from foretell.estimators.risk.feed_forward import FeedForwardRisk
+from foretell.estimators.risk.hourly_net import HourlyNet
 from foretell.learners.risk.examples import encoded
 from foretell.training.machine import use_threads
 
@@ -33,6 +34,11 @@ def what_if(model: Any) -> WhatIf:
     """The cheapest way to ask a risk model of hours that resemble each other."""
     if isinstance(model, FeedForwardRisk) and model.learner_.weighting is None:
         return _Differences(model)
+    if isinstance(model, HourlyNet):
+        # Nothing is carried from hour to hour: all at once.
+        return lambda memory, features, table: np.asarray(
+            model.predict_proba(table)[:, 1], np.float64
+        )
 
     def one_by_one(
         memory: Any, features: NDArray[np.float32], table: NDArray[np.float32]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from foretell.data.clinical.schema import Schema
 from foretell.decisions.abstention import Gated, GateStream, Status
+from foretell.estimators.risk.additive import AdditiveRisk
 from foretell.estimators.risk.nearby import what_if
 from foretell.serving.deployment import Deployment
 from foretell.serving.worker.advice import Adviser, told
@@ -201,13 +202,21 @@ class DeploymentScorer:
     ) -> tuple[tuple[str, float], ...]:
         """By how much the risk of this hour is higher for each channel being as it is.
 
-        Trees are asked for Shapley values; a net for its risk with the channel at its mean.
+        Trees are asked for Shapley values; an additive net for its risk without what the channel
+        says; another net for its risk with the channel at its mean.
         """
         if not self._most:
             return ()
         if self._trees is not None:
             parts = np.asarray(self._trees.contributions(features[None]))[0][: self._size]
             found = [(name, float(parts[columns].sum())) for name, columns in self._groups]
+        elif isinstance(self._model, AdditiveRisk):
+            # A mean value, just measured, would not be what is said of one that never was.
+            parts = np.zeros(self._size)
+            parts[list(self._model.learner_.columns)] = self._model.represent(features[None])[0]
+            whole = self._model.decision_function(features[None])[0]
+            others = [1 / (1 + np.exp(parts[c].sum() - whole)) for _, c in self._groups]
+            found = [(n, risk - float(p)) for (n, _), p in zip(self._groups, others, strict=True)]
         else:
             # A channel at its mean already moves nothing.
             away = np.abs(features) > 1e-6
