@@ -12,12 +12,12 @@ import pytest
 from foretell.data.clinical.feature_spec import FeatureSpec
 from foretell.data.clinical.features import CausalFeatureBuilder
 from foretell.decisions.alarms import AlarmPolicy, Tier
-from foretell.serving.events import MEASURED, ORDER, NewEvent, action, digest, tick
+from foretell.serving.events import MEASURED, ORDER, Event, NewEvent, action, digest, tick
 from foretell.serving.store import open_store
 from foretell.serving.worker import Fold, Ladder, Worker
 from foretell.serving.worker.advice import Adviser, told
 from foretell.serving.worker.scorer import Risk
-from foretell.serving.worker.state import dump, load
+from foretell.serving.worker.state import PatientState, dump, load
 from foretell.serving.worker.worker import rebuild
 
 T0 = 1_767_225_600.0
@@ -130,6 +130,22 @@ def test_what_was_measured_makes_room(tmp_path):
     # At once, not as the hour closes; what takes its place is asked for then.
     assert found[2] == ["lactate", "blood count"] and found[3] == ["blood count"]
     assert found[4] == ["blood gas"]
+
+
+def test_a_stranger_is_asked_for_at_once_whatever_hours_went_by():
+    """Nobody was offered anything as those hours closed."""
+    fold = make_fold()
+    for hours in range(12):
+        state = PatientState("H", "P", 0)
+        for k in range(hours + 1):
+            given = measured("HR", 90.0 + k, 3600 * k + 60)
+            items = [item for _, item in given.items]
+            body = {**given.body, "items": items}
+            fold.apply(state, Event(0, 0, "H", "P", given.kind, given.time, body, 0.0))
+        fold.pass_time(state, state.last)
+        view = fold.view(state, ask=True)
+        assert view["hour"] == hours + 1
+        assert [r["panel"] for r in view["recommended"]] == ["lactate", "blood count"]
 
 
 def test_what_is_ordered_makes_room_until_it_comes(tmp_path):

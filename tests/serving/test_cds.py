@@ -210,6 +210,39 @@ def test_cards_of_a_bedside_rule_are_held_to_its_own_thresholds(deployed, tmp_pa
     service.store.close()
 
 
+def test_a_stranger_of_one_hour_is_proposed_what_to_measure(tmp_path):
+    """No hour of theirs closes here, and nobody was offered anything before."""
+    from types import SimpleNamespace
+
+    from foretell.serving.api.cds import HookRequest, _view
+    from foretell.serving.config import read_config
+    from foretell.serving.service import Service
+
+    from .test_advice import make_fold
+
+    config = read_config({"service": {"store": str(tmp_path / "s.db")}, "sites": {"A": {}}})
+    service = Service(config, roles=("ingest",))
+    asked = SimpleNamespace(stores=service.stores, intake=service.intake, make_fold=make_fold)
+    for hours in (1, 5):
+        entries = [
+            {"resource": {"resourceType": "Observation", "id": f"o{k}", "status": "final",
+                          "code": {"coding": [{"system": "http://loinc.org", "code": "8867-4"}]},
+                          "subject": {"reference": "Patient/guest"},
+                          "effectiveDateTime": f"2026-02-01T0{k}:10:00Z",
+                          "valueQuantity": {"value": 125.0, "unit": "/min"}}}
+            for k in range(hours)
+        ]  # fmt: skip
+        bundle = {"resourceType": "Bundle", "type": "searchset", "entry": entries}
+        body = HookRequest.model_validate({
+            "hook": "order-select", "hookInstance": "1", "context": {"patientId": "guest"},
+            "prefetch": {"observations": bundle},
+        })  # fmt: skip
+        view = _view(asked, None, "A", body)
+        assert view["hour"] == hours
+        assert [r["panel"] for r in view["recommended"]] == ["lactate", "blood count"]
+    service.store.close()
+
+
 def test_cards_by_tier_and_without_a_score():
     policy = AlarmPolicy(tiers=(Tier("advisory", 0.2), Tier("urgent", 0.5)))
     view = {"site": "A", "patient": "p", "stay": "s", "hour": 3, "risk": 0.1, "status": "ok",

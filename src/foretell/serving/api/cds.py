@@ -241,7 +241,7 @@ def _view(service: Service, caller: Caller, site: str, body: HookRequest) -> dic
                      0.0)  # fmt: skip
         fold.apply(state, told)
     fold.pass_time(state, state.last)
-    view = fold.view(state)
+    view = fold.view(state, ask=True)
     fold.drop_effects()
     return view
 
