@@ -212,3 +212,19 @@ def test_a_correction_does_not_keep_a_stay_going(tmp_path):
         ends.append((view["end"], view["hour"], view["updated"]))
     assert ends[0] == ends[1] and ends[0][0] == "idle"
     assert store.scores("H", "P")[0].risk == 0.0
+
+
+def test_a_correction_keeps_no_stay_going_behind_a_mistyped_admission(tmp_path):
+    first = [
+        adt("A01", T0, "1", visit="V", admitted=T0 - 300 * 24 * 3600),
+        hr(180.0, T0 + 60, "2", order="o", visit="V"),
+    ]
+    fixed = hr(80.0, T0 + 60, "3", order="o", visit="V", status="C", sent=T0 + 40 * 3600)
+    ends = []
+    for name, corrections in (("plain", []), ("corrected", [fixed])):
+        store = open_store(tmp_path / f"{name}.db", partitions=2)
+        # Nobody told the time until long after the correction.
+        one(store, *first, *corrections, tick=T0 + 200 * 3600)
+        view = store.state("H", "P").view
+        ends.append((view["begin"], view["end"], view["hour"], view["updated"]))
+    assert ends[0] == ends[1] and ends[0][:2] == (T0 + 60, "idle")

@@ -120,7 +120,7 @@ class Fold(Keeping):
             for record in later:
                 record.hour = hour_of((record.first - begin) / 3600)
                 state.records[record.group, record.time] = record
-                state.last = max(state.last, record.issued)
+                state.last = max(state.last, record.first)
         return True
 
     def _begin(self, state: PatientState, visit: str | None, begin: float, anchored: bool) -> None:
