@@ -154,6 +154,23 @@ def test_what_was_never_measured_drives_no_additive_risk(deployed):
     assert told > 50
 
 
+def test_what_nobody_had_drives_no_risk_of_a_net(deployed):
+    """The simulated hospitals never measure it: as in training it is missing here, too."""
+    _, deployment, stays = deployed
+    scorer = DeploymentScorer(deployment, drivers=99)
+    builder = deployment.model.features_
+    nobody = {
+        name for name in builder.schema.names
+        if not builder.statistics.seen[builder.columns(block="last", channel=name)].any()
+    }  # fmt: skip
+    one, told = stays.select([0]), set()
+    stream, state = scorer.builder.stream(scaled=True, age=one.number("age")[0]), scorer.state0()
+    for row in one.matrix():
+        state, risk = scorer.step(state, stream.step(row))
+        told |= {name for name, _ in risk.drivers}
+    assert nobody and told and not told & nobody
+
+
 def test_units_have_thresholds_and_a_version_can_be_pinned(deployed, tmp_path):
     _, deployment, _ = deployed
     top = deployment.policy.tiers[1]

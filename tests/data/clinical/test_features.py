@@ -359,3 +359,14 @@ def test_the_defects_of_the_challenge_do_not_reach_the_features(challenge):
     assert np.nanmin(gas) >= 0.15 and np.nanmax(gas) <= 1, "B charts FiO2 up to 4000"
     assert np.nanmax(raw[:, builder.names.index("age")]) <= 90
     assert np.isfinite(builder.transform(other)).all()
+
+
+def test_of_what_nobody_had_the_reference_hour_is_as_every_hour():
+    stays = make_stays()
+    builder = CausalFeatureBuilder(schema=stays.schema).fit(stays)
+    told, hour = builder.transform(stays), builder.reference()
+    own = builder.columns(channel=stays.schema.names[7])  # which no stay has
+    assert np.all(told[:, own] == hour[own]) and hour[own].any()
+    assert not np.delete(hour, own).any()
+    with pytest.raises(NotFittedError):
+        CausalFeatureBuilder(schema=stays.schema).reference()

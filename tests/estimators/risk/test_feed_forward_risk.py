@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from sklearn.base import clone
 from foretell.data.clinical import split_by_patient, target
 from foretell.errors import ArtefactError, DataError, NotFittedError, ParameterError
 from foretell.estimators import FeedForwardRisk
+from foretell.learners.risk.examples import encoded
 from foretell.learners.risk.ranking import auroc
 from foretell.training.private import PrivateTraining
 
@@ -143,3 +145,22 @@ def test_refusals(stays):
         FeedForwardRisk(**SMALL).fit(stays, validation=well)
     assert clone(FeedForwardRisk(**SMALL)).get_params()["negatives"] == 64
     assert split_by_patient(stays).train is not None
+
+
+def test_what_no_patient_had_drives_nothing(stays):
+    """As everywhere in training it is never measured: nothing of this patient."""
+    without = replace(
+        stays, channels={**stays.channels, "WBC": np.full(stays.n_rows, np.nan, "f4")}
+    )
+    model = FeedForwardRisk(**SMALL | {"max_steps": 20}).fit(without.select(slice(0, 60)))
+    test = without.select(slice(60, 70))
+    moved = model.contributions(test)
+    own = model.features_.columns(channel="WBC")
+    assert len(own) == 4 and not moved[:, own].any()
+    assert np.abs(moved[:, model.features_.columns(channel="HR")]).max() > 0.01
+    mean = encoded(model.features_.reference()[None], model.encoder_)
+    with torch.inference_mode():
+        base = float(model.learner_({"x": mean}).logit)
+    risk = model.predict_proba(test)[:, 1]
+    away = np.log(risk / (1 - risk)) - model.offset_ - base
+    np.testing.assert_allclose(moved.sum(axis=1), away, atol=0.02)

@@ -108,10 +108,11 @@ def test_explanations_add_up_and_name_what_was_planted(model, stays):
     moved = model.contributions(septic, rows)
     features = model.features_.transform(septic.select([0]))
     x = torch.from_numpy(model.inputs_(features))[None]
-    zero = torch.from_numpy(model.inputs_(np.zeros_like(features)))[None]
+    mean = np.repeat(model.features_.reference()[None], len(features), axis=0)
+    mean = torch.from_numpy(model.inputs_(mean))[None]
     mask = torch.ones(x.shape[:2], dtype=torch.bool)
     with torch.no_grad():
-        gap = float(model._last(x, mask) - model._last(zero, mask))
+        gap = float(model._last(x, mask) - model._last(mean, mask))
     assert moved[0].sum() == pytest.approx(gap, abs=0.05)
     told = model.explain(septic, top=5)
     assert told.height == 5 * len(septic)

@@ -173,6 +173,29 @@ class CausalFeatureBuilder:
         """
         return self._batch(stays, rows, self._of(site))
 
+    def reference(self) -> NDArray[np.float32]:
+        """(F,) the scaled hour that drivers are counted from: every value at its mean.
+
+        Measured just now, too, but for channels of which the reference site never had a value:
+        they are as never measured, as in every hour that was learned from. A network never saw
+        them otherwise, and what it makes of that says nothing of a patient.
+
+        Raises:
+            NotFittedError: the builder was not fitted.
+        """
+        seen = self._fitted().seen
+        hour = np.zeros(self.n_features, np.float32)
+        values = np.isin(self._kinds, (STANDARD, LOG_SINCE))
+        for channel in self.schema.names:
+            own = self.columns(channel=channel)
+            told = own[values[own]]
+            if len(told) and not seen[told].any():
+                since, never = (
+                    self.columns(block=block, channel=channel) for block in ("since", "never")
+                )
+                hour[since] = hour[never] = 1.0
+        return hour
+
     def stream(
         self,
         *,

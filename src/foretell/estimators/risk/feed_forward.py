@@ -154,6 +154,9 @@ class FeedForwardRisk(HourlyNet[FeedForwardRiskLearner]):
     ) -> NDArray[np.float64]:
         """(R, F) by how much each feature moves the log-odds, away from the mean hour.
 
+        That is the builder's ``reference()``: what no training patient had counts as it does
+        everywhere, as never measured, and moves nothing.
+
         Args:
             stays: any.
             rows: (R,) mask or ascending numbers of the hours that are explained.
@@ -163,7 +166,7 @@ class FeedForwardRisk(HourlyNet[FeedForwardRiskLearner]):
         features = self._builder().transform(stays, rows)
         size = features.shape[1]
         owners = np.arange(size)
-        baseline = encoded(np.zeros((1, size), np.float32), self.encoder_)
+        baseline = encoded(self._builder().reference()[None], self.encoder_)
         if self.encoder_ is not None:
             owners = self.encoder_owners()
         device = next(self.learner_.parameters()).device

@@ -222,7 +222,7 @@ class SurvivalRisk(ExplainsHours, BaseEstimator):
         size = self.features_.n_features
         owners = self.inputs_.owners(size)
         found = np.zeros((len(chosen), size))
-        zero = torch.from_numpy(self.inputs_(np.zeros((1, size), np.float32)))
+        mean = torch.from_numpy(self.inputs_(self.features_.reference()[None]))
         with use_threads(self.threads):
             for number in np.unique(stay):
                 wanted = np.flatnonzero(stay == number)
@@ -233,7 +233,7 @@ class SurvivalRisk(ExplainsHours, BaseEstimator):
                     past = x[:, : int(chosen[k] - offsets[number]) + 1]
                     mask = torch.ones(past.shape[:2], dtype=torch.bool)
                     moved = gradient_contributions(
-                        partial(self._last, mask=mask), past, zero, method=method
+                        partial(self._last, mask=mask), past, mean, method=method
                     )
                     found[k] = by_feature(moved.sum(1).numpy(), owners, size)[0]
         return found

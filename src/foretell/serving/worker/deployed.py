@@ -82,6 +82,7 @@ class DeploymentScorer:
         self._size = features.n_features
         self._groups = _groups(features.names)
         self._what_if = what_if(deployment.model)
+        self._mean: Any = features.reference() if self.scaled else None
         self._adviser: Adviser | None = None
         if self._trees is None:
             self._adviser = Adviser(
@@ -203,7 +204,8 @@ class DeploymentScorer:
         """By how much the risk of this hour is higher for each channel being as it is.
 
         Trees are asked for Shapley values; an additive net for its risk without what the channel
-        says; another net for its risk with the channel at its mean.
+        says; another net for its risk with the channel at its mean, or as never measured where no
+        training patient had it.
         """
         if not self._most:
             return ()
@@ -219,11 +221,11 @@ class DeploymentScorer:
             found = [(n, risk - float(p)) for (n, _), p in zip(self._groups, others, strict=True)]
         else:
             # A channel at its mean already moves nothing.
-            away = np.abs(features) > 1e-6
+            away = np.abs(features - self._mean) > 1e-6
             moved = [(n, c) for n, c in self._groups if away[c].any()]
             table = np.repeat(features[None], len(moved), axis=0)
             for k, (_, columns) in enumerate(moved):
-                table[k, columns] = 0.0
+                table[k, columns] = self._mean[columns]
             others = self._what_if(memory, features, table).tolist()
             found = [(n, risk - other) for (n, _), other in zip(moved, others, strict=True)]
         found = [(n, round(d, 6)) for n, d in found if abs(d) >= 1e-6]
