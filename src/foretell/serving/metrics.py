@@ -150,7 +150,7 @@ class Metrics:
         )
         self.site_owed = Gauge(
             "foretell_site_recompute_owed",
-            "Patients of a configured site whose closed hours are still to be computed anew",
+            "Open stays of a configured site of which closed hours are still to be computed anew",
             ("site",), **kept,
         )  # fmt: skip
         self.watermark = Gauge(
