@@ -246,8 +246,8 @@ class Readers:
                 self.findings.add("hang", data, f"longer than {patience} s")
             spent = time.process_time() - begun - (self.folding - folded)
             self.slowest = max(self.slowest, spent)
-        signal.setitimer(signal.ITIMER_PROF, 0)
         self.flush()
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 class _Left(logging.Handler):
