@@ -85,6 +85,28 @@ def test_a_data_set_is_played(form, folder, tmp_path, launch):
     store.close()
 
 
+def test_a_feed_of_no_site_is_told_of_at_once(folder, tmp_path, launch, monkeypatch):
+    import hashlib
+
+    config = tmp_path / "c.toml"
+    config.write_text(
+        f'[service]\nstore = "{tmp_path / "s.db"}"\npartitions = 2\nclock = "external"\n'
+        "[mllp]\nport = 0\n[http]\nport = 0\n[sites.west]\nfacilities = ['WEST']\n"
+        f'[[tokens]]\nname = "t"\nsha256 = "{hashlib.sha256(b"test-token").hexdigest()}"\n'
+        'scopes = ["admin"]\n'
+    )
+    running = launch(config).wait()
+    monkeypatch.setenv("FORETELL_TOKEN", "test-token")
+    args = ["replay", str(folder), "--speed", "0",
+            "--mllp", f"127.0.0.1:{running.ports['mllp']}",
+            "--http", f"http://127.0.0.1:{running.ports['http']}"]  # fmt: skip
+    done = CliRunner().invoke(app, args)
+    assert done.exit_code == 1 and "0 messages were taken" in done.output
+    assert done.output.count("--site names another than SIM") == 1
+    done = CliRunner().invoke(app, [*args, "--site", "WEST"])
+    assert done.exit_code == 0 and "24 messages were taken" in done.output
+
+
 def test_one_command_shows_it_alive(folder, tmp_path):
     import os
     import subprocess

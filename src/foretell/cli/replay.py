@@ -131,6 +131,13 @@ def _play(
 
     def told(name: object, code: str) -> None:
         if code not in ("AA", "CA"):
+            if not refused:
+                # At once: a feed may be played for hours.
+                stderr.print(
+                    f"a message was not taken ({code}): does the service's configuration know "
+                    f"who sends it? --site names another than {site}",
+                    markup=False, highlight=False,
+                )  # fmt: skip
             refused[code] = refused.get(code, 0) + 1
 
     tick = clock_of(http, token)
