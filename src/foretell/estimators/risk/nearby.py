@@ -26,7 +26,8 @@ class WhatIf(Protocol):
         Args:
             memory: of the hours before.
             features: (F,) as they are.
-            table: (K, F) as they might be.
+            table: (K, F) as they might be; where values fade with their age, one that differs
+                was measured just now.
         """
 
 
@@ -35,10 +36,7 @@ def what_if(model: Any) -> WhatIf:
     if isinstance(model, FeedForwardRisk) and model.learner_.weighting is None:
         return _Differences(model)
     if isinstance(model, HourlyNet):
-        # Nothing is carried from hour to hour: all at once.
-        return lambda memory, features, table: np.asarray(
-            model.predict_proba(table)[:, 1], np.float64
-        )
+        return _Faded(model)
 
     def one_by_one(
         memory: Any, features: NDArray[np.float32], table: NDArray[np.float32]
@@ -46,6 +44,26 @@ def what_if(model: Any) -> WhatIf:
         return np.array([model.advance(memory, row)[0] for row in table], np.float64)
 
     return one_by_one
+
+
+class _Faded:
+    """Nothing is carried from hour to hour: all at once, with new values as if they were new."""
+
+    def __init__(self, model: HourlyNet[Any]) -> None:
+        self._model, builder = model, model._builder()
+        self._parts = []
+        for channel in builder.schema.names:
+            since = builder.columns(block="since", channel=channel)
+            values = np.setdiff1d(builder.columns(channel=channel), since)
+            self._parts.append((values, since))
+
+    def __call__(
+        self, memory: Any, features: NDArray[np.float32], table: NDArray[np.float32]
+    ) -> NDArray[np.float64]:
+        moved, table = table != features, table.copy()
+        for values, since in self._parts:
+            table[np.ix_(moved[:, values].any(axis=1), since)] = 0.0
+        return np.asarray(self._model.predict_proba(table)[:, 1], np.float64)
 
 
 class _Differences:
