@@ -168,7 +168,7 @@ def test_precision_of_all_hours_and_its_decay():
     assert sum(float(v.sum()) for v in model.precision_.values()) < 3 * before
 
 
-def test_weights_of_rows_count():
+def test_weights_of_rows_count(simulated_sites):
     x, y, patients = table()
     # Half of the labels are wrong; what is doubtful weighs next to nothing at both sites.
     doubtful = np.random.default_rng(0).random(len(y)) < 0.5
@@ -183,6 +183,8 @@ def test_weights_of_rows_count():
     assert found["weighed"] > 0.75 > found["not weighed"] + 0.15, found
     with pytest.raises(DataError, match="sample_weight has 3 values"):
         WUPERR(**SMALL).fit_site(x, y, site="one", sample_weight=[1, 1, 1])
+    with pytest.raises(DataError, match="sample_weight has 2 values for"):
+        WUPERR(**SMALL).fit_site(simulated_sites["A"], site="A", sample_weight=[1, 2])
 
 
 def test_representations_are_standardised_without_changing_the_net():

@@ -164,3 +164,11 @@ def test_what_no_patient_had_drives_nothing(stays):
     risk = model.predict_proba(test)[:, 1]
     away = np.log(risk / (1 - risk)) - model.offset_ - base
     np.testing.assert_allclose(moved.sum(axis=1), away, atol=0.02)
+
+
+def test_a_feature_that_is_not_a_number_is_no_risk(model, stays):
+    features = model.features_.transform(stays.select([0]))
+    features[2, 3] = np.nan
+    with pytest.raises(DataError, match="not finite") as refused:
+        model.predict_proba(features)
+    assert refused.value.row == 2

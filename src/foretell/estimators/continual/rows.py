@@ -79,9 +79,11 @@ def stay_rows(
         sample_weight: (R,) of each hour in the loss.
 
     Raises:
-        DataError: no hour is at risk.
+        DataError: no hour is at risk, or weights are not one an hour.
     """
     weight = None if sample_weight is None else np.asarray(sample_weight, np.float32)
+    if weight is not None and weight.shape != (stays.n_rows,):
+        raise DataError(f"sample_weight has {len(weight)} values for {stays.n_rows} hours")
     if validation is None and validation_size > 0 and rows is None and weight is None:
         train, aside = held_out_patients(stays, validation_size)
         # A validation part of one class cannot rank; all is trained on then.

@@ -22,7 +22,13 @@ from foretell.estimators.risk.explained import ExplainsHours
 from foretell.estimators.risk.parts import held_out, stated
 from foretell.learners.artefact import load_artefact, readable, save_artefact
 from foretell.learners.restoring import restored
-from foretell.learners.risk.examples import HourExamples, StayExamples, checked_rows, encoded
+from foretell.learners.risk.examples import (
+    HourExamples,
+    StayExamples,
+    checked_rows,
+    encoded,
+    require_finite,
+)
 from foretell.learners.risk.feed_forward import RiskLearner
 from foretell.learners.risk.ranking import auroc
 from foretell.learners.risk.stream import Memory, RiskStream
@@ -216,11 +222,15 @@ class HourlyNet(ExplainsHours, BaseEstimator, Generic[Net]):
 
         Raises:
             NotFittedError: before ``fit``.
+            DataError: a feature is not finite; what the builder's ``transform`` makes always is.
         """
         self._require_fit()
         with use_threads(self.threads):
             if not isinstance(X, Stays):
-                return self._logits(self.learner_, np.asarray(X, np.float32)) + self.offset_
+                features = np.asarray(X, np.float32)
+                logits = self._logits(self.learner_, features)
+                require_finite(features)
+                return logits + self.offset_
             builder = self._builder()
             parts = [
                 self._logits(self.learner_, builder.transform(c)) for c in X.chunks(8 * AT_ONCE)

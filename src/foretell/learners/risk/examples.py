@@ -150,6 +150,19 @@ def encoded(features: NDArray, encoder: PiecewiseLinearEncoder | None) -> Tensor
     return torch.from_numpy(encoder.transform(features))
 
 
+def require_finite(features: NDArray[np.float32]) -> None:
+    """Refuses features (R, F) that hold NaN or infinities.
+
+    Raises:
+        DataError: names the first such row.
+    """
+    # The sum is finite where all values are, and needs no table of booleans.
+    if not np.isfinite(features.sum(dtype=np.float64)):
+        bad = ~np.isfinite(features).all(axis=1)
+        if bad.any():
+            raise DataError("a feature is not finite", row=int(np.argmax(bad)))
+
+
 def checked_rows(
     features: ArrayLike, label: ArrayLike
 ) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
@@ -157,11 +170,7 @@ def checked_rows(
     X, y = np.asarray(features, np.float32), np.asarray(label)
     if X.ndim != 2 or y.shape != (len(X),) or len(X) == 0:
         raise DataError(f"features {X.shape} and labels {y.shape} must be of the same hours")
-    # The sum is finite where all values are, and needs no table of booleans.
-    if not np.isfinite(X.sum(dtype=np.float64)):
-        bad = ~np.isfinite(X).all(axis=1)
-        if bad.any():
-            raise DataError("a feature is not finite", row=int(np.argmax(bad)))
+    require_finite(X)
     if not np.isin(y, (0, 1)).all():
         row = int(np.argmin(np.isin(y, (0, 1))))
         raise DataError(f"a label is {y[row]!r}, not 0 or 1", column="label", row=row)
