@@ -189,6 +189,8 @@ def test_the_page_speaks_plainly_and_names_nobody(finished):
         "as lived", "as published", "What leaves a site", "clock 48 h",
     ):  # fmt: skip
         assert words in page
+    # Nobody reads a figure before what the model is not for.
+    assert page.index('id="h-use"') < page.index('id="h-headline"')
     assert "By how soon the onset must follow" in page
     assert re.search(r"slope \S+ \(\S+ to \S+\) \(below", page)
     assert "Two &lt;small&gt; hospitals" in page
