@@ -16,6 +16,7 @@ from foretell.serving.events import MEASURED, ORDER, Event, NewEvent, action, di
 from foretell.serving.store import open_store
 from foretell.serving.worker import Fold, Ladder, Worker
 from foretell.serving.worker.advice import Adviser, told
+from foretell.serving.worker.lineup import Lineup
 from foretell.serving.worker.scorer import Risk
 from foretell.serving.worker.state import PatientState, dump, load
 from foretell.serving.worker.worker import rebuild
@@ -146,6 +147,28 @@ def test_a_stranger_is_asked_for_at_once_whatever_hours_went_by():
         view = fold.view(state, ask=True)
         assert view["hour"] == hours + 1
         assert [r["panel"] for r in view["recommended"]] == ["lactate", "blood count"]
+
+
+def test_offers_of_a_model_that_no_longer_speaks_are_shown_no_more():
+    other = Advising()
+    other.version = "advising-2"
+    policy = AlarmPolicy(tiers=(Tier("urgent", 0.3),))
+    fold = Fold(Ladder([Advising(), other]), policy, watermark=2)
+    state = PatientState("H", "P", 0)
+    speaks = Lineup("advising-1").to_json()
+    fold.prepare(state, {}, speaks)
+    given = measured("HR", 90.0, 60)
+    body = {**given.body, "items": [item for _, item in given.items]}
+    fold.apply(state, Event(0, 0, "H", "P", given.kind, given.time, body, 0.0))
+    fold.pass_time(state, T0 + 3700)
+    fold.prepare(state, {}, speaks)
+    assert len(fold.view(state)["recommended"]) == 2
+    fold.prepare(state, {}, Lineup("advising-2").to_json())
+    view = fold.view(state)
+    assert (view["model"], view["recommended"]) == ("advising-2", [])
+    # The other one is asked as its first hour closes.
+    fold.pass_time(state, T0 + 7300)
+    assert fold.ladder.scorers[1].calls == 1
 
 
 def test_what_is_ordered_makes_room_until_it_comes(tmp_path):

@@ -42,9 +42,12 @@ class Offers(Hours):
         self, state: PatientState, hour: int, risk: Risk, alarms: AlarmState,
         after: Sequence[Mapping[str, NDArray]],
     ) -> list[dict[str, Any]]:  # fmt: skip
-        """What was offered as the last hour closed, less what has come or is ordered since."""
+        """What was offered as the last hour closed, less what has come or is ordered since.
+
+        Nothing where another model speaks by now: it is asked as its first hour closes.
+        """
         scorer = self._adviser(state, hour, risk, alarms) if state.offers else None
-        if scorer is None:
+        if scorer is None or scorer.version != self._asked(state, state.closed)[0]:
             return []
         memory = after[self._number[scorer.version]]
         return self._extra(state, scorer, "still", state.offers, memory)
