@@ -88,12 +88,15 @@ def serve(
 
             raise ParameterError("--warm-up asks the servers of [[polls]]: there are none")
         if check:
+            from foretell.serving.outbox.sinks import make_sink
             from foretell.serving.rollout import check_pins, configured
             from foretell.serving.service import make_fold
 
             found = make_fold(settings, deployments=deployments, candidate=trial)
             version = None if trial is None else trial.version
             check_pins(configured(found.ladder.versions, version, settings.rollout), settings.pins)
+            for sink in settings.sinks:
+                make_sink(sink)
             stdout.print("the configuration is right")
             return
         set_up_log(settings.service.log)

@@ -374,6 +374,11 @@ def config_schema() -> dict[str, Any]:
     }
 
 
+def _plain(message: str) -> str:
+    """A refusal in the words of TOML."""
+    return message.removeprefix("Value error, ").replace("a valid tuple", "a list")
+
+
 def read_config(source: str | Path | dict[str, Any]) -> Config:
     """The configuration of a TOML file, or of its tables; ``sensing.panels`` beside the file.
 
@@ -395,7 +400,7 @@ def read_config(source: str | Path | dict[str, Any]) -> Config:
         # What was given is not repeated: it may be a secret in the wrong place.
         told = [
             f"{'.'.join(map(str, e['loc'])) or 'file'}: "
-            + (_known(e["loc"]) if e["type"] == "extra_forbidden" else e["msg"])
+            + (_known(e["loc"]) if e["type"] == "extra_forbidden" else _plain(e["msg"]))
             for e in error.errors()[:5]
         ]
         raise ParameterError(f"{where} is not right: {'; '.join(told)}") from None

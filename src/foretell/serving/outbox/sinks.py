@@ -12,6 +12,7 @@ from typing import Any
 
 from foretell.data.clinical.hl7 import Hl7Error, Message
 from foretell.data.clinical.hl7.times import write_time
+from foretell.errors import ParameterError
 from foretell.serving.config import SinkConfig
 from foretell.serving.outbox.dispatcher import PermanentError, Sink
 from foretell.serving.resources import transaction
@@ -53,7 +54,12 @@ class WebhookSink(_Base):
         super().__init__(config)
         self._secret: bytes | None = None
         if config.secret_file is not None:
-            self._secret = Path(config.secret_file).read_bytes().strip()
+            try:
+                self._secret = Path(config.secret_file).read_bytes().strip()
+            except OSError as error:
+                raise ParameterError(
+                    f"secret_file of the sink {config.name!r} cannot be read: {error}"
+                ) from None
         self._client = httpx.Client(timeout=config.timeout_seconds, follow_redirects=False)
 
     def send(self, row: OutboxRow) -> None:
