@@ -329,7 +329,10 @@ def _files(config: Config) -> Iterator[Finding]:
     if config.service.pseudonym_key is not None and Path(config.service.pseudonym_key).exists():
         secrets.append(("pseudonym_key", config.service.pseudonym_key))
     elif config.service.pseudonym_key is None:
-        yield Finding("pseudonyms", "warning", "no pseudonym_key: they change with every start")
+        yield Finding(
+            "pseudonyms", "warning",
+            "no service.pseudonym_key: they change with every start; name a file, it will be made",
+        )  # fmt: skip
     for sink in config.sinks:
         for name in ("secret_file", "token_file"):
             if (file := getattr(sink, name)) is not None:
