@@ -120,7 +120,8 @@ class Fold(Keeping):
             for record in later:
                 record.hour = hour_of((record.first - begin) / 3600)
                 state.records[record.group, record.time] = record
-                state.last = max(state.last, record.first)
+                if not record.stale:
+                    state.last = max(state.last, record.first)
         return True
 
     def _begin(self, state: PatientState, visit: str | None, begin: float, anchored: bool) -> None:

@@ -33,7 +33,7 @@ class Offers(Hours):
         if risk.value is None or risk.model != primary or primary not in self._number:
             return None
         scorer = self.ladder.scorers[self._number[primary]]
-        if not hasattr(scorer, "advise") or _advice_of(primary) in state.off:
+        if not _advises(scorer) or _advice_of(primary) in state.off:
             return None
         low = self.rules(state.site).policy.tiers[0].of(state.unit(hour))
         return scorer if risk.status == AMBIGUOUS or risk.value >= low / 2 else None
@@ -118,6 +118,11 @@ class Offers(Hours):
             told = {"after": risk.value, "before": state.issued.get(hour - 1), "measured": hour,
                     "offered": made, "panel": name}  # fmt: skip
             state.answered = [*state.answered, told][-_KEPT:]
+
+
+def _advises(scorer: Any) -> bool:
+    """Whether a scorer is an :class:`~foretell.serving.worker.scorer.AdvisingScorer`."""
+    return hasattr(scorer, "advise") and hasattr(scorer, "still")
 
 
 def _advice_of(version: str) -> str:

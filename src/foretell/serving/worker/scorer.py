@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,6 +77,34 @@ class Scorer(Protocol):
 
     def step(self, state: Memory, features: NDArray[np.float32]) -> tuple[Memory, Risk]:
         """The memory after an hour and its risk, from features (F,)."""
+
+
+class AdvisingScorer(Scorer, Protocol):
+    """A scorer that also says what to measure.
+
+    With ``panels_at(site)``, numbers of channels by panel, both are told the ``site``.
+    """
+
+    def advise(
+        self, state: Memory, features: NDArray[np.float32], after: Memory, *, risk: float,
+        hour: int, ordered: Collection[str], asked: Mapping[str, int],
+    ) -> list[dict[str, Any]]:  # fmt: skip
+        """Offers as JSON, each with its ``panel``, as an hour closes.
+
+        Args:
+            state: before the hour.
+            features: (F,) of the hour.
+            after: the state after it.
+            risk: of the hour.
+            hour: of the stay.
+            ordered: LOINC codes of pending orders.
+            asked: panel -> hour of the stay in which it was offered last.
+        """
+
+    def still(
+        self, offers: Sequence[Mapping[str, Any]], after: Memory, *, ordered: Collection[str]
+    ) -> list[dict[str, Any]]:
+        """What of offers is neither measured nor ordered meanwhile."""
 
 
 class ModelScorer:

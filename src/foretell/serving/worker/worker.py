@@ -278,8 +278,8 @@ class Worker(Leases):
             return False
         if self._spent(begun) or (left and not self._overload.calm(part.number)):
             return True
-        for key in part.spared.intersection(owing):
-            if not part.journal.spared(at, *key):
+        for key in owing:
+            if key in part.spared and not part.journal.spared(at, *key):
                 part.spare(at, key)
         last = ""
         for key in owing:
