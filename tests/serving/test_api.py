@@ -256,7 +256,9 @@ def test_a_shift_at_the_board(client):
 
 def test_who_may_do_what(client):
     assert client.get("/v1/patients").status_code == 401
-    assert client.get("/v1/patients", headers=as_("nobody")).status_code == 401
+    stranger = client.get("/v1/patients", headers=as_("nobody"))
+    assert stranger.status_code == 401 and "not known" in stranger.json()["detail"]
+    assert stranger.headers["www-authenticate"] == 'Bearer error="invalid_token"'
     assert client.get("/v1/patients", headers=as_("engine")).status_code == 403
     assert client.get("/v1/quarantine", headers=as_("nurse")).status_code == 403
     assert client.get("/v1/audit", headers=as_("nurse")).status_code == 403

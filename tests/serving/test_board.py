@@ -178,6 +178,7 @@ def test_a_wrong_token_and_the_policy_of_the_page(browser, ward):
     page.wait_for_selector("#wrong:has-text('may not read')")
     page.close()
     with ward.client() as client:
+        assert client.get("/", follow_redirects=False).headers["location"] == "/board"
         answer = client.get("/board")
         assert "default-src 'none'" in answer.headers["content-security-policy"]
         assert client.get("/board/..%2fboard.py").status_code == 404

@@ -120,11 +120,16 @@ class Needs:
             HTTPException: 401, 403, 429, or 422 where a parameter is given twice.
         """
         service: Service = request.app.state.service
-        caller = service.tokens.caller(request.headers.get("authorization"))
+        header = request.headers.get("authorization")
+        caller = service.tokens.caller(header)
+        if caller is None and header is None:
+            headers = {"WWW-Authenticate": "Bearer"}
+            raise HTTPException(401, "a bearer token is needed", headers=headers)
         if caller is None:
-            raise HTTPException(
-                401, "a bearer token is needed", headers={"WWW-Authenticate": "Bearer"}
-            )
+            # Often the end of the line was hashed with it.
+            told = "the bearer token is not known: the configuration holds the SHA-256 of another"
+            headers = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
+            raise HTTPException(401, told, headers=headers)
         wait = service.tokens.wait(caller)
         if wait > 0:
             headers = {"Retry-After": str(math.ceil(wait))}

@@ -6,7 +6,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, HTTPException
-from fastapi.responses import Response
+from fastapi.responses import RedirectResponse, Response
 
 from foretell.decisions.alarms import AlarmPolicy
 from foretell.serving.api.auth import Reader
@@ -35,6 +35,10 @@ def board_routes(app: FastAPI, service: Service) -> None:
         headers = {"Content-Security-Policy": _POLICY, "X-Frame-Options": "DENY"}
         content = folder.joinpath(name).read_bytes()
         return Response(content, media_type=_FILES[name], headers=headers)
+
+    @app.get("/", include_in_schema=False)
+    def home() -> Response:
+        return RedirectResponse("/board")
 
     @app.get("/board", include_in_schema=False)
     def index() -> Response:
