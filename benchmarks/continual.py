@@ -491,7 +491,8 @@ def hospital(arguments: Any, keep: dict[str, Any]) -> None:
     home`` is the same net on the local fifth and three of the other four, tested on the one it
     does not see, four times, so that all three are judged on the same patients. Every threshold
     is from all the patients of the target hospital that the net was given; that at home also from
-    the part to stop by alone (``held``), and from the local fifth (``fifth``).
+    the part to stop by alone (``held``), and from the local fifth (``fifth``). The release's noise
+    follows from no seed: ``continued`` has other figures when it is run again.
     """
     stays = registry.load("physionet2019").by("hospital")
     for here, there in (("A", "B"), ("B", "A")):
