@@ -361,12 +361,19 @@ def test_the_defects_of_the_challenge_do_not_reach_the_features(challenge):
     assert np.isfinite(builder.transform(other)).all()
 
 
-def test_of_what_nobody_had_the_reference_hour_is_as_every_hour():
+def test_the_reference_hour_is_the_mean_hour_of_flags_too():
     stays = make_stays()
     builder = CausalFeatureBuilder(schema=stays.schema).fit(stays)
     told, hour = builder.transform(stays), builder.reference()
+    flags = np.concatenate([builder.columns(block=b) for b in ("since", "never")])
+    np.testing.assert_allclose(hour[flags], told[:, flags].mean(axis=0), atol=1e-6)
+    assert np.ptp(hour[flags]) > 0.5
+    units = [i for i, n in enumerate(builder.names) if n.startswith("unit_")]
+    assert hour[units].sum() == pytest.approx(1, abs=1e-6)
+    assert not hour[builder.columns(block="last")].any()
     own = builder.columns(channel=stays.schema.names[7])  # which no stay has
     assert np.all(told[:, own] == hour[own]) and hour[own].any()
-    assert not np.delete(hour, own).any()
+    again = CausalFeatureBuilder.from_dict(builder.to_dict())
+    np.testing.assert_array_equal(again.reference(), hour)
     with pytest.raises(NotFittedError):
         CausalFeatureBuilder(schema=stays.schema).reference()

@@ -92,7 +92,9 @@ class FeatureSpec:
 class Statistics:
     """Mean and standard deviation (F,) of each feature; ``seen`` is False where none was there.
 
-    A feature that was never seen has mean 0 and standard deviation 1.
+    A feature that was never seen has mean 0 and standard deviation 1. Of features that are not
+    standardised (flags, hours since, counts) the mean is that of the scaled ones over all hours,
+    and they are divided by what is the same for all sites.
     """
 
     mean: NDArray[np.float64]

@@ -174,27 +174,16 @@ class CausalFeatureBuilder:
         return self._batch(stays, rows, self._of(site))
 
     def reference(self) -> NDArray[np.float32]:
-        """(F,) the scaled hour that drivers are counted from: every value at its mean.
+        """(F,) the scaled hour that drivers are counted from: the mean of the reference site's.
 
-        Measured just now, too, but for channels of which the reference site never had a value:
-        they are as never measured, as in every hour that was learned from. A network never saw
-        them otherwise, and what it makes of that says nothing of a patient.
+        Of what is not standardised, too: a test that few patients had is nearly as never measured,
+        as it is in nearly every hour that was learned from, so that to lack it drives nothing.
 
         Raises:
             NotFittedError: the builder was not fitted.
         """
-        seen = self._fitted().seen
-        hour = np.zeros(self.n_features, np.float32)
-        values = np.isin(self._kinds, (STANDARD, LOG_SINCE))
-        for channel in self.schema.names:
-            own = self.columns(channel=channel)
-            told = own[values[own]]
-            if len(told) and not seen[told].any():
-                since, never = (
-                    self.columns(block=block, channel=channel) for block in ("since", "never")
-                )
-                hour[since] = hour[never] = 1.0
-        return hour
+        mean = self._fitted().mean
+        return np.where(self._kinds == STANDARD, 0.0, mean).astype(np.float32)
 
     def stream(
         self,
@@ -402,16 +391,26 @@ class CausalFeatureBuilder:
         return out
 
     def _measure(self, stays: Stays, rows: ArrayLike | None) -> Statistics:
+        from foretell.data.clinical import feature_kernel as kernel
+
         self._check(stays)
         wanted = self._wanted(stays, rows)
         count = np.zeros(self.n_features)
         mean, squares = np.zeros(self.n_features), np.zeros(self.n_features)
+        kinds = self._kinds
+        divisor = np.where(kinds == SHARE, float(self.spec.count_hours), 1.0)
+        hours, others = 0, np.zeros(self.n_features)
         read = 0
         for chunk in stays.chunks(50_000):
-            part = self._raw(chunk).astype(np.float64)
+            known = self._raw(chunk)
             if wanted is not None:
-                part = part[wanted[read : read + chunk.n_rows]]
+                known = known[wanted[read : read + chunk.n_rows]]
             read += chunk.n_rows
+            part = known.astype(np.float64)
+            # What is not standardised is scaled as it always is.
+            kernel.scale(known, kinds, np.zeros(self.n_features), divisor)
+            others += known.sum(axis=0, dtype=np.float64)
+            hours += len(known)
             here = (~np.isnan(part)).sum(axis=0)
             safe = np.maximum(here, 1)
             centre = np.nansum(part, axis=0) / safe
@@ -429,11 +428,8 @@ class CausalFeatureBuilder:
         # What hardly varies is centred, not blown up.
         flat = ~seen | (std <= 1e-6 * np.maximum(1.0, np.abs(mean)))
         std = np.where(flat, 1.0, std)
-        kinds = self._kinds
-        mean = np.where(kinds == STANDARD, mean, 0.0)
-        std = np.where(kinds == STANDARD, std, 1.0)
-        std = np.where(kinds == SHARE, float(self.spec.count_hours), std)
-        return Statistics(np.where(seen, mean, 0.0), std, seen)
+        mean = np.where(kinds == STANDARD, np.where(seen, mean, 0.0), others / hours)
+        return Statistics(mean, np.where(kinds == STANDARD, std, divisor), seen)
 
 
 def carry_forward(stays: Stays, *, bounded: bool = True) -> NDArray[np.float32]:

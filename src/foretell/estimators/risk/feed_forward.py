@@ -154,8 +154,8 @@ class FeedForwardRisk(HourlyNet[FeedForwardRiskLearner]):
     ) -> NDArray[np.float64]:
         """(R, F) by how much each feature moves the log-odds, away from the mean hour.
 
-        That is the builder's ``reference()``: what no training patient had counts as it does
-        everywhere, as never measured, and moves nothing.
+        That is the builder's ``reference()``, with flags and hours since at their means, too: to
+        lack a test that nearly nobody has moves nearly nothing.
 
         Args:
             stays: any.

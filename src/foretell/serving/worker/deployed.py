@@ -204,8 +204,7 @@ class DeploymentScorer:
         """By how much the risk of this hour is higher for each channel being as it is.
 
         Trees are asked for Shapley values; an additive net for its risk without what the channel
-        says; another net for its risk with the channel at its mean, or as never measured where no
-        training patient had it.
+        says; another net for its risk with the channel as it is in the mean hour.
         """
         if not self._most:
             return ()
