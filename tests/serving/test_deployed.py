@@ -169,6 +169,9 @@ def test_what_nobody_had_drives_no_risk_of_a_net(deployed):
         state, risk = scorer.step(state, stream.step(row))
         told |= {name for name, _ in risk.drivers}
     assert nobody and told and not told & nobody
+    # Which unit it is drives it once, not once as each unit that it might be.
+    assert any(name.startswith("unit_") for name in builder.names)
+    assert not any(name.startswith("unit_") for name in told)
 
 
 def test_units_have_thresholds_and_a_version_can_be_pinned(deployed, tmp_path):

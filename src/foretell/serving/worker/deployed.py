@@ -245,7 +245,9 @@ def _groups(names: Any) -> list[tuple[str, NDArray[np.int64]]]:
     """Columns of features by the channel, or the fact, that they are made of."""
     out: dict[str, list[int]] = {}
     for column, name in enumerate(names):
-        out.setdefault(str(name).partition(":")[0], []).append(column)
+        of = str(name).partition(":")[0]
+        # To be in one unit is not to be in the others: that is one fact.
+        out.setdefault("unit" if of.startswith("unit_") else of, []).append(column)
     return [(name, np.array(columns)) for name, columns in out.items()]
 
 
