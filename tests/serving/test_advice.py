@@ -136,6 +136,7 @@ def test_what_was_measured_makes_room(tmp_path):
 def test_a_stranger_is_asked_for_at_once_whatever_hours_went_by():
     """Nobody was offered anything as those hours closed."""
     fold = make_fold()
+    fold.watched = False
     for hours in range(12):
         state = PatientState("H", "P", 0)
         for k in range(hours + 1):
@@ -144,9 +145,10 @@ def test_a_stranger_is_asked_for_at_once_whatever_hours_went_by():
             body = {**given.body, "items": items}
             fold.apply(state, Event(0, 0, "H", "P", given.kind, given.time, body, 0.0))
         fold.pass_time(state, state.last)
-        view = fold.view(state, ask=True)
+        view = fold.view(state)
         assert view["hour"] == hours + 1
         assert [r["panel"] for r in view["recommended"]] == ["lactate", "blood count"]
+    assert fold.ladder.scorers[0].calls == 12, "hours that closed unwatched were not asked"
 
 
 def test_offers_of_a_model_that_no_longer_speaks_are_shown_no_more():

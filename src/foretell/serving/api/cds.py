@@ -228,6 +228,7 @@ def _view(service: Service, caller: Caller, site: str, body: HookRequest) -> dic
     if not mine:
         return None
     fold = service.make_fold()
+    fold.watched = False
     state = PatientState(site, patient, 0)
     newest = max(item[3] for event in mine for _, item in event.items)
     for event in sorted(mine, key=lambda e: e.time):
@@ -241,7 +242,7 @@ def _view(service: Service, caller: Caller, site: str, body: HookRequest) -> dic
                      0.0)  # fmt: skip
         fold.apply(state, told)
     fold.pass_time(state, state.last)
-    view = fold.view(state, ask=True)
+    view = fold.view(state)
     fold.drop_effects()
     return view
 

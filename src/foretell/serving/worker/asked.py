@@ -42,6 +42,7 @@ class Asked:
     max_age: float = MAX_AGE
     strict: bool = False
     owing: bool = False
+    watched: bool = True
     history: Callable[[str, str, str], Mapping[int, bytes]] = lambda *_: {}
     between: Callable[[], None] = lambda: None
     effects: Effects = field(default_factory=Effects)

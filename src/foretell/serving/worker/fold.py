@@ -55,6 +55,8 @@ class Fold(Keeping):
         quiet: for how long treatment silences alarms.
         sites: site -> what holds there instead.
         owing: whether what late results change is computed later, as a worker says that is behind.
+        watched: whether somebody sees hours close and is offered what to measure then; else only
+            the open hour is asked, as it is shown.
         strict: whether a scorer that fails is an error, as a worker wants it that keeps a journal;
             otherwise the next one speaks.
         history: gives the sealed hours of a stay; of the store.
@@ -94,7 +96,8 @@ class Fold(Keeping):
                 break
             hour = state.closed + 1
             risk = self._close(state, hour)
-            self._offer(state, hour, risk)
+            if self.watched:
+                self._offer(state, hour, risk)
             self._score(state, hour, risk)
             self._compare()
             self._raise(state, hour, state.closed)

@@ -131,14 +131,8 @@ class Keeping(Offers):
         told = dump(state)
         return StateRow(state.site, state.patient, state.partition, told, due, view, state.owed)
 
-    def view(self, state: PatientState, *, ask: bool = False) -> dict[str, Any]:
-        """What is shown of a stay; the risk is that of the open hour as far as it is known.
-
-        Args:
-            state: of the stay.
-            ask: whether what to measure is asked now, of a stay that nobody follows; not as its
-                last hour closed.
-        """
+    def view(self, state: PatientState) -> dict[str, Any]:
+        """What is shown of a stay; the risk is that of the open hour as far as it is known."""
         hour = state.closed + 1
         risk = _NOTHING
         alarms = self.policy.start()
@@ -155,8 +149,8 @@ class Keeping(Offers):
             risk = self._doubted(state, hour, risk)
             alarms = self._acted(state, before.alarms, hour)
             offers = (
-                self._advice(state, hour, risk, {}) if ask
-                else self._standing(state, hour, risk, alarms, after)
+                self._standing(state, hour, risk, alarms, after) if self.watched
+                else self._advice(state, hour, risk)
             )  # fmt: skip
         # By hour, not by insertion: a snapshot sorts its keys.
         standing = sorted((held[0], i) for i, held in state.emitted.items() if held[1])

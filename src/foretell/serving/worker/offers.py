@@ -61,17 +61,14 @@ class Offers(Hours):
         if state.asked:
             self._answer(state, hour, risk)
         # In the order of a snapshot, which sorts its keys.
-        offers = self._advice(state, hour, risk, state.asked)
-        state.offers = [dict(sorted(o.items())) for o in offers]
+        state.offers = [dict(sorted(o.items())) for o in self._advice(state, hour, risk)]
         for panel in state.offers:
             made = state.asked.get(panel["panel"])
             if made is None or hour - made > STANDS:
                 state.asked[panel["panel"]] = hour
 
-    def _advice(
-        self, state: PatientState, hour: int, risk: Risk, asked: Mapping[str, int]
-    ) -> list[dict[str, Any]]:
-        """What to measure in the hour that was computed last, after what was offered before."""
+    def _advice(self, state: PatientState, hour: int, risk: Risk) -> list[dict[str, Any]]:
+        """What to measure in the hour that was computed last."""
         scorer = self._adviser(state, hour, risk, state.checkpoints[-1].alarms)
         if scorer is None:
             return []
@@ -81,7 +78,7 @@ class Offers(Hours):
             return []
         return self._extra(
             state, scorer, "advise", before.scorers[number], features[number], after[number],
-            risk=risk.value, hour=hour, asked=dict(asked),
+            risk=risk.value, hour=hour, asked=dict(state.asked),
         )  # fmt: skip
 
     def _extra(
