@@ -7,12 +7,11 @@ from dataclasses import replace
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 
 from foretell.data.clinical.stays import Stays
 from foretell.errors import ParameterError
-from foretell.estimators.risk.hourly_net import AT_ONCE, HourlyNet
+from foretell.estimators.risk.hourly_net import HourlyNet
 from foretell.learners.risk.additive import AdditiveRiskLearner, AdditiveShape, Fading
 from foretell.learners.risk.attributions import METHODS, Method
 from foretell.training import use_threads
@@ -156,17 +155,7 @@ class AdditiveRisk(HourlyNet[AdditiveRiskLearner]):
     def _terms(
         self, learner: AdditiveRiskLearner, features: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        if features.ndim != 2 or features.shape[1] != self.n_features_in_:
-            raise ParameterError(
-                f"features must be (R, {self.n_features_in_}), not {features.shape}"
-            )
-        device = next(learner.parameters()).device
-        parts = [np.zeros((0, len(learner.columns)), np.float32)]
-        with torch.inference_mode():
-            for at in range(0, len(features), AT_ONCE):
-                x = torch.from_numpy(np.ascontiguousarray(features[at : at + AT_ONCE])).to(device)
-                parts.append(learner.encode({"x": x}).cpu().numpy())
-        return np.concatenate(parts)
+        return self._told(learner, features, learner.encode)
 
     def _logits(
         self, learner: AdditiveRiskLearner, features: NDArray[np.float32]

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 
 from foretell.data.clinical.stays import Stays
 from foretell.errors import ParameterError
-from foretell.estimators.risk.hourly_net import AT_ONCE, HourlyNet
+from foretell.estimators.risk.hourly_net import HourlyNet
 from foretell.learners.risk.attributions import (
     Method,
     by_feature,
@@ -135,15 +134,9 @@ class FeedForwardRisk(HourlyNet[FeedForwardRiskLearner]):
         self._require_fit()
         X = self._builder().transform(X) if isinstance(X, Stays) else np.asarray(X, np.float32)
         learner = self.learner_
-        shown, width = learner.encode, learner.shape.hidden[0]
-        if layer == "last":
-            shown, width = learner.last_hidden, learner.shape.hidden[-1]
-        with use_threads(self.threads), torch.inference_mode():
-            parts = [
-                shown({"x": encoded(X[at : at + AT_ONCE], self.encoder_)}).numpy()
-                for at in range(0, len(X), AT_ONCE)
-            ]
-        return np.concatenate([np.zeros((0, width), np.float32), *parts])
+        shown = learner.last_hidden if layer == "last" else learner.encode
+        with use_threads(self.threads):
+            return self._told(learner, X, shown)
 
     def contributions(
         self,

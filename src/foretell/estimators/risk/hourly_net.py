@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Generic, Literal, Self, TypeVar
 
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
+from torch import Tensor
 
 from foretell.data.clinical.encoding import PiecewiseLinearEncoder
 from foretell.data.clinical.features import CausalFeatureBuilder
@@ -21,6 +22,7 @@ from foretell.errors import DataError, NotFittedError, ParameterError
 from foretell.estimators.risk.explained import ExplainsHours
 from foretell.estimators.risk.parts import held_out, stated
 from foretell.learners.artefact import load_artefact, readable, save_artefact
+from foretell.learners.contract import Batch
 from foretell.learners.restoring import restored
 from foretell.learners.risk.examples import (
     HourExamples,
@@ -313,17 +315,24 @@ class HourlyNet(ExplainsHours, BaseEstimator, Generic[Net]):
         return np.array([0, 1])
 
     def _logits(self, learner: Net, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        return self._told(learner, features, lambda batch: learner(batch).logit.double())
+
+    def _told(
+        self, learner: Net, features: NDArray[np.float32], ask: Callable[[Batch], Tensor]
+    ) -> NDArray[Any]:
+        """(R, ...) what a net says of hours with scaled features (R, F), so many at once."""
         if features.ndim != 2 or features.shape[1] != self.n_features_in_:
             raise ParameterError(
                 f"features must be (R, {self.n_features_in_}), not {features.shape}"
             )
         device = next(learner.parameters()).device
-        parts = [np.zeros(0)]
         with torch.inference_mode():
-            for at in range(0, len(features), AT_ONCE):
-                x = encoded(features[at : at + AT_ONCE], self.encoder_).to(device)
-                parts.append(learner({"x": x}).logit.double().cpu().numpy())
-        return np.concatenate(parts)
+            # Asked of no hour at all, too: that has its width and kind.
+            parts = [
+                ask({"x": encoded(features[at : at + AT_ONCE], self.encoder_).to(device)})
+                for at in range(0, max(len(features), 1), AT_ONCE)
+            ]
+            return np.concatenate([part.cpu().numpy() for part in parts])
 
     def _builder(self) -> CausalFeatureBuilder:
         if self.features_ is None:
