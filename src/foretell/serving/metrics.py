@@ -269,17 +269,20 @@ class Metrics:
             now: what time it is; None where time comes from outside.
         """
         found: Counts[tuple[str, str, str]] = Counts()
+        stays: Counts[str] = Counts()
+        owed: Counts[str] = Counts()
         views = store.views()
         self._watermarks(views, store.partitions, now)
+        for view in views:
+            site = str(view["site"])
+            stays[site] += 1
+            owed[site] += "owed" in view
+            if view["policy"] in _QUIET:
+                found[site, self._unit(site, view["unit"]), str(view["policy"])] += 1
         # A site without stays is told, too: none is a number.
         for site in self._units:
-            mine = [view for view in views if view["site"] == site]
-            self.site_stays.labels(site).set(len(mine))
-            self.site_owed.labels(site).set(sum("owed" in view for view in mine))
-        for view in views:
-            if view["policy"] in _QUIET:
-                site = str(view["site"])
-                found[site, self._unit(site, view["unit"]), str(view["policy"])] += 1
+            self.site_stays.labels(site).set(stays[site])
+            self.site_owed.labels(site).set(owed[site])
         self.quiet.clear()
         for labels, count in found.items():
             self.quiet.labels(*labels).set(count)

@@ -27,7 +27,7 @@ from foretell.decisions.abstention.score_drift import (
     expected_performance,
 )
 from foretell.decisions.abstention.usual import Usual
-from foretell.decisions.alarms import AlarmPolicy, Tier, thresholds_of
+from foretell.decisions.alarms import AlarmPolicy, Tier, thresholds_at, thresholds_of
 from foretell.errors import DataError, NotFittedError, ParameterError
 from foretell.learners.artefact import load_artefact, readable, save_artefact
 
@@ -223,8 +223,8 @@ class DriftMonitor:
             moved = usual.scores.compare(given, owner, patients=whose, level=self.level)
         if there.any():
             places = _places(parts, units)
-            own = _levels(self.tier_at(site), places)
-            levels = own if tier is None else _levels(tier, places)
+            own = thresholds_at(self.tier_at(site), places)
+            levels = own if tier is None else thresholds_at(tier, places)
             expected = expected_performance(given, levels)
             if (levels != own)[there].any():
                 # What is usual of these thresholds is not known.
@@ -318,8 +318,3 @@ def _places(parts: Stays, units: ArrayLike | None) -> NDArray[np.str_]:
     if given.shape != (parts.n_rows,):
         raise DataError(f"there are {given.shape} units for {parts.n_rows:,} hours")
     return given
-
-
-def _levels(tier: Tier, places: NDArray[np.str_]) -> NDArray[np.float64]:
-    names, at = np.unique(places, return_inverse=True)
-    return np.array([tier.of(str(name)) for name in names])[at]

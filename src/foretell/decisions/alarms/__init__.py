@@ -1,6 +1,12 @@
 """When a rising risk becomes an alarm, and when it is better to be silent."""
 
-from foretell.decisions.alarms.batch import Alarms, places_of, run_policy, thresholds_of
+from foretell.decisions.alarms.batch import (
+    Alarms,
+    places_of,
+    run_policy,
+    thresholds_at,
+    thresholds_of,
+)
 from foretell.decisions.alarms.policy import (
     Alarm,
     AlarmPolicy,
@@ -18,5 +24,6 @@ __all__ = [
     "Tier",
     "places_of",
     "run_policy",
+    "thresholds_at",
     "thresholds_of",
 ]

@@ -110,5 +110,10 @@ def thresholds_of(tier: Tier, stays: Stays) -> NDArray[np.float64]:
     places = places_of([tier], stays)
     if places is None:
         return np.full(stays.n_rows, tier.threshold)
+    return thresholds_at(tier, places)
+
+
+def thresholds_at(tier: Tier, places: NDArray[np.str_]) -> NDArray[np.float64]:
+    """(R,) the threshold of a tier at each of (R,) units or sites."""
     names, at = np.unique(places, return_inverse=True)
     return np.array([tier.of(str(name)) for name in names])[at]
