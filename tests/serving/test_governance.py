@@ -85,8 +85,19 @@ def test_a_day_with_two_sites(tmp_path, launch):
         assert view["skewed"] > 0
         page = client.get("/metrics").text
         line = next(x for x in page.splitlines() if x.startswith("foretell_clock_skew_seconds{"
-                    'source="hl7|REPLAY|A"'))  # fmt: skip
+                    'door="hl7",site="A"'))  # fmt: skip
         assert 590 < float(line.split()[-1]) < 610
+        assert "REPLAY" not in page
+        # Which sender it is learns who may ask.
+        assert get("/v1/senders", "nurse").status_code == 403
+        found = get("/v1/senders", "chief").json()
+        assert found["limit"] == 300
+        first, second = found["senders"]
+        assert 590 < first.pop("ahead") < 610 and -10 < second.pop("ahead") < 10
+        assert first == {"site": "A", "door": "hl7", "sender": "REPLAY|A", "messages": 13,
+                         "flagged": True}  # fmt: skip
+        assert second == {"site": "B", "door": "hl7", "sender": "REPLAY|B", "messages": 12,
+                          "flagged": False}  # fmt: skip
         assert 'foretell_channel_silence_seconds{channel="Lactate",site="A"}' in page
         assert 'foretell_site_overdue_seconds{site="A"}' in page
         assert 'foretell_channel_silence_limit_seconds{channel="HR",site="A"} 1800.0' in page

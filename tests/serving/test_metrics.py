@@ -5,6 +5,7 @@ from __future__ import annotations
 from foretell.data.clinical.hl7.writer import Result, result_message, visit_message
 from foretell.serving.config import read_config
 from foretell.serving.events import action
+from foretell.serving.ingest.watch import ClockSkews, Sender, Silences
 from foretell.serving.metrics import Metrics
 from foretell.serving.worker import Worker
 from foretell.serving.worker.ticks import send_ticks
@@ -119,3 +120,23 @@ def test_how_old_the_news_of_a_site_are(store):
     assert not [n for n in lines if "watermark" in n and 'site="C"' in n]
     parts = [n for n in lines if n.startswith("foretell_partition_watermark_lag_seconds{")]
     assert 1 <= len(parts) <= 3 and {float(n.split()[1]) for n in parts} <= {2200, 3400, 3940}
+
+
+def test_what_senders_call_themselves_is_no_label(store):
+    metrics, skews = Metrics({"A": (), "B": ()}), ClockSkews()
+    # Of A one is ahead and one far behind; the others are of no site that is configured.
+    ahead = {("A", "LAB-1"): 20.0, ("A", "LAB-2"): -700.0, ("B", "LAB-3"): 5.0}
+    ahead |= {(f"Miller^Ann{k}", f"19450607 {k}"): float(k) for k in range(300)}
+    for (site, name), seconds in ahead.items():
+        for _ in range(9):
+            skews.heard(Sender(site, "hl7", name), T0 + seconds, T0)
+    metrics.heard(skews, Silences({}), T0)
+    page = metrics.text(store).decode()
+    lines = [n for n in page.splitlines() if n.startswith("foretell_clock_skew_seconds{")]
+    told = {"A": -700.0, "B": 5.0, "other": 299.0}
+    assert sorted(lines) == [
+        f'foretell_clock_skew_seconds{{door="hl7",site="{s}"}} {a}' for s, a in told.items()
+    ]
+    assert not any(word in page for word in ("Miller", "19450607", "LAB"))
+    # Who can be asked for knows each of them.
+    assert skews.told()[Sender("A", "hl7", "LAB-2")].ahead == -700

@@ -11,7 +11,7 @@ from foretell.data.clinical.hl7 import Message
 from foretell.data.clinical.hl7.writer import Result, result_message
 from foretell.serving.config import read_config
 from foretell.serving.ingest.intake import Intake
-from foretell.serving.ingest.watch import ClockSkews, Silences
+from foretell.serving.ingest.watch import Clock, ClockSkews, Sender, Silences
 from foretell.serving.store import open_store
 from foretell.serving.worker import Worker
 from foretell.serving.worker.ticks import send_ticks
@@ -25,6 +25,7 @@ T0 = 1_767_225_600.0
 def test_the_median_says_whose_clock_is_wrong():
     rng = random.Random(0)
     held = ClockSkews()
+    a, b, c = (Sender("H", "hl7", name) for name in "abc")
     found = []
     for k in range(200):
         received = T0 + 60 * k
@@ -32,13 +33,18 @@ def test_the_median_says_whose_clock_is_wrong():
         sent = received + 600 - rng.expovariate(1 / 20)
         if k % 5 == 0:
             sent = rng.choice((0.0, 4e9))
-        found.append(held.heard("a", sent, received))
-        assert held.heard("b", received - rng.expovariate(1 / 20), received) is None
-        assert held.heard("c", None, received) is None
+        found.append(held.heard(a, sent, received))
+        assert held.heard(b, received - rng.expovariate(1 / 20), received) is None
+        assert held.heard(c, None, received) is None
     assert found[:8] == [None] * 8
     assert all(f is not None and 550 < f < 601 for f in found[20:])
     told = held.told()
-    assert set(told) == {"a", "b"} and abs(told["b"]) < 40
+    assert set(told) == {a, b} and abs(told[b].ahead) < 40 and told[b].messages == 101
+    # Of a site's door that clock is told which is furthest off, to either side.
+    assert held.worst() == {("H", "hl7"): told[a].ahead}
+    for _ in range(9):
+        held.heard(c, T0 - 5000, T0)
+    assert held.worst() == {("H", "hl7"): -5000}
 
 
 def test_a_channel_that_never_speaks_is_missed_too():
@@ -62,7 +68,7 @@ def test_results_of_a_wrong_clock_are_flagged_and_the_replay_hears_it(tmp_path):
     while worker.work():
         pass
     assert store.state("H", "P").view["skewed"] == 12
-    assert intake.skews.told() == {"hl7|REPLAY|H": pytest.approx(900)}
+    assert intake.skews.told() == {Sender("H", "hl7", "REPLAY|H"): Clock(pytest.approx(900), 20)}
     again = open_store(tmp_path / "again.db", partitions=2)
     rebuild(store, again, make_fold)
     assert again.fingerprint() == store.fingerprint()

@@ -120,8 +120,9 @@ class Metrics:
             ("site",), **kept,
         )  # fmt: skip
         self.skews = Gauge(
-            "foretell_clock_skew_seconds", "By how much a sender's clock is ahead of ours",
-            ("source",), **kept,
+            "foretell_clock_skew_seconds",
+            "By how much the clock of a site's senders is ahead of ours that is furthest from it",
+            ("site", "door"), **kept,
         )  # fmt: skip
         self.silence = Gauge(
             "foretell_channel_silence_seconds", "Since a channel of a site was heard of last",
@@ -254,6 +255,9 @@ class Metrics:
                 of = "both" if both else "compared" if beside.alarm is not None else "spoken"
                 self.compared_alarms.labels(beside.version, of).inc()
 
+    def _site(self, name: str) -> str:
+        return name if name in self._units else "other"
+
     def _unit(self, site: str, name: str | None) -> str:
         if not name:
             return "unknown"
@@ -358,8 +362,14 @@ class Metrics:
 
     def heard(self, skews: ClockSkews, silences: Silences, now: float) -> None:
         """Says what the doors of this process heard."""
-        for source, skew in skews.told().items():
-            self.skews.labels(source).set(skew)
+        self.skews.clear()
+        worst: dict[tuple[str, str], float] = {}
+        for (site, door), ahead in skews.worst().items():
+            # What senders call themselves, and sites that nobody configured, are no labels.
+            place = self._site(site), door
+            worst[place] = max(worst.get(place, 0.0), ahead, key=abs)
+        for labels, ahead in worst.items():
+            self.skews.labels(*labels).set(ahead)
         for (site, channel), seconds in silences.told(now).items():
             self.silence.labels(site, channel).set(seconds)
         for (site, channel), hours in silences.limits.items():

@@ -1,4 +1,4 @@
-"""What whoever runs the service looks after: what was set aside, dead letters, and the clock."""
+"""What whoever runs the service looks after: what was set aside, dead letters, and clocks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class CodeBody(BaseModel):
 
 
 def operation_routes(app: FastAPI, service: Service) -> None:
-    """Adds ``/v1/quarantine``, ``/v1/outbox`` and ``/v1/clock``."""
+    """Adds ``/v1/quarantine``, ``/v1/outbox``, ``/v1/senders`` and ``/v1/clock``."""
 
     @app.get("/v1/quarantine", tags=["operations"])
     def quarantine(caller: Admin) -> dict[str, Any]:
@@ -66,6 +66,25 @@ def operation_routes(app: FastAPI, service: Service) -> None:
                 raise HTTPException(404, "there is no such dead letter")
             service.audit(store, caller, "revive", "", detail=f"row {row}")
         return {"revived": row}
+
+    @app.get("/v1/senders", tags=["operations"])
+    def senders(caller: Admin) -> dict[str, Any]:
+        """Whose clock is how far ahead of ours, the furthest first, as this process heard them.
+
+        Of HL7 v2 a sender is the sending application and facility (MSH-3 and MSH-4), at most of 100
+        characters. ``limit`` are the seconds beyond which results are flagged.
+        """
+        skews = service.intake.skews
+        found = sorted(skews.told().items(), key=lambda f: (-abs(f[1].ahead), f[0]))
+        told = [
+            {
+                "site": who.site, "door": who.door, "sender": who.name,
+                "ahead": round(clock.ahead, 1), "messages": clock.messages,
+                "flagged": abs(clock.ahead) > skews.limit,
+            }
+            for who, clock in found
+        ]  # fmt: skip
+        return {"senders": told, "limit": skews.limit}
 
     @app.post("/v1/clock", tags=["operations"],
               responses={409: {"model": Refused,

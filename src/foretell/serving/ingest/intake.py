@@ -17,7 +17,10 @@ from foretell.data.clinical.schema import Schema
 from foretell.data.clinical.treatments import TreatmentCodes
 from foretell.serving.config import Config, SiteConfig
 from foretell.serving.events import MEASURED, Delivery, NewEvent, events_of
-from foretell.serving.ingest.watch import ClockSkews, Silences
+from foretell.serving.ingest.watch import ClockSkews, Sender, Silences
+
+# Characters of what a sender calls itself, as far as it is kept in memory.
+_LONGEST = 100
 
 
 @dataclass
@@ -91,7 +94,8 @@ class Intake:
         content = hashlib.sha256(data).digest()[:16]
         source = f"hl7|{application}|{facility}"
         sent = read_time(message.part(head, 7), reader.zone, near=received)
-        self._watch(source, events, sent, received)
+        sender = Sender(reader.site or facility, "hl7", f"{application}|{facility}"[:_LONGEST])
+        self._watch(sender, events, sent, received)
         return Delivery(source, message.control_id, content, kind, received, events, aside)
 
     def plain(
@@ -109,14 +113,14 @@ class Intake:
             received: since 1970.
         """
         events, aside = events_of(records, self.of_site(site)[1])
-        self._watch(source, events, None, received)
+        self._watch(Sender(site, "json", source), events, None, received)
         return Delivery(source, control, content, "events", received, events, aside)
 
     def _watch(
-        self, source: str, events: list[NewEvent], sent: float | None, received: float
+        self, sender: Sender, events: list[NewEvent], sent: float | None, received: float
     ) -> None:
         """Notes what was heard; flags results of a sender whose clock is wrong."""
-        skew = self.skews.heard(source, sent, received) if self._clocked else None
+        skew = self.skews.heard(sender, sent, received) if self._clocked else None
         for event in events:
             if event.kind != MEASURED:
                 continue
@@ -170,7 +174,7 @@ class Intake:
         # What is asked for comes late by nature: only what is sent says what time it is.
         told = None if server else _timestamp(resource)
         sent = None if told is None else read_instant(told, ZoneInfo("UTC"))
-        self._watch(source, events, sent, received)
+        self._watch(Sender(site, "fhir", server), events, sent, received)
         return Delivery(source, control[:200], content, kind, received, events, aside)
 
 

@@ -8,10 +8,30 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 LIMIT = 300.0
 """Seconds by which a sender's clock may differ before its results are flagged."""
 _MOST_SOURCES = 500
+
+
+class Sender(NamedTuple):
+    """Who sends, as a site's operators know them.
+
+    The ``name`` is the sender's own word: it is for those who may ask for it, and no label of a
+    metric.
+    """
+
+    site: str
+    door: str
+    name: str
+
+
+class Clock(NamedTuple):
+    """How far a sender's clock is ahead of ours, in seconds, judged by so many messages."""
+
+    ahead: float
+    messages: int
 
 
 class ClockSkews:
@@ -29,11 +49,16 @@ class ClockSkews:
 
     def __init__(self, *, limit: float = LIMIT, window: int = 101, least: int = 9) -> None:
         self._limit, self._window, self._least = limit, window, least
-        self._held: dict[str, deque[float]] = {}
-        self._skews: dict[str, float] = {}
+        self._held: dict[Sender, deque[float]] = {}
+        self._skews: dict[Sender, float] = {}
         self._lock = threading.Lock()
 
-    def heard(self, source: str, sent: float | None, received: float) -> float | None:
+    @property
+    def limit(self) -> float:
+        """Seconds beyond which a clock is called wrong."""
+        return self._limit
+
+    def heard(self, source: Sender, sent: float | None, received: float) -> float | None:
         """Takes a message; returns the skew of its source where that is beyond the limit.
 
         Args:
@@ -55,10 +80,18 @@ class ClockSkews:
             skew = self._skews[source] = statistics.median(held)
         return skew if abs(skew) > self._limit else None
 
-    def told(self) -> dict[str, float]:
-        """Source -> seconds by which its clock is ahead."""
+    def told(self) -> dict[Sender, Clock]:
+        """The clock of each sender of whom enough was heard."""
         with self._lock:
-            return dict(self._skews)
+            return {who: Clock(s, len(self._held[who])) for who, s in self._skews.items()}
+
+    def worst(self) -> dict[tuple[str, str], float]:
+        """(site, door) -> seconds by which that clock is ahead which is furthest from ours."""
+        found: dict[tuple[str, str], float] = {}
+        for who, clock in self.told().items():
+            place = who.site, who.door
+            found[place] = max(found.get(place, 0.0), clock.ahead, key=abs)
+        return found
 
 
 class Silences:
