@@ -171,3 +171,39 @@ def test_the_live_binner_refuses_nonsense_and_puts_stragglers_into_the_open_hour
     assert as_row({"Temp": 37}, schema)[2] == 37
     with pytest.raises(ParameterError, match="mood"):
         as_row({"mood": 1}, schema)
+
+
+@pytest.mark.parametrize(
+    ("stays", "time", "message"),
+    [
+        ({"id": ["a", "b"], "hours": [3, None]}, "1.5", "hours of a stay are None.*'b'"),
+        ({"id": ["a", "b"], "hours": [3.0, float("nan")]}, "1.5", "hours of a stay are nan.*'b'"),
+        ({"id": ["a", "b"], "hours": ["3", "three"]}, "1.5", "hours of a stay are 'three'"),
+        ({"id": ["a", "b"], "hours": [3, 10**12]}, "1.5", "a stay spans.*'b'"),
+        # Seconds where hours belong would take the memory of the machine.
+        ({"id": ["a", "b"]}, "1700000000", "a stay spans 1,700,000,000 hours.*'a'"),
+        ({"id": ["a", None]}, "1.5", "a stay has no id.*row 1"),
+        ({"id": ["a"], "age": [[1]]}, "1.5", "age must hold numbers"),
+    ],
+)
+def test_what_is_said_of_a_stay_is_refused_with_its_place(stays, time, message):
+    table = pl.DataFrame({"id": ["a"], "channel": ["HR"], "value": [80.0], "time": [time]})
+    with pytest.raises(DataError, match=message):
+        bin_observations(table, pl.DataFrame(stays))
+
+
+def test_times_that_are_words_are_left_out_and_ages_that_are_bounds_read():
+    table = pl.DataFrame({
+        "id": "a",
+        "channel": "HR",
+        "value": [80.0, 81.0, 82.0],
+        "time": ["0.5", "noon", "1.5"],
+        "arrival": ["0.5", "1", "later"],
+    })  # fmt: skip
+    told = pl.DataFrame({"id": ["a", "b"], "age": ["> 89", "old"], "onset": ["7", None]})
+    stays = bin_observations(table, told)
+    assert stays.column("HR").tolist()[0] == 80 and stays.lengths.tolist() == [1, 1]
+    np.testing.assert_array_equal(stays.number("age"), [89, np.nan])
+    np.testing.assert_array_equal(stays.onset, [7, np.nan])
+    kinds = {note.kind: note.count for note in stays.notes}
+    assert kinds == {"not_finite": 2, "comparator": 1, "text": 1}

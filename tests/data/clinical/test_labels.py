@@ -244,3 +244,31 @@ def test_sofa_holds_values_and_sums_what_is_known():
     assert sofa_scores(frame, hold=None)["sofa"].to_list() == [2, 5, 7, 4]
     with pytest.raises(DataError, match="hat"):
         sofa_components({"hat": 1})
+
+
+def test_oxygen_in_per_cent_is_not_taken_for_a_fraction():
+    with pytest.raises(DataError, match=r"FiO2 is 50.*fraction"):
+        sofa_components({"PaO2": [80.0, 80.0], "FiO2": [0.5, 50.0]})
+    points = sofa_components({"PaO2": [80.0, 80.0], "FiO2": [0.5, np.nan]})["respiration"]
+    np.testing.assert_array_equal(points, [2, np.nan])
+
+
+@pytest.mark.parametrize("hours", [[None], [float("nan")], ["many"]])
+def test_stays_without_hours_are_refused_by_the_labeller(hours):
+    events = {
+        "antibiotics": pl.DataFrame({"id": ["a"], "start": [10.0]}),
+        "cultures": pl.DataFrame({"id": ["a"], "time": [11.0]}),
+        "sofa": pl.DataFrame({"id": ["a", "a"], "time": [5.0, 12.0], "sofa": [0, 2]}),
+    }
+    with pytest.raises(DataError, match=r"hours of a stay are no number.*row 0"):
+        Sepsis3Labeler().transform(
+            {**events, "stays": pl.DataFrame({"id": ["a"], "hours": hours}, strict=False)}
+        )
+    with pytest.raises(DataError, match="more than one row"):
+        Sepsis3Labeler().transform(
+            {**events, "stays": pl.DataFrame({"id": ["a", "a"], "hours": [9.0, 20.0]})}
+        )
+    with pytest.raises(DataError, match="a time or score is missing"):
+        Sepsis3Labeler().transform(
+            {**events, "antibiotics": pl.DataFrame({"id": ["a"], "start": ["noon"]})}
+        )

@@ -226,3 +226,67 @@ def test_texts_and_tables_of_the_challenge_are_read_alike(challenge, tmp_path, d
     np.testing.assert_array_equal(read.onset, expected.onset)
     for category in ("site", "sex", "unit"):
         assert read.names(category).tolist() == expected.names(category).tolist()
+
+
+def test_one_hour_without_a_label_does_not_take_the_onsets_of_all():
+    table = pl.DataFrame({
+        "id": ["a"] * 4 + ["b"] * 2 + ["c"],
+        "hour": [1, 2, 3, 4, 1, 2, 1],
+        "HR": 80.0,
+        "label": [0, None, 1, None, None, 0, None],
+    })  # fmt: skip
+    stays = stays_from_frame(table, label_column="label")
+    np.testing.assert_array_equal(stays.onset, [3 + 6, np.nan, np.nan])
+    assert stays.labels().tolist() == [0, -1, 1, -1, -1, 0, -1]
+    assert kinds(stays)["no_label"] == 3 and kinds(stays)["unlabelled_stay"] == 1
+    with pytest.raises(DataError, match=r"falls back.*'a'"):
+        stays_from_frame(
+            table.with_columns(pl.Series("label", [1, None, 0, 0, 0, 0, 0])), label_column="label"
+        )
+
+
+def test_onsets_that_are_told_may_be_missing_in_some_rows_and_contradictions_are_counted():
+    table = pl.DataFrame(
+        {"id": ["a", "a", "b", "b"], "hour": [1, 2, 1, 2], "HR": 80.0,
+         "onset": [None, "5", "7", "9"]}
+    )  # fmt: skip
+    stays = stays_from_frame(table, onset_column="onset")
+    assert stays.onset.tolist() == [5, 7] and kinds(stays)["contradiction"] == 1
+
+
+def test_numbers_of_stays_are_read_as_those_of_channels_are(tmp_path):
+    table = pl.DataFrame(
+        {"id": ["a", "b", "c", "d"], "hour": 1, "HR": 80.0, "age": ["> 89", "old", "61", "nan"]}
+    )
+    stays = stays_from_frame(table)
+    np.testing.assert_array_equal(stays.number("age"), [89, np.nan, 61, np.nan])
+    assert kinds(stays)["comparator"] == 1 and kinds(stays)["text"] == 1
+    write(tmp_path, "p1.psv", ["80|97|37|9|old|1|1|0|soon|1|0", "81|97|37|9|inf|1|1|0|-2|2|0"])
+    read = read_psv(tmp_path)
+    assert np.isnan(read.number("age")).all() and read.number("admission").tolist() == [2]
+    assert [n.kind for n in read.notes].count("text") == 2 and kinds(read)["not_finite"] == 1
+    with pytest.raises(DataError, match="age must hold numbers"):
+        stays_from_frame(table.with_columns(pl.Series("age", [[1], [2], [3], [4]])))
+    with pytest.raises(DataError, match="HR must hold numbers"):
+        stays_from_frame(table.with_columns(pl.Series("HR", [[1], [2], [3], [4]])))
+
+
+@pytest.mark.parametrize(
+    ("rows", "header", "message"),
+    [
+        # A cell too many in one row and one too few in another add up to what is right.
+        (["80|97|37|9|60|1|1|0|-2|1|0|5", "80|97|37|9|60|1|1|0|-2|2"], HEADER, "row 0.*one cell"),
+        (["80|97|37|9|60|1|1|0|-2|1", "80|97|37|9|60|1|1|0|-2|2|0|5"], HEADER, "row 0.*one cell"),
+        (["80|97|37|9|60|1|1|0|-2|1|0"], HEADER.replace("WBC", "HR"), "there twice.*'HR'"),
+    ],
+)
+def test_rows_are_held_to_the_header_one_by_one(tmp_path, rows, header, message):
+    write(tmp_path, "p7.psv", rows, header=header)
+    with pytest.raises(DataError, match=message) as told:
+        read_psv(tmp_path)
+    assert told.value.file == str(tmp_path / "p7.psv")
+
+
+def test_quotation_marks_say_nothing_closed_or_not(tmp_path):
+    write(tmp_path, "p7.psv", ['"80|97|37|9|60|1|1|0|-2|1|0', '"81"|97|37|9"|60|1|1|0|-2|2|0'])
+    assert read_psv(tmp_path).column("HR").tolist() == [80, 81]

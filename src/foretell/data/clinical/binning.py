@@ -17,9 +17,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
+from foretell.data.clinical.columns import Notes, stay_numbers
 from foretell.data.clinical.doubts import MAX_AGE, OLD_SPECIMEN
 from foretell.data.clinical.schema import Schema
-from foretell.data.clinical.stays import Stays
+from foretell.data.clinical.stays import LONGEST_STAY, Stays
 from foretell.data.panel import Categorical, DataNote
 from foretell.errors import DataError, ParameterError
 
@@ -95,7 +96,14 @@ def bin_observations(
     if ids.n_unique() != len(ids):
         again = str(ids.filter(ids.is_duplicated())[0])
         raise DataError("a stay is there twice", file="stays", series=again)
+    if ids.null_count():
+        raise DataError("a stay has no id", file="stays", row=int(ids.is_null().arg_max() or 0))
     notes: list[DataNote] = []
+    told_notes = Notes()
+
+    def told(name: str) -> NDArray[np.float64]:
+        values = stay_numbers(stays[name], name, told_notes).fill_null(np.nan)
+        return values.to_numpy().astype(np.float64)
 
     def drop(frame: pl.DataFrame, keep: pl.Expr, kind: str, text: str) -> pl.DataFrame:
         kept = frame.filter(keep)
@@ -161,7 +169,7 @@ def bin_observations(
         patients = np.array([*stays["patient"].cast(pl.String).fill_null(ids), None], object)[:-1]
     onset = np.full(len(ids), np.nan)
     if "onset" in stays.columns:
-        onset = stays["onset"].cast(pl.Float64).to_numpy().astype(np.float64)
+        onset = told("onset")
     return Stays(
         names,
         patients,
@@ -177,12 +185,8 @@ def bin_observations(
             for c in categories
             if c in stays.columns
         },
-        {
-            c: stays[c].cast(pl.Float64).to_numpy().astype(np.float64)
-            for c in numbers
-            if c in stays.columns
-        },
-        tuple(notes),
+        {c: told(c) for c in numbers if c in stays.columns},
+        (*notes, *told_notes.found),
     )
 
 
@@ -241,22 +245,44 @@ def _in_canonical_units(
             notes.append(DataNote(kind, f"{lost:,} {text} were left out", lost))
             joined = joined.filter(pl.col(column).is_not_null())
     number = pl.col("value").cast(pl.Float64, strict=False)
+    time = pl.col("time").cast(pl.Float64, strict=False)
     return joined.select(
         "stay",
         "code",
         (number * pl.col("factor") + pl.col("offset")).fill_null(np.nan).alias("value"),
-        pl.col("time").cast(pl.Float64).fill_null(np.nan),
-        pl.col("arrival").cast(pl.Float64).fill_null(pl.col("time")).fill_null(np.nan),
+        time.fill_null(np.nan),
+        # Without an arrival that of the specimen counts; one that cannot be read is not known.
+        pl.when(pl.col("arrival").is_null())
+        .then(time)
+        .otherwise(pl.col("arrival").cast(pl.Float64, strict=False))
+        .fill_null(np.nan)
+        .alias("arrival"),
         pl.col("source").cast(pl.String).fill_null(""),
     )
 
 
 def _lengths(stays: pl.DataFrame, table: pl.DataFrame) -> NDArray[np.int64]:
     """(N,) hours of each stay: as stated, else up to its last measurement, at least one."""
-    if "hours" in stays.columns:
-        return np.maximum(stays["hours"].cast(pl.Int64).to_numpy(), 0).astype(np.int64)
     last = np.ones(stays.height, np.int64)
-    np.maximum.at(last, table["stay"].to_numpy(), table["hour"].to_numpy())
+    if "hours" in stays.columns:
+        hours = stays["hours"].cast(pl.Float64, strict=False)
+        known = hours.is_finite().fill_null(False)
+        if not known.all():
+            row = int(known.arg_min() or 0)
+            raise DataError(
+                f"the hours of a stay are {stays['hours'][row]!r}, no number",
+                file="stays", column="hours", series=str(stays["id"][row]), row=row,
+            )  # fmt: skip
+        last = np.maximum(hours.to_numpy(), 0).clip(max=2.0**53).astype(np.int64)
+    else:
+        np.maximum.at(last, table["stay"].to_numpy(), table["hour"].to_numpy())
+    if len(last) and last.max() > LONGEST_STAY:
+        at = int(last.argmax())
+        raise DataError(
+            f"a stay spans {last[at]:,} hours",
+            series=str(stays["id"][at]),
+            hint="Check its times: they count hours since admission",
+        )
     return last
 
 

@@ -31,7 +31,12 @@ def numeric(values: pl.Series, schema: Schema, name: str, notes: Notes) -> pl.Se
         if odd.any():
             numbers = _read_tokens(values, numbers, odd, schema, name, notes)
     else:
-        numbers = values.cast(pl.Float64)
+        try:
+            numbers = values.cast(pl.Float64)
+        except pl.exceptions.PolarsError as error:
+            raise DataError(
+                f"{name} must hold numbers, not {values.dtype}", column=values.name
+            ) from error
     raw = numbers.to_numpy().astype(np.float32)
     infinite = np.isinf(raw)
     notes.add(
@@ -43,6 +48,40 @@ def numeric(values: pl.Series, schema: Schema, name: str, notes: Notes) -> pl.Se
     text = f"{{n}} values of {name} are outside [{low:g}, {high:g}] {schema[name].unit} and kept"
     notes.add("impossible", text, int(outside.sum()))
     return pl.Series(f"channel_{name}", raw)
+
+
+def stay_numbers(values: pl.Series, name: str, notes: Notes) -> pl.Series:
+    """A number that describes stays, such as the age, as float64 with nulls; text is read.
+
+    ``> 89`` stands for 89; words and what is not finite count as unknown. Both are counted.
+    """
+    if values.dtype == pl.String:
+        tokens = values.str.strip_chars()
+        numbers = tokens.cast(pl.Float64, strict=False)
+        odd = values.is_not_null() & numbers.is_null()
+        told = {t: read_token(t) for t in tokens.filter(odd).unique() if not is_missing(t)}
+        # What a unit behind a number would make of it is not known here.
+        plain = {t: r.value for t, r in told.items() if r.unit is None and not np.isnan(r.value)}
+        if plain:
+            read = tokens.replace_strict(plain, default=None, return_dtype=pl.Float64)
+            numbers = numbers.zip_with(~odd, read)
+        bounds = int(tokens.filter(odd).is_in(list(plain)).sum())
+        words = int(tokens.filter(odd).is_in([t for t in told if t not in plain]).sum())
+        notes.add("comparator", f"{{n}} entries of {name} are bounds such as > 89 and stand for "
+                  "themselves", bounds)  # fmt: skip
+        notes.add("text", f"{{n}} entries of {name} are words, not numbers, and count as unknown",
+                  words)  # fmt: skip
+    else:
+        try:
+            numbers = values.cast(pl.Float64)
+        except pl.exceptions.PolarsError as error:
+            raise DataError(
+                f"{name} must hold numbers, not {values.dtype}", column=values.name
+            ) from error
+    infinite = numbers.is_infinite()
+    notes.add("not_finite", f"{{n}} infinite entries of {name} count as unknown",
+              int(infinite.sum()))  # fmt: skip
+    return numbers.fill_nan(None).set(infinite.fill_null(False), None)
 
 
 def _read_tokens(

@@ -9,17 +9,16 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from foretell.data.clinical.columns import Notes, numeric
+from foretell.data.clinical.columns import Notes, numeric, stay_numbers
 from foretell.data.clinical.labels import CHALLENGE_LEAD, onset_from_label
 from foretell.data.clinical.schema import Schema
-from foretell.data.clinical.stays import Stays
+from foretell.data.clinical.stays import LONGEST_STAY, Stays
 from foretell.data.panel import Categorical
 from foretell.data.readers import read_table
 from foretell.errors import DataError
 
 CATEGORIES = ("site", "hospital", "unit", "sex")
 NUMBERS = ("age", "admission")
-_LONGEST = 24 * 366 * 2
 _ROW = "__row"
 
 
@@ -90,12 +89,15 @@ def stays_from_frame(
         pl.col(id_column).cast(pl.String).alias("id"),
         pl.Series("hour", hours),
         *(numeric(frame[column], schema, name, notes) for name, column in channels.items()),
-        *(pl.col(c).alias(f"stay_{c}") for c in described),
+        *(
+            (stay_numbers(frame[c], c, notes) if c in numbers else frame[c]).alias(f"stay_{c}")
+            for c in described
+        ),
     ]
     if label_column is not None:
         columns.append(_label(frame[label_column], source).alias("label"))
     if onset_column is not None:
-        columns.append(pl.col(onset_column).cast(pl.Float64).fill_nan(None).alias("stay_onset"))
+        columns.append(stay_numbers(frame[onset_column], onset_column, notes).alias("stay_onset"))
     frame = frame.select(columns)
     frame = _ordered(frame, list(channels), label_column is not None, notes)
     return _assemble(
@@ -218,7 +220,7 @@ def _assemble(
     starts = hours[first].astype(np.int64)
     lengths = hours[last] - starts + 1
     names = ids.gather(first)
-    if lengths.max() > _LONGEST:
+    if lengths.max() > LONGEST_STAY:
         at = int(np.argmax(lengths))
         raise DataError(
             f"a stay spans {lengths[at]:,} hours, from {starts[at]} to {hours[last[at]]}",
@@ -254,11 +256,13 @@ def _assemble(
     onset = np.full(len(names), np.nan)
     if "label" in frame.columns:
         label = _spread(frame["label"], place, total, begins, lengths)
-        if label_lead is not None and not (label < 0).any():
-            onset = _onset(label, starts, lengths, label_lead, full, source)
-    told = _per_stay(frame, described, stay, first, notes)
+        if label_lead is not None and (label >= 0).any():
+            known = _carried(label, begins, lengths, notes)
+            onset = _onset(known, starts, lengths, label_lead, full, source)
+    told = _per_stay(frame, described, stay, notes)
     if "stay_onset" in frame.columns:
-        onset = frame["stay_onset"].gather(first).to_numpy().astype(np.float64)
+        given = _per_stay(frame, ["onset"], stay, notes)["onset"]
+        onset = given.cast(pl.Float64).fill_null(np.nan).to_numpy().astype(np.float64)
     words = {c: Categorical.from_values(_words(told[c])) for c in categories if c in told}
     if hospital is not None:
         words["hospital"] = Categorical(np.ones(len(names), np.int32), (hospital,))
@@ -299,6 +303,26 @@ def _spread(
     return result
 
 
+def _carried(
+    label: NDArray[np.int8],
+    begins: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    notes: Notes,
+) -> NDArray[np.int8]:
+    """The label where every hour that has none takes that of the hour before, 0 at first."""
+    unknown = label < 0
+    if not unknown.any():
+        return label
+    wholly = np.add.reduceat(~unknown, begins) == 0
+    inside = unknown & ~np.repeat(wholly, lengths)
+    text = "{n} hours without a label take that of the hour before for the onset"
+    notes.add("no_label", text, int(inside.sum()))
+    text = "{n} stays without any label count as stays without an onset"
+    notes.add("unlabelled_stay", text, int(wholly.sum()))
+    last = np.where(unknown, np.repeat(begins, lengths), np.arange(len(label)))
+    return np.maximum(label[np.maximum.accumulate(last)], 0)
+
+
 def _onset(
     label: NDArray[np.int8],
     starts: NDArray[np.int64],
@@ -325,7 +349,6 @@ def _per_stay(
     frame: pl.DataFrame,
     described: list[str],
     stay: NDArray[np.int64],
-    first: NDArray[np.int64],
     notes: Notes,
 ) -> dict[str, pl.Series]:
     """What describes each stay: its first known value; contradictions are counted."""

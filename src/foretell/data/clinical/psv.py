@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 
+from foretell.data.clinical.columns import Notes, stay_numbers
 from foretell.data.clinical.frames import stays_from_frame
 from foretell.data.clinical.schema import Schema
 from foretell.data.clinical.stays import Stays
@@ -67,8 +69,7 @@ def read_psv(
         "separator": "{n:,} files are separated by another character than |",
     }
     notes = tuple(DataNote(k, texts[k].format(n=n), n) for k, n in found.items())
-    object.__setattr__(stays, "notes", (*stays.notes, *notes))
-    return stays
+    return replace(stays, notes=(*stays.notes, *notes))
 
 
 def challenge_stays(
@@ -94,10 +95,12 @@ def challenge_stays(
         value = pl.col(name).cast(pl.Float64, strict=False).fill_nan(None)
         return value.replace_strict(words, default=None, return_dtype=pl.String)
 
-    def number(name: str) -> pl.Expr:
+    notes = Notes()
+
+    def number(name: str) -> pl.Series:
         if name not in frame.columns:
-            return pl.lit(None, pl.Float64)
-        return pl.col(name).cast(pl.Float64, strict=False).fill_nan(None)
+            return pl.Series(name, [None] * frame.height, dtype=pl.Float64)
+        return stay_numbers(frame[name], name, notes)
 
     unit = pl.coalesce(flag("Unit1", {1.0: "MICU"}), flag("Unit2", {1.0: "SICU"}))
     place = pl.lit("" if hospital is None else f"{hospital}-")
@@ -108,7 +111,7 @@ def challenge_stays(
         number("Age").alias("age"),
         (-number("HospAdmTime")).alias("admission"),
     ).drop("Gender", "Unit1", "Unit2", "Age", "HospAdmTime", strict=False)
-    return stays_from_frame(
+    stays = stays_from_frame(
         frame,
         id_column="patient_id",
         hour_column="ICULOS",
@@ -117,6 +120,7 @@ def challenge_stays(
         schema=schema,
         source=source,
     )
+    return replace(stays, notes=(*notes.found, *stays.notes))
 
 
 def _read(files: Sequence[Path], found: dict[str, int]) -> list[pl.DataFrame]:
@@ -132,7 +136,8 @@ def _read(files: Sequence[Path], found: dict[str, int]) -> list[pl.DataFrame]:
         if b"\r" in raw:
             raw = raw.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         head, _, body = raw.partition(b"\n")
-        body = body.strip(b"\n")
+        # No cell holds a separator, so that quotation marks say nothing, closed or not.
+        body = body.replace(b'"', b"").strip(b"\n")
         if b"\n\n" in body:
             body = re.sub(rb"\n+", b"\n", body)
         if not body:
@@ -143,13 +148,18 @@ def _read(files: Sequence[Path], found: dict[str, int]) -> list[pl.DataFrame]:
         if separator != "|":
             found["separator"] += 1
         columns = tuple(name.strip().strip('"') for name in header.split(separator))
-        rows = body.count(b"\n") + 1
-        cells = body.count(separator.encode()) + rows
-        if cells != rows * len(columns):
+        if len(set(columns)) != len(columns):
+            twice = next(c for i, c in enumerate(columns) if c in columns[:i])
+            raise DataError("a column is there twice", file=str(file), column=twice)
+        lines = body.split(b"\n")
+        rows, cut = len(lines), separator.encode()
+        cells = [line.count(cut) + 1 for line in lines]
+        if set(cells) != {len(columns)}:
+            row = next(i for i, n in enumerate(cells) if n != len(columns))
             raise DataError(
-                f"{rows} rows hold {cells} cells; {len(columns)} columns need "
-                f"{rows * len(columns)}",
+                f"a row holds {cells[row]} cells for {len(columns)} columns",
                 file=str(file),
+                row=row,
                 hint="Every row must have one cell a column",
             )
         bodies, names, counts = groups.setdefault((separator, columns), ([], [], []))
@@ -165,7 +175,7 @@ def _read(files: Sequence[Path], found: dict[str, int]) -> list[pl.DataFrame]:
             separator=separator,
             infer_schema=False,
             null_values=_NULLS,
-            quote_char='"' if any(b'"' in b for b in bodies) else None,
+            quote_char=None,
         )
         # Plain numbers at once; a column with a word in it stays text.
         plain = [_plain(table[c]) for c in table.columns if c != "patient_id"]

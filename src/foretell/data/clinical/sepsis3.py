@@ -120,7 +120,13 @@ class Sepsis3Labeler:
             for column in ("id", "hours"):
                 if column not in stays.columns:
                     raise DataError("a needed column is missing", file="stays", column=column)
-            hours = dict(zip(stays["id"].cast(pl.String), stays["hours"], strict=True))
+            spans = stays["hours"].cast(pl.Float64, strict=False)
+            if not spans.is_finite().fill_null(False).all():
+                row = int(spans.is_finite().fill_null(False).arg_min() or 0)
+                raise DataError("the hours of a stay are no number", file="stays", row=row)
+            hours = dict(zip(stays["id"].cast(pl.String), spans, strict=True))
+            if len(hours) != stays.height:
+                raise DataError("a stay has more than one row", file="stays", column="id")
             ids = list(hours)
         else:
             ids = sorted({i for t in tables.values() for i in t})
@@ -150,8 +156,12 @@ class Sepsis3Labeler:
             table = table.with_columns(pl.col(when).alias(second))
         table = table.select(
             pl.col("id").cast(pl.String),
-            pl.col(when).cast(pl.Float64).alias("time"),
-            pl.coalesce(pl.col(second), pl.col(when)).cast(pl.Float64).alias("other"),
+            pl.col(when).cast(pl.Float64, strict=False).alias("time"),
+            # An end that is not told is that of a single dose; one that cannot be read is refused.
+            pl.when(pl.col(second).is_null())
+            .then(pl.col(when).cast(pl.Float64, strict=False))
+            .otherwise(pl.col(second).cast(pl.Float64, strict=False))
+            .alias("other"),
         )
         bad = ~(table["time"].is_finite() & table["other"].is_finite()).fill_null(False)
         if bad.any():

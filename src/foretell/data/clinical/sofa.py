@@ -52,8 +52,12 @@ def sofa_components(values: Mapping[str, ArrayLike]) -> dict[str, NDArray[np.flo
         points = np.sum([np.asarray(level, np.float64) for level in levels], axis=0)
         return np.where(np.isnan(value), np.nan, points)
 
+    oxygen = given("FiO2")
+    if ((oxygen <= 0) | (oxygen > 1)).any():
+        wrong = float(oxygen[(oxygen <= 0) | (oxygen > 1)].flat[0])
+        raise DataError(f"FiO2 is {wrong:g}", column="FiO2", hint="It is a fraction, such as 0.4")
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = given("PaO2") / given("FiO2")
+        ratio = given("PaO2") / oxygen
     support = given("ventilated", 0) > 0
     platelets, bilirubin = given("Platelets"), given("Bilirubin_total")
     gcs, creatinine, urine = given("GCS"), given("Creatinine"), given("urine_24h")

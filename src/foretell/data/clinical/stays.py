@@ -14,6 +14,9 @@ from foretell.data.clinical.schema import Schema
 from foretell.data.panel import Categorical, DataNote
 from foretell.errors import DataError, ParameterError
 
+LONGEST_STAY = 24 * 366 * 2
+"""Hours; what claims to be longer counts in another unit, or from another beginning."""
+
 
 @dataclass(frozen=True, eq=False)
 class Stays:

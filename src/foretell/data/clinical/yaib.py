@@ -134,7 +134,7 @@ def _described(static: pl.DataFrame, file: Path) -> pl.DataFrame:
     columns = [pl.col("id")]
     for name in _STATIC:
         if name in frame.columns:
-            columns.append(pl.col(name).cast(pl.Float64, strict=False))
+            columns.append(pl.col(name))
     if "sex" in frame.columns:
         sex = pl.col("sex").cast(pl.String).str.to_lowercase().str.slice(0, 1)
         columns.append(sex.replace_strict({"m": "male", "f": "female"}, default=None).alias("sex"))
