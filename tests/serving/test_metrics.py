@@ -76,18 +76,22 @@ def test_stays_are_counted_by_site_where_sites_are_configured(store):
     while worker.work():
         pass
     lines = metrics.text(store).decode().splitlines()
-    found = {n for n in lines if n.startswith("foretell_site_stays{")}
-    wanted = {"A": 2, "B": 1, "C": 0}
-    assert found == {f'foretell_site_stays{{site="{s}"}} {n}.0' for s, n in wanted.items()}
-    assert 'foretell_site_recompute_owed{site="A"} 0.0' in lines
-    # What a feed calls itself is no label of these.
-    assert "foretell_site_stays{" not in unknown.text(store).decode()
-    views = [view | ({"owed": 1} if view["patient"] == "P2" else {}) for view in store.views()]
-    store.views = lambda site=None: views
-    metrics.standing(store)
+    found = {n for n in lines if n.startswith("foretell_stays{")}
+    wanted = {"A": 2, "B": 1, "C": 0, "other": 1}
+    assert found == {f'foretell_stays{{site="{s}"}} {n}.0' for s, n in wanted.items()}
+    assert 'foretell_recompute_owed{site="A"} 0.0' in lines
+    # Where none is configured what a feed calls itself is no label, either.
+    lines = unknown.text(store).decode().splitlines()
+    assert 'foretell_stays{site="other"} 4.0' in lines
+    assert sum(n.startswith("foretell_stays") for n in lines) == 1
+    assert store.stays_by_site()["B"] == (1, 0)
+    told = {"A": (2, 1), "B": (0, 2), "Miller^Ann": (1, 3), "Smith^Bob": (0, 1)}
+    store.stays_by_site = lambda: told
     lines = metrics.text(store).decode().splitlines()
-    assert 'foretell_site_recompute_owed{site="A"} 1.0' in lines
-    assert 'foretell_site_recompute_owed{site="B"} 0.0' in lines
+    assert not [n for n in lines if n.startswith(("foretell_site_stays", "foretell_site_rec"))]
+    for site, count in {"A": 1, "B": 2, "C": 0, "other": 4}.items():
+        assert f'foretell_recompute_owed{{site="{site}"}} {count}.0' in lines
+    assert 'foretell_stays{site="B"} 0.0' in lines
 
 
 def test_how_old_the_news_of_a_site_are(store):

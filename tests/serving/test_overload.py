@@ -306,7 +306,7 @@ def test_a_patient_whose_open_hour_fails_holds_up_nobody(tmp_path, careful) -> N
     assert store.state("A", "P1").view["owed"] == 1
     # What the alert on what is owed points to; no scorer is left alone for it.
     lines = metrics.text(store).decode().splitlines()
-    assert "foretell_recompute_owed 1.0" in lines
+    assert 'foretell_recompute_owed{site="other"} 1.0' in lines
     assert "foretell_recompute_failures_total 1.0" in lines
     assert not [n for n in lines if n.startswith("foretell_scorer_failures_total{")]
     scorer.bad = None

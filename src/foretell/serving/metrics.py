@@ -22,6 +22,8 @@ _TIMES = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.35, 0.5,
 _SHARES = (0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
 _QUIET = ("acknowledged", "snoozed", "suppressed")
 _OFTEN = 30.0
+# Sites and units that are not configured: what a feed calls them is no label.
+_OTHER = "other"
 # Channels of a site whose index is told.
 _WORST = 5
 # Seconds by which a sender's clock may be ahead.
@@ -146,13 +148,11 @@ class Metrics:
             "foretell_stays_quiet", "Open stays whose alarms are silent for now, by unit and why",
             ("site", "unit", "why"), **kept,
         )  # fmt: skip
-        self.site_stays = Gauge(
-            "foretell_site_stays", "Open stays of a configured site", ("site",), **kept
-        )
-        self.site_owed = Gauge(
-            "foretell_site_recompute_owed",
-            "Open stays of a configured site of which closed hours are still to be computed anew",
-            ("site",), **kept,
+        self.stays = Gauge("foretell_stays", "Open stays of a site", ("site",), **kept)
+        self.owed = Gauge(
+            "foretell_recompute_owed",
+            "Patients of a site whose closed hours are still to be computed anew", ("site",),
+            **kept,
         )  # fmt: skip
         self.watermark = Gauge(
             "foretell_watermark_lag_seconds",
@@ -214,7 +214,7 @@ class Metrics:
         self._units = {site: frozenset(names) for site, names in (units or {}).items()}
         self._counted = -_OFTEN
         told = {
-            "events": "Events in the log", "stays": "Open stays",
+            "events": "Events in the log",
             "quarantined": "Parts of messages set aside", "owned": "Partitions with an owner",
             "partitions": "Partitions there are", "workers": "Workers alive",
             "dead": "Dead letters", "outbox": "Outbox rows waiting",
@@ -222,7 +222,6 @@ class Metrics:
             "lag": "Age of the oldest event that is not folded in seconds",
             "heartbeat_age": "Seconds since the clock of the service last beat",
             "overloaded": "Partitions that are behind, so that recomputation waits",
-            "recompute_owed": "Patients whose closed hours are still to be computed anew",
         }  # fmt: skip
         self._sizes = {n: Gauge(f"foretell_{n}", text, **kept) for n, text in told.items()}
 
@@ -256,15 +255,26 @@ class Metrics:
                 self.compared_alarms.labels(beside.version, of).inc()
 
     def _site(self, name: str) -> str:
-        return name if name in self._units else "other"
+        return name if name in self._units else _OTHER
 
     def _unit(self, site: str, name: str | None) -> str:
         if not name:
             return "unknown"
-        return name if name in self._units.get(site, ()) else "other"
+        return name if name in self._units.get(site, ()) else _OTHER
+
+    def _by_site(self, store: Store) -> None:
+        stays: Counts[str] = Counts()
+        owed: Counts[str] = Counts()
+        for site, (here, owing) in store.stays_by_site().items():
+            stays[self._site(site)] += here
+            owed[self._site(site)] += owing
+        # A site without stays is told, too: none is a number.
+        for label in (*self._units, _OTHER):
+            self.stays.labels(label).set(stays[label])
+            self.owed.labels(label).set(owed[label])
 
     def standing(self, store: Store, now: float | None = None) -> None:
-        """Counts stays by site, and those whose alarms are silent, and says how old news are.
+        """Counts stays whose alarms are silent, and says how old news are.
 
         All open stays are looked at.
 
@@ -273,20 +283,12 @@ class Metrics:
             now: what time it is; None where time comes from outside.
         """
         found: Counts[tuple[str, str, str]] = Counts()
-        stays: Counts[str] = Counts()
-        owed: Counts[str] = Counts()
         views = store.views()
         self._watermarks(views, store.partitions, now)
         for view in views:
-            site = str(view["site"])
-            stays[site] += 1
-            owed[site] += "owed" in view
             if view["policy"] in _QUIET:
+                site = str(view["site"])
                 found[site, self._unit(site, view["unit"]), str(view["policy"])] += 1
-        # A site without stays is told, too: none is a number.
-        for site in self._units:
-            self.site_stays.labels(site).set(stays[site])
-            self.site_owed.labels(site).set(owed[site])
         self.quiet.clear()
         for labels, count in found.items():
             self.quiet.labels(*labels).set(count)
@@ -395,8 +397,10 @@ class Metrics:
         """
         from prometheus_client import generate_latest
 
-        for name, value in store.counts().items():
-            self._sizes[name].set(value)
+        counts = store.counts()
+        for name, gauge in self._sizes.items():
+            gauge.set(counts[name])
+        self._by_site(store)
         # Every view is read for it: not as often as somebody may ask.
         if time.monotonic() - self._counted >= _OFTEN:
             self._counted = time.monotonic()

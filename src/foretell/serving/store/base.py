@@ -183,6 +183,10 @@ class Store(LinkedStore, GovernedStore):
         """All events of a patient, in order."""
 
     @abstractmethod
+    def current(self, site: str, patient: str) -> str:
+        """The identifier that a patient has now, through any chain of merges."""
+
+    @abstractmethod
     def all_events(self, after: int, limit: int) -> list[Event]:
         """Events of all partitions, in order."""
 
@@ -225,6 +229,10 @@ class Store(LinkedStore, GovernedStore):
     @abstractmethod
     def stays(self, partition: int) -> list[StayRow]:
         """Patients of a partition with an open stay, or of whom hours are owed."""
+
+    @abstractmethod
+    def stays_by_site(self) -> dict[str, tuple[int, int]]:
+        """Site -> open stays, and patients of whom hours are owed; sites without either are not."""
 
     @abstractmethod
     def anything_due(self, time: float) -> list[int]:

@@ -40,6 +40,17 @@ class SqlStates(Statements):
             for site, patient, due, risk, alarmed, owed in found
         ]
 
+    def stays_by_site(self) -> dict[str, tuple[int, int]]:
+        """See :class:`Store`."""
+        # One statement: what changes in between is in both counts or in neither.
+        sql = (
+            "SELECT site, SUM(stays), SUM(owing) FROM ("
+            "SELECT site, COUNT(*) AS stays, 0 AS owing FROM state WHERE due IS NOT NULL "
+            "GROUP BY site UNION ALL SELECT site, 0, COUNT(*) FROM owed GROUP BY site"
+            ") AS counted GROUP BY site"
+        )
+        return {str(s): (int(stays), int(owing)) for s, stays, owing in self._run(sql)}
+
     def anything_due(self, time: float) -> list[int]:
         """See :class:`Store`."""
         found = self._run("SELECT DISTINCT part FROM state WHERE due <= ?", (time,))
