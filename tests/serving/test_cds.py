@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 import uuid
+from contextlib import nullcontext
 from dataclasses import replace
 
 import httpx
@@ -13,7 +14,7 @@ import pytest
 
 from foretell.decisions.alarms import AlarmPolicy, Tier
 from foretell.errors import ParameterError
-from foretell.serving.cds import CdsTrust, allowed_server, cards_of
+from foretell.serving.cds import CdsTrust, UntrustedError, allowed_server, cards_of
 from foretell.serving.config import CdsClientConfig
 
 from .conftest import Running
@@ -121,9 +122,14 @@ def test_only_a_proper_token_is_taken(ward):
     good = signed(ward)
     patient = ward.client().get("/v1/patients").json()["patients"][0]["patient"]
     assert call(ward, patient, token=good).status_code == 200
+    # A token names the address of the service it is for, as CDS Hooks wants it.
+    service = "https://foretell.example/cds/cds-services/sepsis-risk-patient-view"
+    for audience in (service, [service, "https://another.example"]):
+        assert call(ward, patient, token=signed(ward, aud=audience)).status_code == 200
     other = ec.generate_private_key(ec.SECP384R1())
     now = int(time.time())
     wrong = {
+        "another service": signed(ward, aud=service.replace("patient-view", "order-select")),
         "used before": good,
         "another key": signed(ward, key=other),
         "another issuer": signed(ward, iss="https://evil.example"),
@@ -143,6 +149,18 @@ def test_only_a_proper_token_is_taken(ward):
         assert patient not in answer.text
     assert httpx.post(f"{ward.url}/cds-services/sepsis-risk-patient-view", json={},
                       timeout=30).status_code == 401  # fmt: skip
+
+
+@pytest.mark.parametrize("base", ["https://x.example", "https://x.example/cds-services/"])
+def test_an_audience_is_a_base_or_that_of_the_services(ward, base):
+    client = CdsClientConfig(issuer="https://ehr.example", audience=base,
+                             jwks_file=str(ward.folder / "jwks.json"))  # fmt: skip
+    trust = CdsTrust([client])
+    token = signed(ward, aud="https://x.example/cds-services/one")
+    with pytest.raises(UntrustedError):
+        trust.caller(token, "/cds-services/two")
+    assert trust.caller(token, "/cds-services/one").name == "cds https://ehr.example"
+    assert trust.caller(signed(ward, aud=base), "/cds-services/two")
 
 
 def test_feedback_is_kept_by_its_code(ward):
@@ -240,6 +258,52 @@ def test_a_stranger_of_one_hour_is_proposed_what_to_measure(tmp_path):
         view = _view(asked, None, "A", body)
         assert view["hour"] == hours
         assert [r["panel"] for r in view["recommended"]] == ["lactate", "blood count"]
+    service.store.close()
+
+
+def test_who_is_asked_for_is_known_by_the_patient_that_is_sent_along(tmp_path):
+    """The feed names patients by a number, the record by the id of a resource."""
+    from types import SimpleNamespace
+
+    from foretell.serving.api.cds import HookRequest, _view
+    from foretell.serving.config import read_config
+    from foretell.serving.service import Service
+
+    from .test_advice import make_fold
+
+    config = read_config({
+        "service": {"store": str(tmp_path / "s.db")},
+        "sites": {"A": {"identifier_systems": ["urn:mrn"]}},
+    })  # fmt: skip
+    service = Service(config, roles=("ingest",))
+    asked = SimpleNamespace(stores=service.stores, intake=service.intake, make_fold=make_fold)
+    person = {"resourceType": "Patient", "id": "guest", "birthDate": "1956-01-01",
+              "gender": "female", "identifier": [{"system": "urn:mrn", "value": "M7"}]}  # fmt: skip
+    entry = {"resource": {
+        "resourceType": "Observation", "id": "o", "status": "final",
+        "code": {"coding": [{"system": "http://loinc.org", "code": "8867-4"}]},
+        "subject": {"reference": "Patient/guest"}, "effectiveDateTime": "2026-02-01T01:10:00Z",
+        "valueQuantity": {"value": 125.0, "unit": "/min"}}}  # fmt: skip
+    bundle = {"resourceType": "Bundle", "type": "searchset", "entry": [entry]}
+    body = HookRequest.model_validate({
+        "hook": "patient-view", "hookInstance": "1", "context": {"patientId": "guest"},
+        "prefetch": {"patient": person, "observations": bundle},
+    })  # fmt: skip
+    # One whom the service does not follow is who they are said to be.
+    view = _view(asked, None, "A", body)
+    assert (view["patient"], view["age"], view["sex"]) == ("M7", 70.0, "female")
+    # One whom it follows is found by the identifier, and by what was told of it before.
+    store = service.store
+    state = SimpleNamespace(due=1.0, view={"patient": "M7", "risk": 0.3})
+    followed = {"M7": state}
+    named = SimpleNamespace(current=store.current, state=lambda _, patient: followed.get(patient))
+    asked.stores = SimpleNamespace(use=lambda: nullcontext(named))
+    assert _view(asked, None, "A", body) == state.view
+    alone = body.model_copy(update={"prefetch": None})
+    assert _view(asked, None, "A", alone) is None
+    told = {**person, "meta": {"lastUpdated": "2026-02-01T00:00:00Z"}}
+    store.append([service.intake.fhir(told, "A", 0.0)])
+    assert _view(asked, None, "A", alone) == state.view
     service.store.close()
 
 

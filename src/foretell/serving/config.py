@@ -271,7 +271,10 @@ class SinkConfig(Table):
 
 
 class CdsClientConfig(Table):
-    """An electronic record that may call hooks; ``jwks_file`` holds its public keys."""
+    """An electronic record that may call hooks; ``jwks_file`` holds its public keys.
+
+    Its tokens name ``audience``, or the address of the service that they are for below it.
+    """
 
     issuer: str
     audience: str

@@ -28,8 +28,8 @@ def instant(time: float) -> str:
 
 def reference(kind: str, name: str) -> dict[str, Any]:
     """A reference by address where the name can be one, else by identifier."""
-    if _ID.fullmatch(name):
-        return {"reference": f"{kind}/{name}"}
+    if _ID.fullmatch(name.removeprefix(f"{kind}/")):
+        return {"reference": f"{kind}/{name.removeprefix(f'{kind}/')}"}
     return {"type": kind, "identifier": {"value": name or "unknown"}}
 
 

@@ -15,7 +15,7 @@ from foretell.data.clinical.fhir import FhirError
 from foretell.serving.api.auth import Bearer, Caller
 from foretell.serving.api.words import WHOLE, Refused
 from foretell.serving.cds import OVERRIDES, SERVICES, UntrustedError, allowed_server, cards_of
-from foretell.serving.events import Event, events_of
+from foretell.serving.events import VISIT, Event, events_of
 from foretell.serving.worker.state import PatientState
 
 if TYPE_CHECKING:
@@ -103,7 +103,9 @@ def _trusted(request: Request, bearer: Bearer) -> Caller:
     headers = {"WWW-Authenticate": "Bearer"}
     if caller is None and scheme.lower() == "bearer":
         try:
-            caller = service.cds.caller(token.strip())
+            # Feedback goes to the service that gave the card.
+            called = request.url.path.removesuffix("/feedback")
+            caller = service.cds.caller(token.strip(), called)
         except UntrustedError as error:
             raise HTTPException(401, str(error), headers=headers) from None
     if caller is None:
@@ -145,6 +147,11 @@ def cds_routes(app: FastAPI, service: Service) -> None:
         view = _view(service, caller, site, body)
         if view is None:
             raise HTTPException(412, "observations of the patient are needed: send the prefetch")
+        patient = str(view["patient"])
+        # Cards name people as the client does, whatever the feed of the service calls them.
+        view["patient"] = body.context.patientId
+        if body.context.encounterId:
+            view["visit"] = body.context.encounterId
         cards = cards_of(
             view, service.policy_at(site, str(view["model"])), hook=body.hook,
             ordered=_drafted(body.context.draftOrders), board=service.config.cds.board,
@@ -152,7 +159,7 @@ def cds_routes(app: FastAPI, service: Service) -> None:
         )  # fmt: skip
         with service.stores.use() as store:
             service.audit(
-                store, caller, "cds", service.pseudonyms(site, body.context.patientId),
+                store, caller, "cds", service.pseudonyms(site, patient),
                 detail=f"{body.hook} cards={len(cards)}",
             )  # fmt: skip
         return JSONResponse({"cards": cards})
@@ -206,8 +213,13 @@ def _drafted(bundle: Any) -> set[str]:
 
 def _view(service: Service, caller: Caller, site: str, body: HookRequest) -> dict[str, Any] | None:
     """The patient as the service follows them, or as what was sent along tells."""
-    patient = body.context.patientId
+    reader = service.intake.fhir_reader(site)
+    person = _person(body)
+    # Read first, so that an identifier of theirs is known.
+    reader.read(person)
+    patient = reader.name_of(body.context.patientId)
     with service.stores.use() as store:
+        patient = store.current(site, patient)
         row = store.state(site, patient)
     if row is not None and row.due is not None and row.view is not None:
         return dict(row.view)
@@ -218,19 +230,21 @@ def _view(service: Service, caller: Caller, site: str, body: HookRequest) -> dic
         return None
     _, normaliser = service.intake.of_site(site)
     try:
-        records = service.intake.fhir_reader(site).read(
-            {"resourceType": "Bundle", "type": "collection", "entry": found}
-        )
+        records = reader.read({"resourceType": "Bundle", "type": "collection", "entry": found})
         events, _ = events_of(records, normaliser)
     except FhirError as error:
         raise HTTPException(412, f"the prefetch cannot be read: {error.problem}") from None
-    mine = [e for e in events if e.patient == patient and e.kind == "measured"]
+    named = reader.name_of(body.context.patientId)
+    mine = [e for e in events if e.patient == named and e.kind == "measured"]
     if not mine:
         return None
     fold = service.make_fold()
     fold.watched = False
     state = PatientState(site, patient, 0)
     newest = max(item[3] for event in mine for _, item in event.items)
+    age, sex, _ = reader.person(person, newest)
+    told = {"kind": "update", "age": age, "sex": sex}
+    fold.apply(state, Event(0, 0, site, patient, VISIT, newest, told, 0.0))
     for event in sorted(mine, key=lambda e: e.time):
         items = sorted(
             (item for _, item in event.items if item[3] > newest - 3600 * _HOURS),
@@ -238,13 +252,21 @@ def _view(service: Service, caller: Caller, site: str, body: HookRequest) -> dic
         )
         if not items:
             continue
-        told = Event(0, 0, site, patient, event.kind, event.time, {**event.body, "items": items},
-                     0.0)  # fmt: skip
-        fold.apply(state, told)
+        kept = {**event.body, "items": items}
+        fold.apply(state, Event(0, 0, site, patient, event.kind, event.time, kept, 0.0))
     fold.pass_time(state, state.last)
     view = fold.view(state)
     fold.drop_effects()
     return view
+
+
+def _person(body: HookRequest) -> dict[str, Any]:
+    """The Patient that was sent along, if it is the one in question."""
+    for value in (body.prefetch or {}).values():
+        if isinstance(value, dict) and value.get("resourceType") == "Patient":
+            if value.get("id") == body.context.patientId:
+                return value
+    return {"resourceType": "Patient"}
 
 
 def _observations(prefetch: Any) -> list[dict[str, Any]] | None:

@@ -57,8 +57,13 @@ class CdsTrust:
         self._lock = threading.Lock()
         self._most = most
 
-    def caller(self, token: str) -> Caller:
+    def caller(self, token: str, service: str = "") -> Caller:
         """Who sent a token.
+
+        Args:
+            token: as it was shown.
+            service: path of the service that is called, such as ``/cds-services/one``: the
+                audience may be its address (CDS Hooks 2.0), as well as the client's as it stands.
 
         Raises:
             UntrustedError: it does not prove it.
@@ -86,7 +91,8 @@ class CdsTrust:
             raise UntrustedError("the key is not known")
         try:
             claims = jwt.decode(
-                token, key, algorithms=list(client.algorithms), audience=client.audience,
+                token, key, algorithms=list(client.algorithms),
+                audience=_audiences(client.audience, service),
                 issuer=client.issuer, leeway=_SKEW,
                 options={"require": ["iss", "aud", "exp", "iat", "jti"]},
             )  # fmt: skip
@@ -117,6 +123,12 @@ class CdsTrust:
             self._seen[issuer, jti] = expires
         if self._use is not None and not self._use(issuer, jti, expires + _SKEW):
             raise UntrustedError("the token was used before")
+
+
+def _audiences(told: str, service: str) -> list[str]:
+    """What a token for a service may name: the audience, and the service's address below it."""
+    base, below = told.rstrip("/"), service.removeprefix("/cds-services")
+    return [told, f"{base}{below}"] if base.endswith("/cds-services") else [told, base + service]
 
 
 def _keys(client: CdsClientConfig) -> dict[str, Any]:

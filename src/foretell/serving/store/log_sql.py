@@ -79,13 +79,13 @@ class SqlLog(Statements):
         owners = {(e.site, e.patient) for e in events if e.patient} if merges else set()
         out: dict[tuple[str, str], str] = {}
         for site, patient in owners:
-            name = self._current(site, patient)
+            name = self.current(site, patient)
             if name != patient:
                 out[site, patient] = name
         return out
 
-    def _current(self, site: str, patient: str) -> str:
-        """The identifier that a patient has now, through any chain of merges."""
+    def current(self, site: str, patient: str) -> str:
+        """See :class:`Store`."""
         passed = {patient}
         while True:
             found = self._run(
@@ -126,8 +126,8 @@ class SqlLog(Statements):
         rows: list[tuple],
     ) -> None:  # fmt: skip
         """Closes the retired identifier and hands its history to the one that stays."""
-        site, prior = event.site, self._current(event.site, body["prior"])
-        patient = self._current(site, patient)
+        site, prior = event.site, self.current(event.site, body["prior"])
+        patient = self.current(site, patient)
         if prior == patient:
             return
         # What this very transaction holds of the prior patient must be moved, too.

@@ -75,7 +75,8 @@ def test_patients_encounters_and_merges():
     assert {r.patient for r in found} == {"M1"}
     admit = next(r for r in found if isinstance(r, VisitChange) and r.kind == "admit")
     assert (admit.unit, admit.age, admit.sex, admit.visit) == ("MICU", 75.0, "female", "e1")
-    assert [r.prior for r in found if getattr(r, "kind", "") == "merge"] == ["p0"]
+    merges = [r.prior for r in found if getattr(r, "kind", "") == "merge"]
+    assert merges == ["Patient/p1", "Patient/p0"]
     never = {**patient, "birthDate": "1850-06-01"}
     told = [r for r in read(never) if r.kind == "update"]
     assert [(r.age, r.doubt) for r in told] == [(None, "impossible_age")]
@@ -85,6 +86,49 @@ def test_patients_encounters_and_merges():
     bundle |= {"entry": [{"resource": r} for r in (done, patient, observation())]}
     stays = read_fhir(bundle)
     assert stays.lengths.tolist() == [24] and stays.column("HR")[1] == 88
+
+
+def test_an_identifier_is_no_id_and_a_patient_has_both():
+    systems = ("urn:mrn",)
+    patient = {"resourceType": "Patient", "id": "7",
+               "meta": {"lastUpdated": "2026-01-01T00:00:00Z"},
+               "identifier": [{"system": "urn:mrn", "value": "9"}]}  # fmt: skip
+    about = {"subject": {"reference": "Patient/7"}}
+    assert read(observation(**about))[0].patient == "7"
+    # Somebody else's number may be the same text.
+    assert read(observation(**about), systems=systems)[0].patient == "Patient/7"
+    merge, update = read(patient, systems=systems)
+    assert (merge.kind, merge.patient, merge.prior) == ("merge", "9", "Patient/7")
+    assert (update.kind, update.patient) == ("update", "9")
+    assert [r.kind for r in read(patient)] == ["update"]
+
+
+def test_who_was_replaced_says_by_whom():
+    gone = {"resourceType": "Patient", "id": "old", "meta": {"lastUpdated": "2026-01-01T00:00:00Z"},
+            "link": [{"type": "replaced-by", "other": {"reference": "Patient/new"}},
+                     {"type": "seealso", "other": {"reference": "Patient/else"}}]}  # fmt: skip
+    merge, update = read(gone)
+    assert (merge.kind, merge.patient, merge.prior) == ("merge", "new", "old")
+    assert update.patient == "old"
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [{"reference": "Device/p1"}, {"reference": "https://x.example/r4/Group/p1"},
+     {"reference": "#p1", "type": "Location"}],
+)  # fmt: skip
+def test_what_is_no_patient_has_no_stay(subject):
+    (refused,) = read(observation(subject=subject))
+    assert refused.where == "Observation.subject"
+    whole = {"reference": "https://x.example/r4/Patient/p1/_history/3", "type": "Patient"}
+    assert read(observation(subject=whole))[0].patient == "p1"
+
+
+def test_a_deletion_without_a_patient_is_set_aside():
+    entries = [{"request": {"method": "DELETE", "url": "Observation/o1"}},
+               {"request": {"method": "GET", "url": "Observation/o1"}}]  # fmt: skip
+    (refused,) = read({"resourceType": "Bundle", "type": "transaction", "entry": entries})
+    assert refused.reason == "deletion_not_taken"
 
 
 def test_orders_and_treatments():

@@ -84,8 +84,9 @@ class FhirReader:
     Args:
         site: to which all patients belong.
         zone: of times without an offset.
-        systems: systems of patient identifiers, the preferred first; where none of a Patient's
-            fits, its own id counts.
+        systems: systems of patient identifiers, the preferred first. With any a patient is named
+            by such an identifier, and until one is known ``Patient/`` and the resource's id: a
+            Patient that has both merges them.
         identities: patient id -> identifier, as learned from Patient resources of the same bundle.
         drugs: id -> codes, as learned from Medication resources of the same bundle.
     """
@@ -126,6 +127,8 @@ class FhirReader:
                     continue
                 elif isinstance(kind, str):
                     out.append(Refusal("resource_not_taken", kind[:40]))
+                elif one.get("deleted"):
+                    out.append(Refusal("deletion_not_taken", "entry"))
                 else:
                     out.append(Refusal("no_resource", "entry"))
             except FhirError as error:
@@ -144,14 +147,25 @@ class FhirReader:
         if best is not None:
             self.identities[patient["id"]] = best[1][:200]
 
+    def name_of(self, identity: str) -> str:
+        """What the patient of a resource's id is called."""
+        # An identifier of somebody else may be the same text as an id.
+        unknown = f"Patient/{identity}" if self.systems else identity
+        return self.identities.get(identity, unknown)[:200]
+
     def _subject(self, resource: dict, element: str = "subject") -> str:
         told = _dict(resource.get(element))
         reference = told.get("reference")
         if isinstance(reference, str) and reference:
-            identity = reference.split("/_history", 1)[0].rpartition("/")[2]
+            place, _, identity = reference.split("/_history", 1)[0].rpartition("/")
+            kinds = {place.rpartition("/")[2], str(told.get("type") or "").rpartition("/")[2]}
+            if kinds - {"", "Patient"}:
+                # A device or a group may have the id of a patient.
+                where = f"{resource['resourceType']}.{element}"
+                raise FhirError("the subject is no patient", where=where)
             identity = identity.removeprefix("urn:uuid:").removeprefix("#")
             if identity:
-                return self.identities.get(identity, identity)[:200]
+                return self.name_of(identity)
         identifier = told.get("identifier")
         if isinstance(identifier, dict) and isinstance(identifier.get("value"), str):
             return str(identifier["value"])[:200]
@@ -228,7 +242,7 @@ class FhirReader:
         identity = one.get("id") if isinstance(one.get("id"), str) else None
         reference = _dict(one.get("subject")).get("reference", "")
         person = people.get(str(reference).rpartition("/")[2], {})
-        age, sex, doubt = self._person(person, start if start is not None else updated)
+        age, sex, doubt = self.person(person, start if start is not None else updated)
         shared = (self.site, patient, identity)
         unit = str(unit)[:80] if unit else None
         if kind == "discharge":
@@ -247,10 +261,10 @@ class FhirReader:
             return
         yield VisitChange(*shared, kind, when, start, unit, age, sex, None, doubt)
 
-    def _person(
+    def person(
         self, person: Mapping, at: float | None
     ) -> tuple[float | None, str | None, str | None]:
-        """Age, sex, and why there is no age."""
+        """Age at a time, sex, and why there is no age, of a Patient."""
         sex = person.get("gender") if person.get("gender") in ("male", "female") else None
         born = read_instant(person.get("birthDate"), self.zone, precise=False)
         age, doubt = age_at(born, at)
@@ -261,14 +275,20 @@ class FhirReader:
         updated = read_instant(meta.get("lastUpdated"), self.zone)
         if updated is None or not isinstance(one.get("id"), str):
             return
-        patient = self.identities.get(one["id"], one["id"])[:200]
-        age, sex, doubt = self._person(one, updated)
+        patient = self.name_of(one["id"])
+        if one["id"] in self.identities:
+            # What came, or will come, of the resource's id alone is this patient's.
+            own = f"Patient/{one['id']}"[:200]
+            yield VisitChange(self.site, patient, None, "merge", updated, prior=own)
+        age, sex, doubt = self.person(one, updated)
         for link in _dicts(one.get("link")):
-            if link.get("type") == "replaces":
-                prior = _reference(link.get("other"))
-                if prior:
-                    prior = self.identities.get(prior, prior)
-                    yield VisitChange(self.site, patient, None, "merge", updated, prior=prior)
+            other = _reference(link.get("other"))
+            if other and link.get("type") == "replaces":
+                prior = self.name_of(other)
+                yield VisitChange(self.site, patient, None, "merge", updated, prior=prior)
+            elif other and link.get("type") == "replaced-by":
+                stays = self.name_of(other)
+                yield VisitChange(self.site, stays, None, "merge", updated, prior=patient)
         shared = (self.site, patient, None)
         yield VisitChange(*shared, "update", updated, None, None, age, sex, None, doubt)
 
@@ -350,6 +370,9 @@ def flatten(resource: Any, depth: int = 0) -> Iterator[dict]:
                 yield from flatten(inner, depth + 1)
             except FhirError:
                 yield {"resourceType": None}
+        elif isinstance(entry, dict) and _dict(entry.get("request")).get("method") == "DELETE":
+            # It names no patient; entered-in-error does.
+            yield {"resourceType": None, "deleted": True}
 
 
 def _dict(value: Any) -> dict:
