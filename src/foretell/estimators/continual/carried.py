@@ -14,11 +14,9 @@ from foretell.data.clinical.encoding import PiecewiseLinearEncoder
 from foretell.errors import ParameterError
 from foretell.estimators.continual.settings import NewChannels
 from foretell.estimators.continual.site import Episodes, SiteNet, SiteRecord, Standards
-from foretell.learners.risk.examples import encoded
+from foretell.learners.contract import Batch
+from foretell.learners.risk.asking import asked
 from foretell.learners.risk.feed_forward import FeedForwardRiskLearner
-
-AT_ONCE = 8192
-"""Rows that the net sees at once."""
 
 Adapter = tuple[Tensor, Tensor]
 """What 1 plus it the encoded inputs of a site are multiplied by, and what is added to them."""
@@ -70,14 +68,14 @@ class Carried:
         self, features: NDArray[np.float32], adapter: Adapter | None = None
     ) -> NDArray[np.float32]:
         """(R, D) representations."""
-        out = np.empty((len(features), self.learner.shape.hidden[0]), np.float32)
-        with torch.inference_mode():
-            for at in range(0, len(features), AT_ONCE):
-                x = encoded(features[at : at + AT_ONCE], self.encoder)
-                if adapter is not None:
-                    x = x * (1 + adapter[0]) + adapter[1]
-                out[at : at + AT_ONCE] = self.learner.encode({"x": x}).numpy()
-        return out
+
+        def encode(batch: Batch) -> Tensor:
+            x = batch["x"]
+            if adapter is not None:
+                x = x * (1 + adapter[0]) + adapter[1]
+            return self.learner.encode({"x": x})
+
+        return asked(self.learner, features, encode, self.encoder)
 
     def logits(self, features: NDArray[np.float32], site: str) -> NDArray[np.float64]:
         """(R,) log-odds at a site, without its intercept.
@@ -90,10 +88,10 @@ class Carried:
                 f"features must be (R, {len(self.constants)}), not {features.shape}"
             )
         adapter = self.adapters.get(site)
+        if adapter is None:
+            return row_logits(self.learner, features, "x", self.encoder)
+        hidden = torch.from_numpy(self.hidden(features, adapter))
         with torch.inference_mode():
-            if adapter is None:
-                return row_logits(self.learner, features, "x", self.encoder)
-            hidden = torch.from_numpy(self.hidden(features, adapter))
             return self.learner.decode(hidden, {}).logit.double().numpy()
 
     def episode_logits(self, site: str) -> NDArray[np.float64]:
@@ -116,10 +114,7 @@ def row_logits(
     encoder: PiecewiseLinearEncoder | None,
 ) -> NDArray[np.float64]:
     """(R,) log-odds of features (``key="x"``) or of representations (``"h"``)."""
-    device = next(learner.parameters()).device
-    parts = [np.zeros(0)]
-    for at in range(0, len(values), AT_ONCE):
-        part = values[at : at + AT_ONCE]
-        batch = torch.from_numpy(part) if key == "h" else encoded(part, encoder)
-        parts.append(learner({key: batch.to(device)}).logit.double().cpu().numpy())
-    return np.concatenate(parts)
+    return asked(
+        learner, values, lambda batch: learner(batch).logit.double(),
+        encoder if key == "x" else None, key=key,
+    )  # fmt: skip

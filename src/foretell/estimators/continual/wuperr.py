@@ -13,7 +13,6 @@ from numpy.typing import ArrayLike, NDArray
 from foretell.data.clinical.stays import Stays
 from foretell.errors import DataError, ParameterError
 from foretell.estimators.continual import settings, warmup
-from foretell.estimators.continual.carried import AT_ONCE
 from foretell.estimators.continual.course import train_site
 from foretell.estimators.continual.memory import remember
 from foretell.estimators.continual.release import GaussianRelease, Release
@@ -28,6 +27,8 @@ from foretell.estimators.continual.settings import Course, Keeping, NewChannels
 from foretell.estimators.continual.site import SiteRecord, SiteRows, Standards
 from foretell.estimators.continual.travelling import TravellingRisk
 from foretell.estimators.continual.warmup import Freeze, WarmSite, Warmup
+from foretell.learners.risk.asking import AT_ONCE
+from foretell.learners.risk.examples import require_finite
 from foretell.learners.risk.feed_forward import FeedForwardRiskLearner
 from foretell.training import Strategy, use_threads
 
@@ -296,6 +297,7 @@ class WUPERR(TravellingRisk):
         Raises:
             NotFittedError: before the first site.
             ParameterError: there is no such site.
+            DataError: a feature is not finite.
         """
         self._require_fit()
         site = self.current_site_ if site is None else site
@@ -303,7 +305,9 @@ class WUPERR(TravellingRisk):
         with use_threads(self.threads):
             carried = self._carried()
             if not isinstance(X, Stays):
-                rows = carried.seen(np.asarray(X, np.float32), record, self.new_channels)
+                given = np.asarray(X, np.float32)
+                require_finite(given)
+                rows = carried.seen(given, record, self.new_channels)
                 return carried.logits(rows, site) + record.intercept
             parts = [np.zeros(0)]
             for chunk in X.chunks(8 * AT_ONCE):

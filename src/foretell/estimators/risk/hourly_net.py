@@ -24,11 +24,11 @@ from foretell.estimators.risk.parts import held_out, stated
 from foretell.learners.artefact import load_artefact, readable, save_artefact
 from foretell.learners.contract import Batch
 from foretell.learners.restoring import restored
+from foretell.learners.risk.asking import AT_ONCE, asked
 from foretell.learners.risk.examples import (
     HourExamples,
     StayExamples,
     checked_rows,
-    encoded,
     require_finite,
 )
 from foretell.learners.risk.feed_forward import RiskLearner
@@ -38,9 +38,6 @@ from foretell.training import FitResult, Strategy, fit, use_threads
 from foretell.training.private import PrivacyStatement, PrivateTraining
 
 Net = TypeVar("Net", bound=RiskLearner)
-
-AT_ONCE = 8192
-"""Hours that go through a net together."""
 
 
 class HourlyNet(ExplainsHours, BaseEstimator, Generic[Net]):
@@ -325,14 +322,7 @@ class HourlyNet(ExplainsHours, BaseEstimator, Generic[Net]):
             raise ParameterError(
                 f"features must be (R, {self.n_features_in_}), not {features.shape}"
             )
-        device = next(learner.parameters()).device
-        with torch.inference_mode():
-            # Asked of no hour at all, too: that has its width and kind.
-            parts = [
-                ask({"x": encoded(features[at : at + AT_ONCE], self.encoder_).to(device)})
-                for at in range(0, max(len(features), 1), AT_ONCE)
-            ]
-            return np.concatenate([part.cpu().numpy() for part in parts])
+        return asked(learner, features, ask, self.encoder_)
 
     def _builder(self) -> CausalFeatureBuilder:
         if self.features_ is None:
