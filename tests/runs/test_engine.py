@@ -61,3 +61,24 @@ def test_a_cluster_that_is_there_is_used_and_stays(monkeypatch):
     assert caught.value.hint
     assert len(calls) == 1
     np.testing.assert_array_equal(there, model.forecast(history, 3, 1))
+
+
+def test_a_cluster_that_another_program_started_for_itself_is_left_alone(monkeypatch):
+    """Two runs on a machine: the second must not stand on what ends with the first."""
+    ray = pytest.importorskip("ray")
+    asked = []
+
+    def init(address, **options):
+        asked.append(address)
+        if address is None and len(asked) > 1:
+            raise ConnectionError("the cluster that was started last is gone")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "init", init)
+    for _ in range(2):
+        with make_engine("ray"):
+            pass
+    assert asked == [None, None, "local"]  # "auto" would take any that runs
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    with make_engine("ray"):
+        assert asked[-1] == "10.0.0.1:6379"

@@ -57,9 +57,10 @@ class LocalEngine:
 class RayEngine:
     """Jobs as Ray tasks, one core each.
 
-    Joins the cluster named by ``RAY_ADDRESS`` or one that runs on this machine; where there is
-    none, it starts one and stops it at the end. An argument that is the same object in several jobs
-    is put into the object store once.
+    Joins the cluster named by ``RAY_ADDRESS``, or the one that ``ray start`` made on this machine;
+    where there is none, it starts one and stops it at the end. A cluster that another program
+    started for itself is not joined: it would end with that program. An argument that is the same
+    object in several jobs is put into the object store once.
     """
 
     name = "ray"
@@ -78,15 +79,17 @@ class RayEngine:
             return self
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+        alone: dict[str, Any] = {"include_dashboard": False}
         named = os.environ.get("RAY_ADDRESS")
         try:
-            self._ray.init(address=named or "auto", **quiet)
+            # Not "auto", which also takes what another program started for itself.
+            self._ray.init(address=named, **({} if named else alone), **quiet)
         except ConnectionError as error:
             if named is not None:
                 raise EngineError(
                     f"no Ray cluster answers at RAY_ADDRESS={named}: {error}"
                 ) from error
-            self._ray.init(address="local", include_dashboard=False, **quiet)
+            self._ray.init(address="local", **alone, **quiet)
         self._started = True
         return self
 

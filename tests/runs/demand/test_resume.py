@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -55,36 +54,59 @@ def two_models(tmp_path) -> Path:
     return file
 
 
-def start(*arguments: object, on_interrupt: Any = signal.SIG_DFL) -> subprocess.Popen:
-    """A run in a process of its own; whether it heeds Ctrl-C must not hang on our own parent."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "foretell", "run", *map(str, arguments)],
+HELD = """
+import os, sys
+from foretell.cli import app
+
+where = sys.argv.pop(1)
+commands, replace = sys.modules["foretell.cli.app"], os.replace
+tell = commands.tell
+
+def hold(text):
+    if where in text:
+        print("held", file=sys.stderr, flush=True)
+        sys.stdin.read()
+
+def held_tell(line):
+    tell(line)
+    hold(line)
+
+def held_replace(source, target):
+    replace(source, target)
+    hold(str(target))
+
+commands.tell, os.replace = held_tell, held_replace
+app()
+"""
+
+
+def start(where: str, *arguments: object, on_interrupt: Any = signal.SIG_DFL) -> subprocess.Popen:
+    """A run in a process of its own, which stands still once it has written or told ``where``.
+
+    It goes on when its input ends: whatever is done to it before cannot come too late. Whether it
+    heeds Ctrl-C must not hang on our own parent.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", HELD, where, "run", *map(str, arguments)],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         preexec_fn=lambda: signal.signal(signal.SIGINT, on_interrupt),
     )
-
-
-def wait_for(process: subprocess.Popen, file: Path) -> None:
-    """Waits for a checkpoint, so that the training is in its midst."""
-    for _ in range(12_000):
-        if file.is_file():
-            return
-        assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.01)
-    process.kill()
-    raise AssertionError(f"no {file}")
+    assert process.stderr is not None
+    words = ""
+    while not words.endswith("held\n"):
+        line = process.stderr.readline()
+        assert line, f"it ended before {where}: {words}"
+        words += line
+    return process
 
 
 def test_a_run_that_was_killed_and_interrupted_ends_with_the_same_numbers(two_models, tmp_path):
     out = tmp_path / "out"
-    home = out / "work" / "holdout" / "mq_cnn" / "seed0" / "fit0"
-    checkpoint = home / "checkpoint" / "net0" / "training.safetensors"
-
-    killed = start(two_models, "--out", out)
-    wait_for(killed, checkpoint)
+    killed = start("net0/training.safetensors", two_models, "--out", out)
     running = call("run", "--resume", "--out", out)
     assert running.exit_code == 2
     assert "another process works on" in running.stderr
@@ -96,10 +118,10 @@ def test_a_run_that_was_killed_and_interrupted_ends_with_the_same_numbers(two_mo
     assert refused.exit_code == 2
     assert "--resume" in refused.stderr
 
-    interrupted = start("--resume", "--out", out)
-    assert interrupted.stderr is not None
-    while "[1/2]" not in interrupted.stderr.readline():  # what was done is not done again
-        assert interrupted.poll() is None
+    forest = out / "work" / "holdout" / "forest" / "seed0" / "fit0" / "model.json"
+    made = forest.stat().st_mtime_ns
+    interrupted = start("[1/2]", "--resume", "--out", out)
+    assert forest.stat().st_mtime_ns == made  # what was done is not done again
     interrupted.send_signal(signal.SIGINT)
     _, words = interrupted.communicate()
     assert interrupted.returncode == 130, words
@@ -160,11 +182,9 @@ def test_options_do_not_change_a_resumed_run(finished):
 
 
 def test_a_background_run_that_ignores_ctrl_c_can_be_ended(two_models, tmp_path):
-    process = start(two_models, "--out", tmp_path / "out", on_interrupt=signal.SIG_IGN)
-    assert process.stderr is not None
-    while "[1/2]" not in process.stderr.readline():
-        assert process.poll() is None
+    out, ignore = tmp_path / "out", signal.SIG_IGN
+    process = start("net0/training.safetensors", two_models, "--out", out, on_interrupt=ignore)
     process.send_signal(signal.SIGTERM)
     _, words = process.communicate()
     assert process.returncode == 130, words
-    assert record(tmp_path / "out")["status"] == "interrupted"
+    assert record(out)["status"] == "interrupted"
