@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -319,7 +320,7 @@ def test_a_patient_whose_open_hour_fails_holds_up_nobody(tmp_path, careful) -> N
 
 def test_the_most_urgent_partitions_come_first_and_none_starves() -> None:
     clock = Moment()
-    overload = Overload(clock=clock, patience=30, urgent=0.5)
+    overload = Overload(clock=clock, patience=30, urgent=lambda *_: 0.5)
     overload.take(0, [StayRow("A", "a", 1.0, 0.2, False, None)])
     overload.take(1, [StayRow("A", "b", 1.0, 0.9, False, None)])
     overload.take(
@@ -327,7 +328,9 @@ def test_the_most_urgent_partitions_come_first_and_none_starves() -> None:
     )
     overload.take(3, [StayRow("A", "e", None, 0.99, True, 3)])
     assert overload.in_turn([0, 1, 2, 3]) == [2, 1, 0, 3]
-    overload.seen(StateRow("A", "a", 0, b"", 1.0, {"policy": "alarmed", "risk": 0.95}))
+    overload.seen(StateRow("A", "a", 0, b"", 1.0, {
+        "policy": "alarmed", "risk": 0.95, "model": "m", "unit": None
+    }))  # fmt: skip
     overload.seen(StateRow("A", "c", 2, b"", None, None))
     assert overload.in_turn([0, 1, 2, 3]) == [0, 1, 2, 3]
     for _ in range(31):
@@ -357,7 +360,7 @@ def test_partitions_with_high_risks_are_drained_first(store) -> None:
     append(store, [(T0 + 3800 + p, result(p, 70.0, T0 + 3800, T0 + 3800)) for p in people])
     fold = make_fold(None, 0.2)
     worker = Worker(store, fold, ttl=3600, batch=1, name="third",
-                    overload=Overload(clock=clock, urgent=0.04))  # fmt: skip
+                    overload=Overload(clock=clock, urgent=lambda *_: 0.04))  # fmt: skip
     worker.keep_leases(now=True)
     risks = {p: max(r.risk or 0 for r in store.stays(p)) for p in range(4)}
     assert max(risks, key=risks.get) == people[ill]
@@ -366,6 +369,55 @@ def test_partitions_with_high_risks_are_drained_first(store) -> None:
     # That they are behind is known after the first; the next one is the patient's.
     order = worker._in_turn()
     assert order[0].number == people[ill]
+
+
+def test_points_of_a_rule_are_held_to_the_rules_threshold() -> None:
+    # Of the model 0.02 is high; of the rule 0.25 is three points in a patient who is well.
+    lowest = {"model": 0.02, "news2-1": 0.35}
+    clock = Moment()
+    overload = Overload(clock=clock, urgent=lambda site, model, unit: lowest[model])
+    ruled = StayRow("A", "a", 1.0, 0.25, False, None, "ward", "news2-1")
+    overload.take(0, [ruled, replace(ruled, patient="b")])
+    overload.take(1, [StayRow("A", "c", 1.0, 0.03, False, None, "ward", "model")])
+    assert overload.in_turn([0, 1]) == [1, 0]
+    view = {"policy": "armed", "risk": 0.6, "model": "news2-1", "unit": "ward"}
+    overload.seen(StateRow("A", "b", 0, b"", 1.0, view))
+    assert overload.in_turn([1, 0]) == [0, 1]
+
+
+def test_a_stay_of_which_a_rule_speaks_is_urgent_by_the_rules_threshold(tmp_path) -> None:
+    class Points(RuleScorer):
+        calls = 0
+
+        def step(self, state, features):
+            self.calls += 1
+            return super().step(state, features)
+
+    def calls(threshold: float) -> int:
+        store, clock, scorer = fresh(tmp_path, f"s{threshold}"), Moment(), Points("news2")
+        policy = AlarmPolicy(tiers=(Tier("urgent", 0.02),), snooze=3)
+        rules = {"news2-1": AlarmPolicy(tiers=(Tier("urgent", threshold),), snooze=3)}
+        ladder = Ladder([Counting(lambda: True), scorer])
+        fold = Fold(ladder, policy, watermark=12, policies=rules)
+        worker = Worker(store, fold, ttl=3600, overload=Overload(clock=clock))
+        # Three points of twenty, before and after late results.
+        append(store, [(T0 + 60, result(1, 135.0, T0 + 60, T0 + 60))])
+        append(store, [(T0 + 3600 * h, None) for h in range(1, 6)])
+        drained(worker)
+        view = store.state("A", "P1").view
+        # An alarm that waits would be urgent by itself.
+        assert (view["model"], view["issued"]) == ("news2-1", 0.15)
+        assert view["policy"] == "armed"
+        clock.ahead, before = 1000.0, scorer.calls
+        # Known in the first hour, and sent in the sixth.
+        late = [(T0 + 80, result(1, 136.0, T0 + 70, T0 + 80, 1, k)) for k in range(30)]
+        append(store, late, group=1)
+        drained(worker)
+        assert any(row.kind == OWE for row in store.journal())
+        store.close()
+        return scorer.calls - before
+
+    assert calls(0.35) + 25 < calls(0.1)
 
 
 def test_the_journal_says_from_when_to_when_hours_were_owed() -> None:

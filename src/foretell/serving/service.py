@@ -342,7 +342,7 @@ class Service:
             def work() -> None:
                 overload = Overload(
                     settings.overload_lag_seconds, patience=settings.overload_patience_seconds,
-                    urgent=fold.policy.tiers[0].threshold,
+                    urgent=lambda site, model, unit: fold.rules(site).lowest(model, unit),
                 )  # fmt: skip
                 Worker(
                     self.store.another(), fold, ttl=settings.lease_seconds, watcher=self.metrics,

@@ -59,8 +59,8 @@ class StateRow:
 class StayRow:
     """What a worker knows of a patient without their snapshot.
 
-    ``due`` and ``owed`` as of :class:`StateRow`; ``risk`` as it is shown, ``alarmed`` whether there
-    was an alarm of late that nobody has answered.
+    ``due`` and ``owed`` as of :class:`StateRow`; ``risk``, ``unit`` and who spoke as they are
+    shown, ``alarmed`` whether there was an alarm of late that nobody has answered.
     """
 
     site: str
@@ -69,6 +69,8 @@ class StayRow:
     risk: float | None
     alarmed: bool
     owed: int | None
+    unit: str | None = None
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)

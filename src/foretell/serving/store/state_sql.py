@@ -28,17 +28,19 @@ class SqlStates(Statements):
     def stays(self, partition: int) -> list[StayRow]:
         """See :class:`Store`."""
         sql = (
-            "SELECT s.site, s.patient, s.due, s.risk, "
-            "CASE WHEN s.shown LIKE ? OR s.shown LIKE ? THEN 1 ELSE 0 END, o.hour "
+            "SELECT s.site, s.patient, s.due, s.risk, s.shown, o.hour "
             "FROM state s LEFT JOIN owed o ON o.site = s.site AND o.patient = s.patient "
             "WHERE s.part = ? AND (s.due IS NOT NULL OR o.hour IS NOT NULL)"
         )
-        stands = [f'%"policy":"{status}"%' for status in ("alarmed", "snoozed")]
-        found = self._run(sql, (*stands, partition))
-        return [
-            StayRow(site, patient, due, risk, bool(alarmed), owed)
-            for site, patient, due, risk, alarmed, owed in found
-        ]
+        out = []
+        for site, patient, due, risk, shown, owed in self._run(sql, (partition,)):
+            view = {} if shown is None else json.loads(shown)
+            alarmed = view.get("policy") in ("alarmed", "snoozed")
+            out.append(
+                StayRow(site, patient, due, risk, alarmed, owed, view.get("unit"),
+                        view.get("model", ""))
+            )  # fmt: skip
+        return out
 
     def stays_by_site(self) -> dict[str, tuple[int, int]]:
         """See :class:`Store`."""

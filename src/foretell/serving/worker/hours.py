@@ -207,7 +207,10 @@ class Hours(Asked):
         self, state: PatientState, identity: str, held: list, change: str, risk: float | None
     ) -> None:
         held[1], held[2] = change == "reinstated", held[2] + 1
-        body = {"alarm": identity, "stay": state.stay, "visit": state.visit, "hour": held[0],
+        hour = held[0]
+        tiers = {self.alarm_id(state, hour, name): name for name in self._tiers}
+        body = {"alarm": identity, "stay": state.stay, "visit": state.visit, "hour": hour,
+                "tier": tiers.get(identity), "raised": state.hour_end(hour),
                 "change": change, "risk": risk}  # fmt: skip
         key = f"{identity}/{held[2]}"
         self._send(state, key, "correction", state.hour_end(state.closed), body)
@@ -234,9 +237,18 @@ class Hours(Asked):
         """Whether a stay does not wait: an alarm is not answered, or the last hour was as high."""
         if state.checkpoints and state.checkpoints[-1].alarms.status in UNANSWERED:
             return True
-        risk = state.issued.get(state.closed)
-        lowest = self.rules(state.site).policy.tiers[0]
-        return risk is not None and risk >= lowest.of(state.unit(state.closed))
+        hour = state.closed
+        risk = state.issued.get(hour)
+        if risk is None:
+            return False
+        # Points of a rule that stepped in have a scale of their own.
+        rules, spoke = self.rules(state.site), self._spoke(state, hour)
+        return risk >= rules.lowest(spoke, state.unit(hour))
+
+    def _spoke(self, state: PatientState, hour: int) -> str:
+        """Who speaks in an hour: the first who may and is asked."""
+        order = (self._versions[i] for i in self._asked(state, hour)[1])
+        return next((version for version in order if version not in state.off), "")
 
     def settle(self, state: PatientState) -> None:
         """Computes what is owed of a stay."""

@@ -25,3 +25,7 @@ class SiteRules(NamedTuple):
     def of(self, version: str) -> AlarmPolicy:
         """The policy of a scorer's scores."""
         return self.policies.get(version, self.policy)
+
+    def lowest(self, version: str, unit: str | None) -> float:
+        """The score from which on a scorer alarms at all in a unit."""
+        return self.of(version).tiers[0].of(unit)
