@@ -13,23 +13,32 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
+# The same examples in every run, however slow the machine: a change is judged by itself.
+# ``pytest --hypothesis-profile=explore`` looks for new ones.
 settings.register_profile(
     "foretell",
     deadline=None,
     max_examples=50,
+    derandomize=True,
+    database=None,
+    print_blob=True,
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.register_profile(
-    "ci", settings.get_profile("foretell"), derandomize=True, database=None, print_blob=True
+    "explore",
+    settings.get_profile("foretell"),
+    derandomize=False,
+    database=settings.get_profile("default").database,
 )
-settings.load_profile("ci" if os.environ.get("CI") else "foretell")
+settings.load_profile("foretell")
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -37,6 +46,18 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 @pytest.fixture(autouse=True)
 def fixed_seeds() -> None:
     """Global generators start every test at the same state, whatever ran before."""
+    _seed()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> Iterator[None]:
+    """So do fixtures that outlive a test: they are made before the first test that needs them."""
+    if fixturedef.scope != "function":
+        _seed()
+    return (yield)
+
+
+def _seed() -> None:
     random.seed(0)
     np.random.seed(0)
     torch = sys.modules.get("torch")

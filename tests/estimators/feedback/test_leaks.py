@@ -71,7 +71,9 @@ def _everything(clf: DelayedFeedbackClassifier) -> dict[str, np.ndarray]:
     scramble=st.integers(0, 10_000),
 )
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @pytest.mark.filterwarnings("ignore")
 def test_another_future_changes_nothing(case, seed, n, scramble):
