@@ -11,15 +11,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foretell.data.clinical.hl7 import Hl7Error, Message
+from foretell.data.clinical.hl7 import Hl7Error, Hl7Reader, Message
 from foretell.data.clinical.hl7.writer import Result, result_message
-from foretell.serving.config import Config, MllpConfig, TlsConfig
+from foretell.errors import ParameterError
+from foretell.serving.config import (
+    Config,
+    MllpConfig,
+    PollConfig,
+    SinkConfig,
+    TlsConfig,
+    read_config,
+)
 from foretell.serving.errors import StoreUnavailableError
 from foretell.serving.ingest import Committer, Framer, Intake, MllpServer
 from foretell.serving.ingest.acknowledge import acknowledgements, refusal
+from foretell.serving.ingest.client import FhirClient
 from foretell.serving.ingest.mllp import FrameTooLargeError, frame
 from foretell.serving.metrics import Metrics
-from foretell.serving.store import open_store
+from foretell.serving.outbox import MllpSink, make_sink
+from foretell.serving.store import OutboxRow, open_store
 
 NOW = 1_767_225_600.0
 
@@ -78,7 +88,7 @@ class Door:
         return self
 
     async def __aexit__(self, *_):
-        await self.server.stop(5)
+        await self.server.stop(60)
         await asyncio.to_thread(self.committer.close)
 
     async def connect(self, **options):
@@ -88,7 +98,7 @@ class Door:
 async def answers(reader, count: int) -> list[Message]:
     out = []
     for _ in range(count):
-        data = await asyncio.wait_for(reader.readuntil(b"\x1c\r"), 20)
+        data = await asyncio.wait_for(reader.readuntil(b"\x1c\r"), 180)
         out.append(Message.from_bytes(data.strip(b"\x0b\x1c\r")))
     return out
 
@@ -145,6 +155,32 @@ def test_every_refusal_is_a_proper_answer(tmp_path):
     asyncio.run(run())
 
 
+def test_an_answer_is_in_the_words_of_the_version_and_the_kind_of_the_message():
+    """Before 2.5 ERR has its place and code in one field, and MSA-3 says why."""
+    error = Hl7Error("the patient's identifier is missing", code=101, where="PID-3")
+    for version, old in (("2.3", True), ("2.3.1", True), ("2.4", True), ("2.5", False),
+                         ("2.8", False)):  # fmt: skip
+        message = Message.from_bytes(oru("9").replace(b"|P|2.5.1", f"|T|{version}".encode()))
+        (data,) = acknowledgements(message, NOW, error)
+        told = Message.from_bytes(data)
+        head, msa, err = (told.get(name) for name in ("MSH", "MSA", "ERR"))
+        assert (told.part(head, 11), told.part(head, 12)) == ("T", version)
+        assert told.part(msa, 1) == "AE" and told.part(msa, 2) == "9"
+        assert told.part(msa, 3) == (error.problem if old else "")
+        place = [told.part(err, 1 if old else 2, n) for n in (1, 2, 3)]
+        assert place == ["PID", "1", "3"]
+        assert told.part(err, *((1, 4) if old else (3, 1))) == "101"
+        assert told.part(err, 8) == ("" if old else error.problem)
+
+
+def test_what_is_missing_of_a_merge_is_said_where_it_is():
+    merge = oru("9").decode().replace("ORU^R01^ORU_R01", "ADT^A40")
+    for more in ("", "MRG|^^^MR\r"):
+        with pytest.raises(Hl7Error) as told:
+            Hl7Reader("A").read(Message.from_bytes((merge + more).encode()))
+        assert (told.value.where, told.value.code) == ("MRG-1", 101)
+
+
 def test_enhanced_mode_answers_as_it_is_asked(tmp_path):
     def asked(control: str, accept: str, application: str, kind: str = "ORU^R01^ORU_R01"):
         text = oru(control).decode().replace("ORU^R01^ORU_R01", kind)
@@ -176,7 +212,7 @@ def test_a_large_message_is_refused_and_its_connection_closed(tmp_path):
             reader, writer = await door.connect()
             writer.write(b"\x0b" + b"M" * 5000)
             assert codes(await answers(reader, 1)) == [("AR", "")]
-            assert await asyncio.wait_for(reader.read(), 20) == b""
+            assert await asyncio.wait_for(reader.read(), 180) == b""
 
     asyncio.run(run())
 
@@ -251,6 +287,46 @@ def test_tls_with_certificates_of_both_sides(tmp_path, certificate):
             writer.close()
 
     asyncio.run(run())
+
+
+def test_device_data_go_out_over_tls_to_who_proves_who_it_is(tmp_path, certificate):
+    cert, key = certificate
+    row = OutboxRow("S", "P", 0, "k", "alarm", NOW, {"alarm": "k", "risk": 0.5, "tier": "urgent"})
+
+    async def run():
+        tls = TlsConfig(certificate=cert, key=key, client_ca=cert)
+        async with Door(tmp_path, tls=tls) as door:
+
+            def send(**shown) -> None:
+                told = {"name": "ehr", "kind": "mllp", "host": "localhost", "port": door.port}
+                sink = MllpSink(SinkConfig(**told, timeout_seconds=20, **shown))
+                try:
+                    sink.send(row)
+                finally:
+                    sink.close()
+
+            for shown in ({}, {"tls": {}}, {"tls": {"ca": cert}}):
+                with pytest.raises(OSError):
+                    await asyncio.to_thread(send, **shown)
+            assert door.store.quarantine() == []
+            proof = {"tls": {"ca": cert, "certificate": cert, "key": key}}
+            await asyncio.to_thread(send, **proof)
+            assert door.store.quarantine()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    "told", [{"ca": "nothing.pem"}, {"certificate": "nothing.pem", "key": "nothing.pem"}]
+)
+def test_files_of_tls_that_are_not_there_are_said_at_the_start(told):
+    sink = SinkConfig(name="ehr", kind="mllp", host="localhost", port=1, tls=told)
+    with pytest.raises(ParameterError, match="tls of the sink 'ehr'"):
+        make_sink(sink)
+    with pytest.raises(ParameterError, match="tls of the poll of 'A'"):
+        FhirClient(PollConfig(site="A", url="https://ehr.example", tls=told))
+    with pytest.raises(ParameterError, match="a certificate needs its key"):
+        read_config({"sinks": [{**sink.model_dump(), "tls": {"certificate": "c.pem"}}]})
 
 
 def test_a_sender_that_leaves_without_listening_harms_nobody(tmp_path):

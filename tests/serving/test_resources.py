@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
@@ -81,12 +82,19 @@ def test_alarms_proposals_provenance_and_audit():
     assert assessed["whenRange"]["high"]["value"] == 6.0
     assert all(e["request"]["ifNoneExist"].startswith("identifier=urn:") for e in bundle["entry"])
     assert transaction(row) == bundle
-    note = OutboxRow("A", "p1", 0, "k/1", "correction", 1.76e9, {
-        "alarm": "k", "stay": "s", "visit": None, "hour": 3, "change": "retracted"})  # fmt: skip
-    (entry,) = valid(transaction(note))["entry"]
-    assert entry["request"] == {"method": "PUT", "url": "Flag?identifier=urn:foretell:alarm|k"}
-    assert entry["resource"]["status"] == "entered-in-error"
-    assert entry["resource"]["identifier"][0]["value"] == "k"
+    told = {"alarm": "k", "stay": "s", "visit": "V1", "hour": 3, "change": "retracted",
+            "tier": "urgent", "raised": 1.76e9}  # fmt: skip
+    note = OutboxRow("A", "p1", 0, "k/1", "correction", 1.77e9, told)
+    taken_back = valid(transaction(note))["entry"]
+    assert [e["request"] for e in taken_back] == [
+        {"method": "PUT", "url": "Flag?identifier=urn:foretell:alarm|k"},
+        {"method": "PUT", "url": "CommunicationRequest?identifier=urn:foretell:alarm-request|k"},
+    ]
+    # Nothing else of them changes.
+    gone = {"status": "entered-in-error"}
+    assert [e["resource"] for e in taken_back] == [{**r, **gone} for r in alarm_resources(row)]
+    back = replace(note, body={**told, "change": "reinstated"})
+    assert [e["resource"] for e in transaction(back)["entry"]] == alarm_resources(row)
     told = {"panel": "lactate", "reason": "never measured", "loinc": ["2524-7"]}
     proposal = valid(service_request("p1", "V1", told, 1.76e9))
     assert (proposal["intent"], proposal["status"]) == ("proposal", "draft")
@@ -148,7 +156,8 @@ def test_a_fhir_server_gets_transactions(tmp_path):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     (tmp_path / "token").write_text("secret\n")
     sink = FhirSink(SinkConfig(name="ehr", kind="fhir", token_file=str(tmp_path / "token"),
-                               url=f"http://127.0.0.1:{server.server_port}/r4"))  # fmt: skip
+                               url=f"http://127.0.0.1:{server.server_port}/r4",
+                               timeout_seconds=180))  # fmt: skip
     row = OutboxRow("A", "p1", 0, "k", "alarm", 1.76e9, {
         "alarm": "k", "stay": "s", "visit": "V1", "hour": 3, "tier": "urgent", "risk": 0.6,
         "status": "ok", "model": "m-1", "drivers": []})  # fmt: skip

@@ -31,6 +31,24 @@ class TlsConfig(Table):
     client_ca: str | None = None
 
 
+class ClientTlsConfig(Table):
+    """Where the service connects: whom it believes, and how it shows itself.
+
+    ``ca`` are authorities, those of the system by default; ``certificate`` and ``key`` are for
+    who asks for one.
+    """
+
+    ca: str | None = None
+    certificate: str | None = None
+    key: str | None = None
+
+    @model_validator(mode="after")
+    def _pair(self) -> ClientTlsConfig:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("a certificate needs its key, and a key its certificate")
+        return self
+
+
 class ServiceConfig(Table):
     """Where things are kept, how time passes, and what holds under load.
 
@@ -238,6 +256,7 @@ class PollConfig(Table):
     overlap_seconds: Annotated[float, Field(ge=0)] = 300.0
     page: Annotated[int, Field(ge=1, le=1000)] = 200
     token_file: str | None = None
+    tls: ClientTlsConfig | None = None
 
     @model_validator(mode="after")
     def _one_proof(self) -> PollConfig:
@@ -247,7 +266,7 @@ class PollConfig(Table):
 
 
 class SinkConfig(Table):
-    """Where the outbox goes."""
+    """Where the outbox goes; with ``tls`` also device data are encrypted."""
 
     name: str
     kind: Literal["webhook", "mllp", "fhir"]
@@ -257,6 +276,7 @@ class SinkConfig(Table):
     kinds: tuple[Literal["alarm", "correction", "score", "action"], ...] = ("alarm", "correction")
     secret_file: str | None = None
     token_file: str | None = None
+    tls: ClientTlsConfig | None = None
     timeout_seconds: Annotated[float, Field(gt=0, le=300)] = 10.0
     attempts: Annotated[int, Field(ge=1, le=1000)] = 30
     longest_pause_seconds: Annotated[float, Field(gt=0)] = 300.0

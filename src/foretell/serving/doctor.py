@@ -341,6 +341,9 @@ def _files(config: Config) -> Iterator[Finding]:
     for door in (config.mllp, config.http):
         if door is not None and door.tls is not None:
             secrets.append(("tls key", door.tls.key))
+    for tls in (*(s.tls for s in config.sinks), *(p.tls for p in config.polls)):
+        if tls is not None and tls.key is not None:
+            secrets.append(("tls key of a client", tls.key))
     for what, file in secrets:
         try:
             mode = Path(file).stat().st_mode

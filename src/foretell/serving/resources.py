@@ -122,7 +122,8 @@ def alarm_resources(row: OutboxRow) -> list[dict[str, Any]]:
     about: dict[str, Any] = {"subject": reference("Patient", row.patient)}
     if body.get("visit"):
         about["encounter"] = reference("Encounter", str(body["visit"]))
-    text = f"Sepsis risk: {body.get('tier')} alarm at hour {body.get('hour')}"
+    told = " ".join(filter(None, (body.get("tier"), "alarm")))
+    text = f"Sepsis risk: {told} at hour {body.get('hour')}"
     flag = {
         "resourceType": "Flag",
         "identifier": _identifier("alarm", row.key),
@@ -232,18 +233,22 @@ def transaction(row: OutboxRow) -> dict[str, Any]:
     """A row of the outbox as a transaction that a server takes once, however often it comes.
 
     Everything is created under an identifier, unless it is there; a retraction sets the alarm's
-    flag to ``entered-in-error`` and a reinstatement makes it active again.
+    flag and request to ``entered-in-error`` and a reinstatement makes them active again.
     """
     body = row.body
     if row.kind == "correction":
-        flag = alarm_resources(
-            OutboxRow(row.site, row.patient, row.partition, str(body["alarm"]), "alarm", row.time,
-                      body)
-        )[0]  # fmt: skip
-        flag["status"] = "entered-in-error" if body.get("change") == "retracted" else "active"
-        found = f"Flag?identifier={SYSTEM}:alarm|{body['alarm']}"
-        entry = {"resource": flag, "request": {"method": "PUT", "url": found}}
-        return {"resourceType": "Bundle", "type": "transaction", "entry": [entry]}
+        raised = OutboxRow(
+            row.site, row.patient, row.partition, str(body["alarm"]), "alarm",
+            float(body.get("raised", row.time)), body,
+        )  # fmt: skip
+        changed = []
+        for resource in alarm_resources(raised):
+            gone = body.get("change") == "retracted"
+            resource["status"] = "entered-in-error" if gone else "active"
+            known = resource["identifier"][0]
+            found = f"{resource['resourceType']}?identifier={known['system']}|{known['value']}"
+            changed.append({"resource": resource, "request": {"method": "PUT", "url": found}})
+        return {"resourceType": "Bundle", "type": "transaction", "entry": changed}
     score = ScoreRow(
         row.site, row.patient, str(body["stay"]), int(body["hour"]), row.time, body.get("risk"),
         body.get("risk"), str(body.get("status") or ""), str(body.get("model") or ""),

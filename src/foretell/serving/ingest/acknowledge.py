@@ -66,30 +66,47 @@ def _answer(message: Message, letters: str, now: float, error: Hl7Error | None) 
     event = message.part(head, 9, 2)[:3]
     version = message.part(head, 12)[:8] or "2.5"
     control = head[10] if len(head) > 10 else ""
-    return _text(marks, message.field, tuple(fields), event, version, letters, control, now, error)
+    mode = message.part(head, 11).upper()
+    return _text(
+        marks, message.field, tuple(fields), event, version, letters, control, now, error,
+        mode if mode in _MODES else "P",
+    )  # fmt: skip
+
+
+# HL7 table 0103: production, training, debugging. What answers is of the same kind.
+_MODES = ("P", "T", "D")
+# Before 2.5 ERR had one field, and MSA told why.
+_OLD = ("2.1", "2.2", "2.3", "2.4")
 
 
 def _text(
     marks: str, field: str, names: tuple[str, ...], event: str, version: str, letters: str,
-    control: str, now: float, error: Hl7Error | None,
+    control: str, now: float, error: Hl7Error | None, mode: str = "P",
 ) -> bytes:  # fmt: skip
     application, facility, own_application, own_facility = names
     kind = marks[0].join(filter(None, ("ACK", event, "ACK" if event else "")))
     number = f"FT{int(now * 1000):x}{next(_numbers):x}"
     head = field.join(
         ("MSH", marks, own_application, own_facility, application, facility, write_time(now), "",
-         kind, number, "P", version, "", "", "", "", "", "UNICODE UTF-8")
+         kind, number, mode, version, "", "", "", "", "", "UNICODE UTF-8")
     )  # fmt: skip
-    lines = [head, field.join(("MSA", letters, control))]
+    answer = ["MSA", letters, control]
+    lines = [head]
     if error is not None:
-        place = ""
-        if error.where:
-            segment, _, number = error.where.partition("-")
-            place = marks[0].join(filter(None, (segment[:3], "1", number)))
-        told = marks[0].join((str(error.code), _TOLD.get(error.code, "Error"), "HL70357"))
+        segment, _, number = error.where.partition("-")
+        place = [segment[:3], "1", number] if segment else []
+        told = (str(error.code), _TOLD.get(error.code, "Error"), "HL70357")
         # A sender may have made a comma or a semicolon its delimiter.
         problem = error.problem.translate({ord(c): " " for c in marks + field})
-        lines.append(field.join(("ERR", "", place, told, "E", "", "", "", problem)))
+        if version.startswith(_OLD):
+            answer.append(problem[:80])
+            place += [""] * (3 - len(place))
+            lines.append(field.join(("ERR", marks[0].join((*place, marks[3].join(told))))))
+        else:
+            where = marks[0].join(filter(None, place))
+            code = marks[0].join(told)
+            lines.append(field.join(("ERR", "", where, code, "E", "", "", "", problem)))
+    lines.insert(1, field.join(answer))
     # What is repeated of the message must not end the frame it is sent in.
     text = ("\r".join(lines) + "\r").translate({0x0B: "_", 0x1C: "_"})
     return text.encode("utf-8", "replace")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
+from foretell.serving.client_tls import client_tls
 from foretell.serving.config import PollConfig
 from foretell.serving.ingest.errors import PollError
 from foretell.serving.ingest.smart import BackendToken
@@ -23,13 +24,17 @@ class FhirClient:
 
     Args:
         config: of the server.
+
+    Raises:
+        ParameterError: a file of TLS, or the key of SMART, cannot be used.
     """
 
     def __init__(self, config: PollConfig) -> None:
         import httpx
 
         self._config = config
-        self._http = httpx.Client(timeout=30.0, follow_redirects=False)
+        tls = None if config.tls is None else client_tls(config.tls, f"the poll of {config.site!r}")
+        self._http = httpx.Client(timeout=30.0, follow_redirects=False, verify=tls or True)
         self.base = config.url.rstrip("/") + "/"
         self._smart = (
             None if config.smart is None else BackendToken(config.smart, self.base, self._http)

@@ -282,6 +282,7 @@ class MllpServer:
 
 
 _COUNTED = {"ORU": ("R01", "R30", "R31", "R32"), "ORM": ("O01",), "OML": ("O21", "O33", "O35"),
+            "RAS": ("O17",), "RDE": ("O11",),
             "ADT": ("A01", "A02", "A03", "A04", "A08", "A11", "A12", "A13", "A40")}  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from foretell.data.clinical.hl7 import Hl7Error, Message
 from foretell.data.clinical.hl7.times import write_time
 from foretell.errors import ParameterError
+from foretell.serving.client_tls import client_tls
 from foretell.serving.config import SinkConfig
 from foretell.serving.outbox.dispatcher import PermanentError, Sink
 from foretell.serving.resources import transaction
@@ -38,6 +39,9 @@ class _Base:
         self.name, self.kinds = config.name, frozenset(config.kinds)
         self.attempts, self.longest = config.attempts, config.longest_pause_seconds
         self._config = config
+        self._tls = None if config.tls is None else client_tls(
+            config.tls, f"the sink {config.name!r}"
+        )  # fmt: skip
 
 
 class WebhookSink(_Base):
@@ -60,7 +64,9 @@ class WebhookSink(_Base):
                 raise ParameterError(
                     f"secret_file of the sink {config.name!r} cannot be read: {error}"
                 ) from None
-        self._client = httpx.Client(timeout=config.timeout_seconds, follow_redirects=False)
+        self._client = httpx.Client(
+            timeout=config.timeout_seconds, follow_redirects=False, verify=self._tls or True
+        )
 
     def send(self, row: OutboxRow) -> None:
         """See :class:`Sink`."""
@@ -90,7 +96,9 @@ class FhirSink(_Base):
         import httpx
 
         super().__init__(config)
-        self._client = httpx.Client(timeout=config.timeout_seconds, follow_redirects=False)
+        self._client = httpx.Client(
+            timeout=config.timeout_seconds, follow_redirects=False, verify=self._tls or True
+        )
 
     def send(self, row: OutboxRow) -> None:
         """See :class:`Sink`."""
@@ -121,8 +129,8 @@ def judged(status: int) -> None:
 class MllpSink(_Base):
     """Sends a row as ORU^R01 device data and waits for its acknowledgement.
 
-    MSH-10 is taken from the row's key, so that a repeat is known. AE and AR of content are final;
-    a lost connection or no answer is not.
+    MSH-10 is taken from the row's key, so that a repeat is known. AR is final; AE, a lost
+    connection or no answer is not. Encrypted where the configuration has ``tls``.
     """
 
     def __init__(self, config: SinkConfig) -> None:
@@ -138,6 +146,10 @@ class MllpSink(_Base):
                 self._socket = socket.create_connection(
                     (self._config.host, self._config.port), self._config.timeout_seconds
                 )
+                if self._tls is not None:
+                    self._socket = self._tls.wrap_socket(
+                        self._socket, server_hostname=self._config.host
+                    )
             self._socket.sendall(b"\x0b" + content + b"\x1c\r")
             answer = self._read(self._socket)
         except OSError:

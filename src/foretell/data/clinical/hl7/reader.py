@@ -111,6 +111,8 @@ class Hl7Reader:
         Raises:
             Hl7Error: there is none.
         """
+        # Of PID, and of MRG what a merge retires.
+        where = f"{fields[0] if fields else 'PID' if number == 3 else 'MRG'}-{number}"
         best: tuple[int, int, str] | None = None
         for i in range(message.repeats(fields, number)):
             identity = message.part(fields, number, 1, i)
@@ -127,7 +129,7 @@ class Hl7Reader:
             if best is None or rank < best[:2]:
                 best = (*rank, name)
         if best is None:
-            raise Hl7Error("the patient's identifier is missing", code=101, where="PID-3")
+            raise Hl7Error("the patient's identifier is missing", code=101, where=where)
         return best[2][:200]
 
     def _results(self, message: Message, sent: float | None) -> list[Record]:
