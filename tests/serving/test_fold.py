@@ -259,6 +259,9 @@ def test_a_late_alarm_is_raised_and_a_wrong_one_is_noted_as_retracted(store):
     one(store, again)
     kinds = [(r.kind, r.body.get("change")) for r in store.notes(0, 10)]
     assert kinds == [("alarm", None), ("correction", "retracted")]
+    (note,) = [r for r in store.notes(0, 10) if r.kind == "correction"]
+    # So that a receiver can tell the alarm as it was.
+    assert (note.body["tier"], note.body["raised"]) == (alarms[0].body["tier"], alarms[0].time)
     scores = store.scores("H", "P")
     assert scores[0].risk == 0.0 and scores[0].issued == pytest.approx(0.3)
 
