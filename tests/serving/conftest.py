@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -18,6 +19,8 @@ pytest.importorskip("psycopg")
 pytest.importorskip("prometheus_client")
 
 from foretell.serving.store import Store, open_store
+
+from .waiting import settled, until
 
 
 def _postgres_bin() -> Path | None:
@@ -49,12 +52,12 @@ def postgres_server() -> Iterator[str]:
         shutil.chown(folder, "nobody")
     run = {"check": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": "/"}
     initdb = [str(place / "initdb"), "-D", str(folder / "d"), "-A", "trust", "-U", "foretell"]
-    options = f"-c listen_addresses='' -k {folder} -c max_connections=60 -c shared_buffers=32MB"
+    options = f"-c listen_addresses='' -k {folder} -c max_connections=200 -c shared_buffers=32MB"
     control = [*user, str(place / "pg_ctl"), "-D", str(folder / "d")]
     try:
         subprocess.run([*user, *initdb, "--no-sync", "-E", "UTF8"], **run)
         log = str(folder / "log")
-        subprocess.run([*control, "-o", options, "-l", log, "-w", "start"], **run)
+        subprocess.run([*control, "-o", options, "-l", log, "-w", "-t", "180", "start"], **run)
         yield f"postgresql:///postgres?host={folder}&user=foretell"
     finally:
         subprocess.run([*control, "-m", "immediate", "stop"], **{**run, "check": False})
@@ -155,7 +158,7 @@ def nursery() -> Iterator[subprocess.Popen]:
     assert process.stdout is not None and process.stdout.readline() == "ready\n"
     yield process
     process.kill()
-    process.wait(30)
+    process.wait(120)
 
 
 class Running:
@@ -172,42 +175,44 @@ class Running:
         nursery.stdin.write(json.dumps({"log": str(self.log), "args": args}) + "\n")
         nursery.stdin.flush()
         self.pid = int(nursery.stdout.readline())
+        self._over = False
         self.ports: dict[str, int] = {}
 
     @property
     def alive(self) -> bool:
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return False
-        return True
+        # Once it was gone its number may be another process's.
+        if not self._over:
+            try:
+                os.kill(self.pid, 0)
+            except ProcessLookupError:
+                self._over = True
+        return not self._over
 
-    def wait(self, seconds: float = 120) -> Running:
+    def wait(self) -> Running:
         """Until it is ready."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            for line in self.text().splitlines():
-                if line.startswith("ready"):
-                    pairs = (p.split("=") for p in line.split()[1:])
-                    self.ports = {n: int(v) for n, v in pairs}
-                    return self
-            if not self.alive:
-                break
-            time.sleep(0.02)
-        raise AssertionError(f"the service did not start: {self.text()[-2000:]}")
+        until(lambda: self._said_ready() or not self.alive)
+        assert self._said_ready(), f"the service did not start: {self.text()[-2000:]}"
+        return self
+
+    def _said_ready(self) -> bool:
+        # A line that has no end yet may be half a line.
+        for line in self.text().splitlines(keepends=True):
+            if line.startswith("ready") and line.endswith("\n"):
+                self.ports = {n: int(v) for n, v in (p.split("=") for p in line.split()[1:])}
+                return True
+        return False
 
     def text(self) -> str:
         return self.log.read_text("utf-8", "replace") if self.log.exists() else ""
 
-    def gone(self, seconds: float = 60) -> None:
-        end = time.monotonic() + seconds
-        while self.alive:
-            assert time.monotonic() < end, "the process is still there"
-            time.sleep(0.01)
+    def gone(self) -> None:
+        until(lambda: not self.alive)
 
     def kill(self) -> None:
         if self.alive:
-            os.kill(self.pid, signal.SIGKILL)
+            # It may end by itself just now.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
         self.gone()
 
     def stop(self) -> int:
@@ -272,7 +277,7 @@ class Ward:
     def client(self):
         import httpx
 
-        return httpx.Client(base_url=self.url, headers=self.auth, timeout=60)
+        return httpx.Client(base_url=self.url, headers=self.auth, timeout=180)
 
 
 @pytest.fixture(scope="session")
@@ -314,12 +319,12 @@ def ward(tmp_path_factory, nursery, deployed) -> Iterator[Ward]:
             with MllpClient("127.0.0.1", running.ports["mllp"]) as door:
                 play(feed, door, speed=None, tick=tick, every=3600)
             held.now = feed[-1][0]
-            end = time.monotonic() + 60
-            while time.monotonic() < end:
-                listed = client.get("/v1/patients").json()["patients"]
-                if len(listed) == len(stays) and min(v["hour"] for v in listed) >= 10:
-                    break
-                time.sleep(0.1)
+            # Whoever reads it finds it at rest.
+            store = open_store(str(folder / "ward.db"), partitions=2)
+            settled(store)
+            store.close()
+            listed = client.get("/v1/patients").json()["patients"]
+            assert len(listed) == len(stays) and min(v["hour"] for v in listed) >= 10
         yield held
     finally:
         running.kill()

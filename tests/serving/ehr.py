@@ -19,6 +19,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
+from .waiting import until
+
 CLIENT = "foretell-backend"
 
 
@@ -110,10 +112,8 @@ class Ehr:
         )
         self.thread = threading.Thread(target=self.server.run, daemon=True)
         self.thread.start()
-        end = time.monotonic() + 30
-        while not self.server.started:
-            assert time.monotonic() < end and self.thread.is_alive()
-            time.sleep(0.01)
+        until(lambda: self.server.started or not self.thread.is_alive())
+        assert self.server.started
         self.port = self.server.servers[0].sockets[0].getsockname()[1]
         self.root = f"http://127.0.0.1:{self.port}"
         self.url = f"{self.root}/r4"
@@ -121,7 +121,7 @@ class Ehr:
 
     def close(self) -> None:
         self.server.should_exit = True
-        self.thread.join(10)
+        self.thread.join(60)
 
     def bundles(self, kind: str | None = None) -> list[dict]:
         """Notifications that the hook has taken, by the type their status says."""
@@ -339,14 +339,3 @@ def status(bundle: dict) -> dict[str, Any]:
         elif one["name"] in ("type", "status"):
             out[one["name"]] = one["valueCode"]
     return out
-
-
-def until(check, seconds: float = 20.0):
-    """Waits until something holds; returns it."""
-    end = time.monotonic() + seconds
-    while True:
-        found = check()
-        if found:
-            return found
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.02)

@@ -13,6 +13,8 @@ from foretell.errors import ParameterError
 from foretell.serving.config import read_config
 from foretell.serving.privacy import Pseudonyms
 
+from .waiting import until
+
 SCOPES = ("read", "act", "ingest", "audit", "admin")
 
 
@@ -42,7 +44,7 @@ def client(tmp_path, launch):
     config = tmp_path / "c.toml"
     config.write_text(text)
     service = launch(config).wait()
-    with httpx.Client(base_url=f"http://127.0.0.1:{service.ports['http']}", timeout=30) as held:
+    with httpx.Client(base_url=f"http://127.0.0.1:{service.ports['http']}", timeout=180) as held:
         yield held
 
 
@@ -54,16 +56,6 @@ def observation(identity: str, value: float, minute: int = 0, *, code=None, pati
         "effectiveDateTime": f"2026-01-01T10:{minute:02d}:00Z",
         "valueQuantity": {"value": value, "unit": "/min"},
     }  # fmt: skip
-
-
-def soon(check, seconds: float = 30):
-    end = time.monotonic() + seconds
-    while True:
-        found = check()
-        if found:
-            return found
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.05)
 
 
 def test_an_error_of_ours_is_answered_and_its_words_stay_inside(tmp_path, caplog):
@@ -185,7 +177,7 @@ def test_a_shift_at_the_board(client):
     assert answer.headers["content-type"].startswith("application/fhir+json")
     client.post("/v1/clock", json={"time": 1767261600 + 3600}, headers=as_("all"))
     # 2026-01-01T10:00Z is 1767261600: its first hour has ended.
-    (view,) = soon(
+    (view,) = until(
         lambda: [v for v in client.get("/v1/patients", headers=as_("nurse")).json()["patients"]
                  if v["alarms"]]
     )  # fmt: skip
@@ -208,7 +200,7 @@ def test_a_shift_at_the_board(client):
                        headers=as_("nurse")).status_code == 422  # fmt: skip
     wrong = client.post(path, json={**told, "stay": "x", "key": "third-key"}, headers=as_("nurse"))
     assert wrong.status_code == 409
-    soon(lambda: client.get("/v1/patients", headers=as_("nurse")).json()["patients"][0]["policy"]
+    until(lambda: client.get("/v1/patients", headers=as_("nurse")).json()["patients"][0]["policy"]
          == "suppressed")  # fmt: skip
 
     def acted() -> int:
@@ -219,7 +211,7 @@ def test_a_shift_at_the_board(client):
     for hours, last, count in ((1, view["quiet_until"], 2), (9, view["hour"] - 1 + 9, 3)):
         told = {"action": "snooze", "hours": hours, "reason": "other", "key": f"key-of-{hours}"}
         answer = client.post(path, json=told, headers=as_("nurse")).json()
-        soon(lambda count=count: acted() == count)
+        until(lambda count=count: acted() == count)
         (shown,) = client.get("/v1/patients", headers=as_("nurse")).json()["patients"]
         assert shown["quiet_until"] == last
         assert answer["until"] == view["begin"] + 3600 * last
@@ -269,7 +261,7 @@ def test_who_may_do_what(client):
     # Another site's patient is not even said to exist.
     client.post("/fhir", params={"site": "B"}, json=observation("b", 80.0, patient="x"),
                 headers=as_("all"))  # fmt: skip
-    soon(lambda: client.get("/v1/patients/B/x/risk", headers=as_("all")).status_code == 200)
+    until(lambda: client.get("/v1/patients/B/x/risk", headers=as_("all")).status_code == 200)
     assert client.get("/v1/patients/B/x/risk", headers=as_("nurse")).status_code == 404
     listed = client.get("/v1/patients", headers=as_("nurse")).json()["patients"]
     assert all(v["site"] == "A" for v in listed)
@@ -305,7 +297,7 @@ def test_what_was_set_aside_is_read_when_its_code_is_known(client):
     client.post("/fhir", json=observation("q2", 81.0, code=local), **send)
     (aside,) = client.get("/v1/quarantine", headers=as_("all")).json()["quarantine"]
     assert (aside["reason"], aside["code"], aside["count"]) == ("unknown_code", "ZZ", 1)
-    soon(lambda: client.get("/v1/patients", headers=as_("all")).json()["total"] == 1)
+    until(lambda: client.get("/v1/patients", headers=as_("all")).json()["total"] == 1)
     retry = {"json": {"system": "urn:lab", "code": "ZZ"}, "headers": as_("all")}
     assert client.post("/v1/quarantine/retry", **retry).json() == {"read": 0}
     assert client.get("/v1/quarantine", headers=as_("all")).json()["quarantine"] == [aside]
@@ -363,10 +355,10 @@ def test_results_are_scored_corrected_and_withdrawn(client, send):
     assert send(results()).json() == {"new": 1, "repeated": 0, "set_aside": 0}
     assert send(results()).json() == {"new": 0, "repeated": 0, "set_aside": 0}
     assert send(results("m-2")).json() == {"new": 0, "repeated": 1, "set_aside": 0}
-    soon(lambda: pulse(client) == 3.0)
+    until(lambda: pulse(client) == 3.0)
     right = results("m-3", value=80.0, status="corrected", issued=T0 + 60)
     assert send(right).json()["new"] == 1
-    soon(lambda: pulse(client) is None)
+    until(lambda: pulse(client) is None)
     gone = results("m-4", status="deleted", issued=T0 + 120)
     del gone["events"][0]["value"]
     assert send(gone).json()["new"] == 1

@@ -37,7 +37,7 @@ def client(tmp_path, launch):
     )
     service = launch(config).wait()
     with httpx.Client(
-        base_url=f"http://127.0.0.1:{service.ports['http']}", timeout=30, headers=as_("all")
+        base_url=f"http://127.0.0.1:{service.ports['http']}", timeout=180, headers=as_("all")
     ) as held:
         yield held
 
@@ -88,12 +88,12 @@ def test_a_body_is_refused_before_it_is_read(client):
     # A length alone, of which not a byte follows: whoever waited for it would not answer.
     host, port = client.base_url.host, client.base_url.port
     for path in ("/fhir", "/v1/events"):
-        with socket.create_connection((host, port), timeout=20) as door:
+        with socket.create_connection((host, port), timeout=180) as door:
             head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {1 << 40}\r\n\r\n"
             door.sendall(head.encode())
             assert door.recv(4096).startswith(b"HTTP/1.1 413 ")
     # Chunks without end, on another connection, and the service goes on.
-    with socket.create_connection((host, port), timeout=20) as door:
+    with socket.create_connection((host, port), timeout=180) as door:
         head = f"POST /v1/clock HTTP/1.1\r\nHost: x\r\nAuthorization: {as_('all')['Authorization']}"
         door.sendall(f"{head}\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
         for _ in range(5):

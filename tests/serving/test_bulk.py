@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -27,7 +28,8 @@ from foretell.serving.store import open_store
 from foretell.serving.worker.ticks import Ticker, warming
 
 from .conftest import Running
-from .ehr import CLIENT, Ehr, encounter, instant, observation, until, write_key
+from .ehr import CLIENT, Ehr, encounter, instant, observation, write_key
+from .waiting import until
 
 HOURS = 8
 
@@ -89,8 +91,8 @@ def test_an_export_is_waited_for_and_read_to_its_end(ehr, tmp_path):
             one.run(stop)
     ticker = Ticker(desk.store, every=1.0)
     # As long as it lasts no hour is closed; the heart beats all the same.
-    assert warming(desk.store)
-    assert ticker.once() == 0 and desk.store.counts()["heartbeat_age"] < 5
+    assert warming(desk.store) and desk.store.mark("heartbeat") is None
+    assert ticker.once() == 0 and desk.store.mark("heartbeat") is not None
     assert one.run(stop) and not warming(desk.store)
     assert desk.results() == 3 * 2 * HOURS
     assert "_type=Observation%2CEncounter%2CPatient" in ehr.asked[0] and "_since=" in ehr.asked[0]
@@ -194,7 +196,7 @@ def test_a_service_warms_up_before_it_closes_hours_though_it_is_killed(nursery, 
     ehr.jwks = [public]
     ehr.resources = patients(time.time() - 3600 * HOURS, 40)
     # The first process waits for the last file, and is killed there.
-    ehr.troubles = {"/r4/files/Observation": deque([(503, "30")])}
+    ehr.troubles = {"/r4/files/Observation": deque([(503, "3600")])}
     config = tmp_path / "c.toml"
     config.write_text(
         f'[service]\nstore = "{tmp_path / "s.db"}"\npartitions = 2\ntick_seconds = 0.3\n'
@@ -209,7 +211,7 @@ def test_a_service_warms_up_before_it_closes_hours_though_it_is_killed(nursery, 
 
         def ask(path: str) -> httpx.Response:
             url = f"http://127.0.0.1:{running.ports['http']}{path}"
-            return httpx.get(url, headers={"Authorization": "Bearer t"}, timeout=30)
+            return httpx.get(url, headers={"Authorization": "Bearer t"}, timeout=180)
 
         until(lambda: ehr.counts["/r4/files/Observation.ndjson"] == 1)
         until(lambda: len(ask("/v1/patients").json()["patients"]) == 40)
@@ -218,7 +220,7 @@ def test_a_service_warms_up_before_it_closes_hours_though_it_is_killed(nursery, 
         running.kill()
         running = Running(nursery, config, "ingest,worker,dispatcher", tmp_path, None)
         running.wait()
-        until(lambda: ehr.counts["/r4/Observation"] >= 1, 60)
+        until(lambda: ehr.counts["/r4/Observation"] >= 1)
         assert ehr.counts["/r4/$export"] == 1
 
         def scored() -> bool:
@@ -226,7 +228,7 @@ def test_a_service_warms_up_before_it_closes_hours_though_it_is_killed(nursery, 
             return len(listed) == 40 and all(v["hour"] == HOURS + 1 for v in listed)
 
         store = open_store(tmp_path / "s.db", partitions=2)
-        until(scored, 90)
+        until(scored)
         # Every hour has what happened in it, in spite of the order of the files: nothing is late.
         for p in (0, 17, 39):
             row = store.state("A", f"p{p}")
@@ -245,46 +247,61 @@ def test_two_doors_with_the_same_poll_take_one_export(nursery, tmp_path, ehr):
     ehr.resources = patients(time.time() - 3600 * HOURS, 5)
     ehr.busy_polls = 3
     # Whoever has it waits for the last file, and is killed there.
-    ehr.troubles = {"/r4/files/Observation": deque([(503, "30")])}
+    ehr.troubles = {"/r4/files/Observation": deque([(503, "3600")])}
     config = tmp_path / "c.toml"
     config.write_text(
         f'[service]\nstore = "{tmp_path / "s.db"}"\npartitions = 2\ntick_seconds = 0.3\n'
-        f"lease_seconds = 1.0\n[mllp]\nport = 0\n[http]\nport = 0\n[sites.A]\n"
+        f"lease_seconds = 10.0\n[mllp]\nport = 0\n[http]\nport = 0\n[sites.A]\n"
         f'[[polls]]\nsite = "A"\nurl = "{ehr.url}"\nwarm_up = true\nevery_seconds = 0.5\n'
     )
     roles = ("ingest,worker,dispatcher", "ingest")
     doors = [Running(nursery, config, each, tmp_path, None) for each in roles]
+    store = open_store(tmp_path / "s.db", partitions=2)
+
+    def duties() -> list[tuple]:
+        return store._run("SELECT token, expires FROM lease WHERE kind LIKE 'poll %'")
+
     try:
         for door in doors:
             door.wait()
         until(lambda: ehr.counts["/r4/files/Observation.ndjson"] == 1)
-        # Longer than a lease: it is renewed while its holder waits.
-        time.sleep(4)
+        # It is renewed while its holder waits.
+        ((token, first),) = duties()
+        for _ in range(2):
+            until(lambda before=first: duties()[0][1] > before)
+            ((now, first),) = duties()
+            assert now == token
         files = ("Patient", "Encounter", "Observation")
         assert [ehr.counts[f"/r4/files/{kind}.ndjson"] for kind in files] == [1, 1, 1]
         assert ehr.counts["/r4/$export"] == 1 and ehr.counts["/r4/Observation"] == 0
         (holder,) = [door for door in doors if "taken over" in door.text()]
         holder.kill()
+        # As if its time had passed.
+        store._run("UPDATE lease SET expires = 0 WHERE kind LIKE 'poll %'")
         until(lambda: ehr.counts["/r4/Observation"] >= 2)
         # The other one goes on where it was, and learns anew who is who.
         assert ehr.counts["/r4/$export"] == 1
         assert [ehr.counts[f"/r4/files/{kind}.ndjson"] for kind in files] == [2, 2, 2]
-        store = open_store(tmp_path / "s.db", partitions=2)
         found = [e for e in store.all_events(0, 10_000) if e.kind == "measured"]
         assert sum(len(e.body["items"]) for e in found) == 5 * 2 * HOURS
-        store.close()
     finally:
+        store.close()
         for door in doors:
             door.kill()
 
 
-def test_a_duty_that_is_lost_writes_no_mark(store):
-    other = store.another()
-    one, two = Duty(store, "poll x", ttl=0.3), Duty(other, "poll x", ttl=30)
+def test_a_duty_that_is_lost_writes_no_mark(store, monkeypatch):
+    other, later = store.another(), [0.0]
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + later[0])
+    monkeypatch.setattr("foretell.serving.ingest.duty.time", clock)
+    one, two = Duty(store, "poll x", ttl=3600), Duty(other, "poll x", ttl=7200)
     assert one.keep() and one.held and not two.keep() and not two.held
     old = one.lease
     store.set_mark("m", "1", old)
-    time.sleep(0.4)
+    # An hour in which it stands still, by its own clock and by that of the store.
+    later[0] = 3601.0
+    assert not one.held
+    store._run("UPDATE lease SET expires = expires - 3601 WHERE kind = 'poll x'")
     assert two.keep() and two.held and not one.held
     with pytest.raises(FencedError):
         one.lease  # noqa: B018

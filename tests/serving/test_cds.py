@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import time
 import uuid
 from contextlib import nullcontext
@@ -36,12 +37,12 @@ def call(ward, patient: str, hook: str = "patient-view", *, token=None, **more) 
             "context": {"userId": "Practitioner/1", "patientId": patient,
                         **more.pop("context", {})}, **more}  # fmt: skip
     token = signed(ward) if token is None else token
-    return httpx.post(f"{ward.url}/cds-services/sepsis-risk-{hook}", json=body, timeout=60,
+    return httpx.post(f"{ward.url}/cds-services/sepsis-risk-{hook}", json=body, timeout=180,
                       headers={"Authorization": f"Bearer {token}"})  # fmt: skip
 
 
 def test_discovery_names_hooks_and_prefetch(ward):
-    found = httpx.get(f"{ward.url}/cds-services", timeout=30).json()["services"]
+    found = httpx.get(f"{ward.url}/cds-services", timeout=180).json()["services"]
     assert [s["hook"] for s in found] == ["patient-view", "encounter-start", "order-select"]
     for service in found:
         assert {"hook", "id", "title", "description", "prefetch"} <= set(service)
@@ -87,11 +88,14 @@ def test_cards_of_patients_that_are_followed(ward):
 
 def test_a_stranger_is_scored_from_the_prefetch_or_not_at_all(ward):
     assert call(ward, "nobody").status_code == 412
-    # A server that is not listed is not asked: the data stay missing, at once.
-    begun = time.monotonic()
-    for address in ("http://169.254.169.254/latest", "http://127.0.0.1:1/fhir", "file:///etc"):
-        assert call(ward, "nobody", fhirServer=address).status_code == 412
-    assert time.monotonic() - begun < 20
+    # A server that is not listed is not asked: the data stay missing.
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        here = f"http://127.0.0.1:{server.getsockname()[1]}/fhir"
+        for address in ("http://169.254.169.254/latest", here, "file:///etc"):
+            assert call(ward, "nobody", fhirServer=address).status_code == 412
+        with pytest.raises(BlockingIOError):
+            server.accept()
     entries = [
         {"resource": {"resourceType": "Observation", "id": f"o{k}", "status": "final",
                       "code": {"coding": [{"system": "http://loinc.org", "code": code}]},
@@ -148,7 +152,7 @@ def test_only_a_proper_token_is_taken(ward):
         assert answer.status_code == 401, what
         assert patient not in answer.text
     assert httpx.post(f"{ward.url}/cds-services/sepsis-risk-patient-view", json={},
-                      timeout=30).status_code == 401  # fmt: skip
+                      timeout=180).status_code == 401  # fmt: skip
 
 
 @pytest.mark.parametrize("base", ["https://x.example", "https://x.example/cds-services/"])
@@ -174,7 +178,7 @@ def test_feedback_is_kept_by_its_code(ward):
     ]}  # fmt: skip
     head = {"Authorization": f"Bearer {signed(ward)}"}
     url = f"{ward.url}/cds-services/sepsis-risk-patient-view/feedback"
-    assert httpx.post(url, json=body, headers=head, timeout=30).status_code == 200
+    assert httpx.post(url, json=body, headers=head, timeout=180).status_code == 200
     rows = [r for r in ward.client().get("/v1/audit").json()["rows"]
             if r["action"] == "cds-feedback"]  # fmt: skip
     assert [r["subject"] for r in rows] == [card, card]
@@ -183,7 +187,7 @@ def test_feedback_is_kept_by_its_code(ward):
     assert "CANARY" not in str(rows)
     body["feedback"][0]["outcome"] = "ignored"
     head = {"Authorization": f"Bearer {signed(ward)}"}
-    assert httpx.post(url, json=body, headers=head, timeout=30).status_code == 422
+    assert httpx.post(url, json=body, headers=head, timeout=180).status_code == 422
 
 
 def test_cards_of_a_bedside_rule_are_held_to_its_own_thresholds(deployed, tmp_path, monkeypatch):
@@ -335,8 +339,8 @@ def test_a_token_counts_once_whichever_process_is_asked(ward, nursery, tmp_path)
                 "context": {"userId": "Practitioner/1", "patientId": patient}}  # fmt: skip
         for first, second in ((here, there), (there, here)):
             head = {"Authorization": f"Bearer {signed(ward)}"}
-            assert httpx.post(first, json=body, headers=head, timeout=60).status_code == 200
-            refused = httpx.post(second, json=body, headers=head, timeout=60)
+            assert httpx.post(first, json=body, headers=head, timeout=180).status_code == 200
+            refused = httpx.post(second, json=body, headers=head, timeout=180)
             assert refused.status_code == 401 and "used before" in refused.text
     finally:
         other.kill()

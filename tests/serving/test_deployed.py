@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 import httpx
@@ -27,6 +26,7 @@ from foretell.serving.worker.ticks import send_ticks
 from foretell.serving.worker.worker import rebuild
 
 from .test_fold import delivery
+from .waiting import settled
 
 AUTH = {"Authorization": "Bearer test-token"}
 CONFIG = """
@@ -59,7 +59,7 @@ def fed(stays, ports) -> float:
     url = f"http://127.0.0.1:{ports['http']}/v1/clock"
 
     def tick(moment: float) -> None:
-        httpx.post(url, json={"time": moment}, headers=AUTH, timeout=60).raise_for_status()
+        httpx.post(url, json={"time": moment}, headers=AUTH, timeout=180).raise_for_status()
 
     with MllpClient("127.0.0.1", ports["mllp"]) as client:
         assert play(feed, client, speed=None, tick=tick, every=3600) == len(feed)
@@ -75,9 +75,7 @@ def test_a_run_serves_what_it_says_of_tables(config, tmp_path, launch, deployed)
     running = launch(config, run=folder).wait()
     fed(stays, running.ports)
     store = open_store(str(tmp_path / "s.db"), partitions=2)
-    end = time.monotonic() + 60
-    while store.counts()["lag"] > 0 and time.monotonic() < end:
-        time.sleep(0.05)
+    settled(store)
     told = deployment.judge(stays)
     names = ["ok", "invalid_input", "out_of_distribution", "ambiguous"]
     alarms = {(n.patient, n.body["hour"], n.body["tier"]) for n in store.notes(0, 10_000)

@@ -23,7 +23,7 @@ def test_every_line_is_an_object_that_names_nobody(tmp_path, launch):
     service = launch(config).wait()
     good = result_message("H", "CANARYPATIENT", [Result("8867-4", 90.0, "/min")], time=T0,
                           control="1")  # fmt: skip
-    with socket.create_connection(("127.0.0.1", service.ports["mllp"]), 30) as door:
+    with socket.create_connection(("127.0.0.1", service.ports["mllp"]), 180) as door:
         for content in (good, b"PID|||CANARYPATIENT", good[:40]):
             door.sendall(b"\x0b" + content + b"\x1c\r")
             assert b"MSA|A" in door.recv(65536)

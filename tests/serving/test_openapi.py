@@ -47,7 +47,7 @@ def door(request, nursery, tmp_path_factory) -> Iterator[tuple[Running, str, str
     running = Running(nursery, config, "ingest,worker,dispatcher", folder, None)
     try:
         url = f"http://127.0.0.1:{running.wait().ports['http']}"
-        with httpx.Client(base_url=url, headers=HEAD, timeout=60) as client:
+        with httpx.Client(base_url=url, headers=HEAD, timeout=180) as client:
             drawn = fuzz_openapi.furnish(client)
         (folder / "schemathesis.toml").write_text(fuzz_openapi.SETTINGS.read_text() + drawn)
         yield running, url, str(folder / "schemathesis.toml")
@@ -72,7 +72,7 @@ def test_every_answer_is_one_that_is_described(door):
                       derandomize=True, suppress_health_check=list(HealthCheck))  # fmt: skip
             @given(case=strategy)
             def one(case):
-                case.validate_response(case.call(headers=HEAD), headers=HEAD)
+                case.validate_response(case.call(headers=HEAD, timeout=180), headers=HEAD)
 
             try:
                 one()

@@ -68,7 +68,8 @@ def receiver(codes: list[str]) -> tuple[int, list[str]]:
 
 def test_device_data_is_sent_again_under_the_same_number_until_it_is_taken():
     port, seen = receiver(["", "AE", "AA", "AR", "AA"])
-    sink = MllpSink(SinkConfig(name="x", kind="mllp", host="127.0.0.1", port=port))
+    sink = MllpSink(SinkConfig(name="x", kind="mllp", host="127.0.0.1", port=port,
+                               timeout_seconds=180))  # fmt: skip
     for _ in range(2):
         with pytest.raises(OSError):
             sink.send(row("1"))
@@ -97,11 +98,11 @@ class Picky:
 
 
 def test_dead_letters_are_said_and_do_not_block_others(store):
-    lease = store.acquire("work", "a", 60, 4)[0]
+    lease = store.acquire("work", "a", 3600, 4)[0]
     rows = [row("never"), row("1"), row("down", "Q"), row("2", "Q")]
     store.commit(Effects({0: lease}, {0: 1}, outbox=rows))
     sink = Picky()
-    sender = Dispatcher(store, [sink], ttl=60, metrics=Metrics())
+    sender = Dispatcher(store, [sink], ttl=3600, metrics=Metrics())
     sender.keep_leases()
     for _ in range(8):
         sender.once()

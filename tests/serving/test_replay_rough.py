@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import socket
 import sys
-import time
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -25,6 +23,8 @@ from foretell.serving.config import Config
 from foretell.serving.ingest import Intake
 from foretell.serving.rough_feed import Roughness, Sending, plain_names, rough_feed
 from foretell.serving.store import open_store
+
+from .waiting import free_port, settled, until
 
 ROUGH = Roughness(repeated=0.1, late=0.2, corrected=0.03, damaged=0.05, converted=0.3,
                   zones={"SIM": "Europe/Berlin"})  # fmt: skip
@@ -87,11 +87,6 @@ def test_what_is_rough_is_as_asked(deployed):
         rough_feed(replace(stays, starts=np.full(len(stays), 2)))
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as door:
-        return int(door.getsockname()[1])
-
-
 def test_the_service_says_of_a_rough_feed_what_the_tables_say(
     deployed, tmp_path, launch, monkeypatch
 ):
@@ -99,12 +94,13 @@ def test_the_service_says_of_a_rough_feed_what_the_tables_say(
     if not (place / "_acceptance.py").is_file():
         pytest.skip("the benchmarks are not here")
     monkeypatch.setattr(sys, "path", [*sys.path, str(place)])
-    from _acceptance import FakeEhr, Sender, compared, logged, settled, told_in_order
+    from _acceptance import FakeEhr, Sender, compared, logged, told_in_order
 
     folder, deployment, stays = deployed
     stays = described(stays, 10)
     feed = rough_feed(stays, ROUGH, begin=SPRING, spread=12, site="SIM", seed=5)
-    ehr = FakeEhr(fails=2.0, late=0.8)
+    # The very first request fails, however soon the others come.
+    ehr = FakeEhr(fails=2.0, late=0.8, seed=1)
     ports = {"mllp": free_port(), "http": free_port()}
     config, token = tmp_path / "c.toml", hashlib.sha256(b"test-token").hexdigest()
     config.write_text(
@@ -127,9 +123,7 @@ def test_the_service_says_of_a_rough_feed_what_the_tables_say(
     try:
         sender.play(feed, meanwhile=kill)
         settled(store)
-        end = time.monotonic() + 60
-        while store.counts()["outbox"] > 0 and time.monotonic() < end:
-            time.sleep(0.05)
+        until(lambda: store.counts()["outbox"] == 0)
     finally:
         sender.close()
         ehr.close()
