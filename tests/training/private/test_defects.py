@@ -219,7 +219,9 @@ class Line(Learner):
         return (output - batch["y"]).square()
 
 
-def train_line(folder, size=300, batch_size=30, bound=1.0, slow=0.0, steps=30, resume=False):
+def train_line(
+    folder, size=300, batch_size=30, bound=1.0, slow=0.0, stuck=-1, steps=30, resume=False
+):
     x = torch.randn(size, 4, generator=torch.Generator().manual_seed(0))
     learner = Line()
     strategy = PrivateTraining(
@@ -232,7 +234,7 @@ def train_line(folder, size=300, batch_size=30, bound=1.0, slow=0.0, steps=30, r
     )
     if slow:
         draw = strategy.draw
-        strategy.draw = lambda context: time.sleep(slow) or draw(context)
+        strategy.draw = lambda c: time.sleep(600 if c.step == stuck else slow) or draw(c)
     fit(learner, TensorExamples({"x": x, "y": x.sum(1)}), strategies=[strategy], max_steps=steps,
         batch_size=batch_size, checkpoint=folder / "run.ckpt", checkpoint_every=1, resume=resume,
         learning_rate=0.05, device="cpu", progress=False)  # fmt: skip
@@ -247,10 +249,11 @@ def test_the_accounts_survive_a_kill_at_any_point(tmp_path):
     for attempt in range(200):
         resume = (folder / "run.ckpt").exists()
         process = multiprocessing.get_context("fork").Process(
-            target=train_line, args=(folder,), kwargs={"slow": 0.02, "resume": resume}
-        )
+            target=train_line, args=(folder,),
+            # The first one stands still before it is through, however late it is killed.
+            kwargs={"slow": 0.02, "resume": resume, "stuck": -1 if attempt else 25},
+        )  # fmt: skip
         process.start()
-        # Thirty steps sleep for 0.6 s in all, so that at least the first process is killed.
         process.join(0.1 + 0.3 * rng.random() + 0.02 * attempt)
         if not process.is_alive():
             assert process.exitcode == 0
