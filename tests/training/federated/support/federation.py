@@ -96,7 +96,8 @@ class Misbehaving(ListedClients):
         if how == "raises":
             raise OSError("the disk is gone")
         if how == "hangs":
-            time.sleep(600)
+            # For good: one that trained after all would reseed torch in the midst of other tests.
+            time.sleep(86_400)
         if how == "diverges":
             x, y = make_data(self.sizes)[client]
             return TensorExamples({"x": x * 1e30, "y": y})
