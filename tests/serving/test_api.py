@@ -289,6 +289,35 @@ def test_every_refusal_is_an_operation_outcome(client):
     assert hook.status_code == 200
 
 
+def test_a_batch_is_answered_entry_by_entry_and_every_part_set_aside_counts(client):
+    post = {"method": "POST", "url": "Observation"}
+    odd = {**observation("e2", 80.0), "status": "odd"}
+    entries = [
+        {"resource": observation("e1", 80.0, patient="batched"), "request": post},
+        {"resource": odd, "request": post},
+        {"resource": {**observation("e3", 80.0), "subject": {"reference": "Device/d"}}},
+        {"request": {"method": "DELETE", "url": "Observation/e1"}},
+    ]
+
+    def aside() -> dict[str, int]:
+        rows = client.get("/v1/quarantine", headers=as_("all")).json()["quarantine"]
+        return {q["reason"]: q["count"] for q in rows if q["site"] == "A"}
+
+    for turn in (1, 2):
+        bundle = {"resourceType": "Bundle", "type": "batch", "id": f"b{turn}", "entry": entries}
+        for _ in range(2):
+            answer = client.post("/fhir", json=bundle, params={"site": "A"}, headers=as_("engine"))
+            told = [e["response"] for e in answer.json()["entry"]]
+            assert [r["status"].partition(" ")[0] for r in told] == ["200", "200", "200", "405"]
+            assert "outcome" not in told[0]
+            words = [r["outcome"]["issue"][0]["diagnostics"] for r in told[1:]]
+            assert words[:2] == ["set aside: unknown_status", "set aside: unusable"]
+        # Each message counts, however often it is sent.
+        found = aside()
+        for reason in ("unknown_status", "unusable", "deletion_not_taken"):
+            assert found[reason] == turn
+
+
 def test_what_was_set_aside_is_read_when_its_code_is_known(client):
     unknown = {"system": "urn:lab", "code": "ZZ"}
     send = {"params": {"site": "A"}, "headers": as_("engine")}

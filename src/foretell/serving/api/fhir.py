@@ -7,6 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from fastapi import FastAPI, Request
@@ -15,11 +16,12 @@ from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 from starlette.convertors import Convertor, register_url_convertor
 
-from foretell.data.clinical.fhir import FhirError
+from foretell.data.clinical.fhir import FhirError, FhirReader
 from foretell.serving.api.auth import Caller, Sender
 from foretell.serving.api.taken import count_taken
 from foretell.serving.api.words import MaybeQuery
 from foretell.serving.errors import StoreUnavailableError
+from foretell.serving.events import events_of
 from foretell.serving.ingest.committer import BusyError
 from foretell.serving.subscriptions.incoming import (
     Notification,
@@ -195,7 +197,10 @@ async def _take(
         if note is not None:
             entries = [{"resource": r} for r in note.resources]
             resource = {"resourceType": "Bundle", "type": "collection", "entry": entries}
-        delivery = await run_in_threadpool(service.intake.fhir, resource, site, received)
+        reader = service.intake.fhir_reader(site)
+        delivery = await run_in_threadpool(
+            partial(service.intake.fhir, resource, site, received, reader=reader)
+        )
         future = service.committer.submit(delivery)
     except FhirError as error:
         count.labels("fhir", "", "refused").inc()
@@ -217,7 +222,9 @@ async def _take(
         kind_of = note.kind
     count_taken(service, "fhir", kind_of, result, received)
     if resource["resourceType"] == "Bundle" and resource.get("type") in ("batch", "transaction"):
-        entries = [{"response": {"status": "200 OK"}} for _ in resource.get("entry", [])]
+        about = reader if delivery.quarantined else None
+        responses = await run_in_threadpool(_responses, service, site, about, resource)
+        entries = [{"response": r} for r in responses]
         told = {"resourceType": "Bundle", "type": f"{resource['type']}-response", "entry": entries}
         return answer(200, told)
     text = (
@@ -225,6 +232,39 @@ async def _take(
         else f"{result.items} new, {result.repeated} known, {result.quarantined} set aside"
     )  # fmt: skip
     return answer(200, outcome("information", "informational", text))
+
+
+def _responses(
+    service: Service, site: str, reader: FhirReader | None, bundle: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """What became of each entry of a bundle that is durable.
+
+    Args:
+        service: that took it.
+        site: of which it is.
+        reader: that has read the bundle, and knows its patients and drugs; None where nothing
+            was set aside.
+        bundle: a batch or transaction.
+    """
+    _, normaliser = service.intake.of_site(site)
+    out = []
+    for entry in bundle.get("entry", []):
+        inner = entry.get("resource") if isinstance(entry, dict) else None
+        if not isinstance(inner, dict):
+            problem = outcome("error", "not-supported", "only resources are taken")
+            out.append({"status": "405 Method Not Allowed", "outcome": problem})
+            continue
+        told: dict[str, Any] = {"status": "200 OK"}
+        try:
+            aside = [] if reader is None else events_of(reader.read(inner), normaliser)[1]
+            reasons = sorted({q.reason for q in aside})
+        except FhirError:
+            reasons = ["no_resource"]
+        if reasons:
+            text = f"set aside: {', '.join(reasons)}"
+            told["outcome"] = outcome("warning", "processing", text)
+        out.append(told)
+    return out
 
 
 def _ask_poller(service: Service, site: str) -> None:

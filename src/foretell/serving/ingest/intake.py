@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -16,7 +16,14 @@ from foretell.data.clinical.repair import UnitRepair
 from foretell.data.clinical.schema import Schema
 from foretell.data.clinical.treatments import TreatmentCodes
 from foretell.serving.config import Config, SiteConfig
-from foretell.serving.events import MEASURED, Delivery, NewEvent, events_of
+from foretell.serving.events import (
+    MEASURED,
+    Delivery,
+    NewEvent,
+    Quarantined,
+    digest,
+    events_of,
+)
 from foretell.serving.ingest.watch import ClockSkews, Sender, Silences
 
 # Characters of what a sender calls itself, as far as it is kept in memory.
@@ -96,7 +103,8 @@ class Intake:
         sent = read_time(message.part(head, 7), reader.zone, near=received)
         sender = Sender(reader.site or facility, "hl7", f"{application}|{facility}"[:_LONGEST])
         self._watch(sender, events, sent, received)
-        return Delivery(source, message.control_id, content, kind, received, events, aside)
+        told = _of_message(aside, reader.site or facility, source, message.control_id, content)
+        return Delivery(source, message.control_id, content, kind, received, events, told)
 
     def plain(
         self, records: Sequence[Measurement], source: str, site: str, control: str,
@@ -172,10 +180,22 @@ class Intake:
         kind = resource["resourceType"]
         source = f"fhir|{site}|{server}"
         # What is asked for comes late by nature: only what is sent says what time it is.
-        told = None if server else _timestamp(resource)
-        sent = None if told is None else read_instant(told, ZoneInfo("UTC"))
+        made = None if server else _timestamp(resource)
+        sent = None if made is None else read_instant(made, ZoneInfo("UTC"))
         self._watch(Sender(site, "fhir", server), events, sent, received)
-        return Delivery(source, control[:200], content, kind, received, events, aside)
+        told = _of_message(aside, site, source, control, content)
+        return Delivery(source, control[:200], content, kind, received, events, told)
+
+
+def _of_message(
+    aside: Sequence[Quarantined], site: str, source: str, control: str, content: bytes
+) -> list[Quarantined]:
+    """What is set aside without a body, told apart by site and message: each of them counts."""
+    return [
+        q if q.body is not None
+        else replace(q, site=site, key=digest(q.key.hex(), source, control, content.hex(), number))
+        for number, q in enumerate(aside)
+    ]  # fmt: skip
 
 
 def _timestamp(resource: dict[str, Any]) -> Any:
