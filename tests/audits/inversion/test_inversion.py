@@ -165,6 +165,21 @@ def test_where_all_are_stored_half_of_them_teach_the_attacker(left_out):
     assert report["inversion"]["ridge"]["features"] > 0.9 and not report["passed"]
 
 
+@pytest.mark.parametrize("names", [("HR:change", "Temp:mean", "x", "y", "z"), None])
+def test_features_of_another_kind_are_all_looked_at(names):
+    bare = witness(0.0)
+    told = ReleaseWitness(**{**vars(bare), "names": names})
+    report = PrivacyAudit(max_linkage=1.0, attacks=("ridge",)).report(told)
+    assert report["inversion"]["best"]["features"] > 0.9 and not report["passed"]
+
+
+def test_features_that_never_vary_give_nothing_away():
+    bare = witness(24.0)
+    same = {n: np.zeros_like(getattr(bare, n)) for n in vars(bare) if n.endswith("_rows")}
+    report = PrivacyAudit(attacks=("ridge",)).report(ReleaseWitness(**{**vars(bare), **same}))
+    assert report["passed"] and "R2 of inversion is 0.000 (nothing)" in report["reason"]
+
+
 def test_audit_that_cannot_attack_does_not_pass():
     found = witness(0.0, count=150)
     some = {n: getattr(found, n)[:50] for n in vars(found) if n.startswith("other")}

@@ -168,6 +168,62 @@ def test_hyper_parameters_that_are_not_known_are_refused(exported, tmp_path):
         WUPERR.from_bundle(tmp_path / "odd")
 
 
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        # Whoever sends a file must not say how the next hospital hides its patients: raw
+        # representations, or noise that follows from a number that he knows.
+        ({"release": None}, "'release' is for each site to say"),
+        ({"release_seed": 5}, "'release_seed' is for each site to say"),
+        ({"device": "cuda"}, "'device' is for each site"),
+        ({"ewc_lambda": -1}, "ewc_lambda must be a number from 0"),
+        ({"memory_per_site": 0}, "memory_per_site must be at least 1"),
+        ({"gamma": None}, "of the wrong kind"),
+        ({"replay_weight": "much"}, "of the wrong kind"),
+    ],
+)
+def test_a_sender_says_only_what_is_his_to_say(exported, tmp_path, told, message):
+    _, _, bundle = exported
+    odd = dataclasses.replace(bundle, parameters={**bundle.parameters, **told})
+    write_bundle(tmp_path / "odd", odd)
+    with pytest.raises(ArtefactError, match=message):
+        WUPERR.from_bundle(tmp_path / "odd")
+
+
+def test_a_sender_may_ask_for_more_patients_behind_exemplars_not_for_fewer(exported, tmp_path):
+    _, path, bundle = exported
+    assert WUPERR.from_bundle(path).min_patients == 20
+    assert WUPERR.from_bundle(path, min_patients=10).min_patients == 10
+    more = dataclasses.replace(bundle, parameters={**bundle.parameters, "min_patients": 50})
+    write_bundle(tmp_path / "more", more)
+    assert WUPERR.from_bundle(tmp_path / "more").min_patients == 50
+
+
+def test_episodes_of_one_class_or_far_away_do_not_end_the_next_training(exported, tmp_path):
+    _, _, bundle = exported
+    one = bundle.episodes["one"]
+    kept = one.label == 0
+    x, y, patients = table(3)
+    for episode in (
+        dataclasses.replace(one, h=one.h[kept], label=one.label[kept]),
+        dataclasses.replace(one, h=np.full_like(one.h, 65504)),
+    ):
+        write_bundle(tmp_path / "x", dataclasses.replace(bundle, episodes={"one": episode}))
+        read = WUPERR.from_bundle(tmp_path / "x", threads=1)
+        read.fit_site(x, y, site="two", patients=patients, validation=(x, y))
+        assert read.sites_["two"].metrics["validation_auroc"] > 0.6
+        assert np.isfinite(read.predict_proba(x, site="one")).all()
+
+
+@pytest.mark.parametrize(("rate", "gap"), [(0.0, 0.0), (1.0, 0.0), (0.1, float("inf"))])
+def test_a_record_without_a_rate_is_refused(exported, tmp_path, rate, gap):
+    _, _, bundle = exported
+    record = dataclasses.replace(bundle.sites[0], rate=rate, episodes_gap=gap)
+    write_bundle(tmp_path / "x", dataclasses.replace(bundle, sites=(record,)))
+    with pytest.raises(ArtefactError):
+        WUPERR.from_bundle(tmp_path / "x")
+
+
 def test_tampering_and_damage_are_found(exported, tmp_path):
     _, path, _ = exported
     with safe_open(path, framework="numpy") as opened:
@@ -339,7 +395,8 @@ if name == "A":
     mine = type(mine)(**{**vars(mine), "ids": ids, "patients": ids})
 settings = dict(hidden=(24, 8), negatives=64, positives=16, epochs=1, threads=1,
                 memory_per_site=300, fisher_examples=100, min_patients=5)
-model = WUPERR(**settings) if received == "-" else WUPERR.from_bundle(received, threads=1)
+model = WUPERR(**settings) if received == "-" else WUPERR.from_bundle(
+    received, threads=1, min_patients=5)
 model.fit_site(mine, site=name)
 model.export_bundle(sent, audit=None, override=True)
 if name == "A":

@@ -364,3 +364,41 @@ def test_a_branch_starts_at_the_first_site_and_keeps_its_net():
     model = fitted().fit_site(x, y, site="two", patients=patients)
     with pytest.raises(ParameterError, match="after its first site, not after one, two"):
         model.branch(x, y, patients=patients)
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        ({"rate": 1.5}, ParameterError, "inside \\(0, 1\\), not 1.5"),
+        ({"rate": 0.0}, ParameterError, "inside \\(0, 1\\), not 0.0"),
+        ({"rate": float("nan")}, ParameterError, "inside \\(0, 1\\), not nan"),
+        ({"sample_weight": -1.0}, DataError, "a weight is -1.*row 7"),
+        ({"sample_weight": float("nan")}, DataError, "a weight is nan.*row 7"),
+        ({"patients": None}, DataError, "not known whose row this is.*row 7"),
+        ({"patients": float("nan")}, DataError, "not known whose row this is.*row 7"),
+    ],
+)
+def test_what_is_said_of_rows_is_checked(changed, error, message):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 3)).astype(np.float32)
+    y = (x[:, 0] > 0.5).astype(int)
+    told = {}
+    for name, value in changed.items():
+        told[name] = value
+        if name != "rate":
+            odd = np.arange(60).astype(object) if value is None else np.ones(60)
+            odd[7] = value
+            told[name] = odd
+    with pytest.raises(error, match=message):
+        WUPERR(hidden=(8, 4), epochs=1).fit_site(x, y, site="A", **told)
+
+
+def test_rows_that_are_not_finite_have_no_risk():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 3)).astype(np.float32)
+    y = (x[:, 0] > 0.5).astype(int)
+    model = WUPERR(hidden=(8, 4), epochs=1, negatives=32, positives=8, fisher_examples=50)
+    model.fit_site(x, y, site="A")
+    x[5, 1] = np.nan
+    with pytest.raises(DataError, match=r"not finite.*row 5"):
+        model.predict_proba(x)

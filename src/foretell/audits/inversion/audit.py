@@ -156,7 +156,9 @@ class PrivacyAudit:
             rng,
         )
         found["of_patients"] = None if paths is None else paths._asdict()
-        worst, value = max(found["inversion"]["best"].items(), key=lambda pair: pair[1])
+        worst, value = max(
+            found["inversion"]["best"].items(), key=lambda pair: pair[1], default=("nothing", 0.0)
+        )
         whole = 0.0 if paths is None else paths.linked(self.groups)
         read, known = value <= self.max_r2, max(linked.best, whole) <= self.max_linkage
         found["passed"] = bool(read and known)
@@ -273,13 +275,11 @@ def _told(paths: Trajectories | None, groups: bool) -> str:
 def _groups(
     names: tuple[str, ...] | None, rows: NDArray[np.float32]
 ) -> dict[str, NDArray[np.int64]]:
-    """Columns of vital signs, laboratory values and age that vary; of all where none are named."""
+    """Columns of vital signs, laboratory values and age that vary; of all where none is there."""
     varies = rows.std(axis=0) > 1e-4
-    if names is None:
-        return {"features": np.flatnonzero(varies)}
     kinds = {v.name: v.kind for v in Schema.default().variables}
     found: dict[str, list[int]] = {"vitals": [], "labs": [], "age": []}
-    for i, name in enumerate(names):
+    for i, name in enumerate(names or ()):
         channel, _, block = name.partition(":")
         if not varies[i]:
             continue
@@ -287,7 +287,10 @@ def _groups(
             found["age"].append(i)
         elif block == "last":
             found["vitals" if kinds.get(channel) == "vital" else "labs"].append(i)
-    return {k: np.array(v, np.int64) for k, v in found.items() if v}
+    # Where no feature is any of these, all are looked at.
+    every = {"features": np.flatnonzero(varies).tolist()}
+    told = found if any(found.values()) else every
+    return {k: np.array(v, np.int64) for k, v in told.items() if v}
 
 
 def _some(size: int, most: int, rng: np.random.Generator) -> NDArray[np.int64]:

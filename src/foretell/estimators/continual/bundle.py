@@ -305,6 +305,8 @@ def _built(
         raise ValueError("sites, episodes and adapters do not go together")
     if not all(math.isfinite(s.intercept) and 0 <= s.rate <= 1 for s in sites):
         raise ValueError("an intercept or a rate is out of range")
+    if not all(0 < s.rate < 1 and math.isfinite(s.episodes_gap) for s in sites if s.trained):
+        raise ValueError("the rate of a site that was trained on is out of range")
     bundle = SiteBundle(
         parameters=dict(document["parameters"]),
         features=document["features"],

@@ -130,12 +130,16 @@ def _holding_on(carried: Carried, course: Course) -> list[Strategy]:
 def _choice(carried: Carried, held: Held | None, key: str) -> Any:
     """Minus the mean of the AUROC here and on the episodes received; None where there is neither.
 
-    A validation part of one class cannot rank: it is left out.
+    A validation part of one class cannot rank, nor can such episodes: they are left out.
     """
     if held is None:
         return None
     ranked = 0 < int(held[1].sum()) < len(held[1])
-    episodes = [(e.hidden(), e.label) for e in carried.episodes.values()]
+    episodes = [
+        (e.hidden(), e.label)
+        for e in carried.episodes.values()
+        if 0 < int(e.label.sum()) < len(e.label)
+    ]
     if not ranked and not episodes:
         return None
 

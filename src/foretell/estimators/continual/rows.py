@@ -12,7 +12,7 @@ from foretell.data.clinical.splits import held_out_patients
 from foretell.data.clinical.stays import Stays
 from foretell.errors import DataError, ParameterError
 from foretell.estimators.continual.site import SiteRecord, SiteRows
-from foretell.learners.risk.examples import checked_rows
+from foretell.learners.risk.examples import checked_rows, checked_weight
 
 Held = tuple[NDArray[np.float32], NDArray[np.int8]]
 """Features (R, F) and labels (R,) of the hours that weights are chosen by."""
@@ -34,15 +34,14 @@ def matrix_rows(
         DataError: what belongs to the rows has another length.
         ParameterError: labels are missing, or the validation part is one of stays.
     """
-    weight = None if sample_weight is None else np.asarray(sample_weight, np.float32)
     if y is None:
         raise ParameterError("a matrix of features needs labels: fit_site(X, y, site=...)")
     features, label = checked_rows(X, y)
-    who = None if patients is None else np.unique(patients, return_inverse=True)[1]
-    for name, values in (("patients", who), ("sample_weight", weight)):
-        if values is not None and values.shape != label.shape:
-            raise DataError(f"{name} has {len(values)} values for {len(label)} hours")
+    weight = None if sample_weight is None else checked_weight(sample_weight, len(label))
+    who = None if patients is None else _numbered(patients, len(label))
     natural = float(label.mean()) if rate is None else float(rate)
+    if rate is not None and not 0 < natural < 1:
+        raise ParameterError(f"the rate of positive hours must lie inside (0, 1), not {rate}")
     if rows is not None:
         chosen = np.asarray(rows)
         features, label = features[chosen], label[chosen]
@@ -81,9 +80,7 @@ def stay_rows(
     Raises:
         DataError: no hour is at risk, or weights are not one an hour.
     """
-    weight = None if sample_weight is None else np.asarray(sample_weight, np.float32)
-    if weight is not None and weight.shape != (stays.n_rows,):
-        raise DataError(f"sample_weight has {len(weight)} values for {stays.n_rows} hours")
+    weight = None if sample_weight is None else checked_weight(sample_weight, stays.n_rows)
     if validation is None and validation_size > 0 and rows is None and weight is None:
         train, aside = held_out_patients(stays, validation_size)
         # A validation part of one class cannot rank; all is trained on then.
@@ -173,6 +170,21 @@ def fresh_channels(
         return tuple(f"feature {i}" for i in new)
     names = (builder.names[i].partition(":")[0] for i in new)
     return tuple(dict.fromkeys(names))
+
+
+def _numbered(patients: ArrayLike, hours: int) -> NDArray[np.int64]:
+    """(R,) numbers of the patients of rows."""
+    given = np.asarray(patients)
+    if given.shape != (hours,):
+        raise DataError(f"patients has {given.size} values for {hours} hours")
+    # Who is not known is not himself: None, NaN and such are no patients.
+    unknown = given != given
+    if given.dtype == object:
+        unknown = unknown | np.array([p is None for p in given])
+    if unknown.any():
+        raise DataError("it is not known whose row this is", column="patients",
+                        row=int(np.argmax(unknown)))  # fmt: skip
+    return np.asarray(np.unique(given, return_inverse=True)[1], np.int64)
 
 
 def _common_range(given: SiteRows, least: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

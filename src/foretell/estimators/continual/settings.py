@@ -94,6 +94,36 @@ def travelling(told: Mapping[str, Any]) -> dict[str, Any]:
     return {**kept, "hidden": list(told["hidden"])}
 
 
+def own_settings(
+    told: Mapping[str, Any], overrides: Mapping[str, Any], usual: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The hyper-parameters at a site that goes on from a bundle.
+
+    What protects the site's own patients is not for the sender to say: how representations are
+    released is no part of a bundle, and ``min_patients`` may be raised by one, not lowered.
+
+    Args:
+        told: those of the bundle.
+        overrides: those that the site sets itself.
+        usual: all by name, with their defaults.
+
+    Raises:
+        ParameterError: the bundle names one that is not known or not its own to say, or one of its
+            values is out of range.
+    """
+    for name in sorted(told):
+        if name not in usual:
+            raise ParameterError(f"a hyper-parameter is not known: {name!r}")
+        if name in _LOCAL:
+            raise ParameterError(f"{name!r} is for each site to say, not for a bundle")
+    try:
+        check_settings({**usual, **told})
+        least = max(int(told.get("min_patients", 0)), int(usual["min_patients"]))
+    except TypeError as error:
+        raise ParameterError(f"a hyper-parameter is of the wrong kind: {error}") from error
+    return {**told, "min_patients": least, **overrides}
+
+
 def check_overrides(changed: Collection[str]) -> None:
     """Refuses other values than those of a bundle where the first site has settled them.
 

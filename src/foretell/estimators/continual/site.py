@@ -260,4 +260,8 @@ def intercept_for(logits: NDArray[np.float64], label: NDArray[np.int8], rate: fl
     def gap(shift: float) -> float:
         return float((weight / (1 + np.exp(-np.clip(logits + shift, -60, 60)))).sum()) - goal
 
-    return float(brentq(gap, -40, 40, xtol=1e-6))
+    reach = 40.0
+    while gap(-reach) * gap(reach) > 0:
+        # Log-odds of thousands: whoever releases them, they are no error of the site's.
+        reach *= 2
+    return float(brentq(gap, -reach, reach, xtol=1e-6))

@@ -129,7 +129,9 @@ class TravellingRisk(FeedForwardRisk):
             path: of the file.
             trusted_keys: public keys of which one must have signed; None takes any bundle that is
                 whole.
-            overrides: hyper-parameters of the training and release from here on.
+            overrides: hyper-parameters of the training and release from here on. How
+                representations are released (``release``, ``release_seed``) is never taken from
+                the file, and ``min_patients`` only where it asks for more than usual.
 
         Raises:
             ArtefactError: damaged, newer, or signed by nobody who is trusted.
@@ -137,12 +139,13 @@ class TravellingRisk(FeedForwardRisk):
         """
         bundle = read_bundle(path, trusted_keys=trusted_keys)
         settings.check_overrides(overrides)
-        odd = sorted(set(bundle.parameters) - set(cls().get_params(deep=False)))
-        if odd:
-            raise ArtefactError(f"{path} names a hyper-parameter that is not known: {odd[0]!r}")
-        model = cls(**{**bundle.parameters, **overrides})
-        told = bundle.features
-        features = None if told is None else CausalFeatureBuilder.from_dict(told)
+        try:
+            told = settings.own_settings(bundle.parameters, overrides, cls().get_params(deep=False))
+        except ParameterError as error:
+            raise ArtefactError(f"{path} is no bundle to go on from: {error}") from error
+        model = cls(**told)
+        table = bundle.features
+        features = None if table is None else CausalFeatureBuilder.from_dict(table)
         model._go_on(exchange.unpacked(bundle), features, bundle.current_site)
         model.audits_, model.not_finite_ = dict(bundle.audits), bundle.not_finite
         return model

@@ -40,9 +40,7 @@ class HourExamples:
     ) -> None:
         self.features, self.label = checked_rows(features, label)
         self.encoder = encoder
-        self.weight = None if weight is None else np.asarray(weight, np.float32)
-        if self.weight is not None and self.weight.shape != self.label.shape:
-            raise DataError(f"{len(self.weight)} weights were given for {len(self.label)} hours")
+        self.weight = None if weight is None else checked_weight(weight, len(self.label))
         self.sampling_weights: NDArray[np.float64] | None = None
         if positives is not None:
             if not 0 < positives < 1:
@@ -161,6 +159,23 @@ def require_finite(features: NDArray[np.float32]) -> None:
         bad = ~np.isfinite(features).all(axis=1)
         if bad.any():
             raise DataError("a feature is not finite", row=int(np.argmax(bad)))
+
+
+def checked_weight(weight: ArrayLike, hours: int) -> NDArray[np.float32]:
+    """Weights (R,) of hours, finite and not negative.
+
+    Raises:
+        DataError: they are not, or not one an hour.
+    """
+    found = np.asarray(weight, np.float32)
+    if found.shape != (hours,):
+        raise DataError(f"sample_weight has {found.size} values for {hours} hours")
+    wrong = ~(np.isfinite(found) & (found >= 0))
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise DataError(f"a weight is {found[row]:g}", column="sample_weight", row=row,
+                        hint="Weights are finite and not negative")  # fmt: skip
+    return found
 
 
 def checked_rows(
