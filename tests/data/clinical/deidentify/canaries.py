@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 CANARIES = {
     "names": ("ZELENKA", "QUIRINIA"),
@@ -26,6 +27,8 @@ CANARIES = {
     "free_text": ("brother of the mayor",),
 }
 """Element -> what must not be found in anything that is told."""
+
+_CODE = re.compile(r"(?:r|k\d+)-[0-9a-f]{32}")
 
 ALL = [text for texts in CANARIES.values() for text in texts]
 
@@ -164,8 +167,11 @@ FHIR = {
 
 
 def found(data: bytes) -> list[str]:
-    """Which of the canaries are in the bytes, whatever their case."""
-    text = data.decode("utf-8").casefold()
+    """Which of the canaries are in the bytes, whatever their case.
+
+    Codes are left out: of the digits of some thousand codes, five are a postal code by chance.
+    """
+    text = _CODE.sub("", data.decode("utf-8").casefold())
     return [c for c in ALL if c.casefold() in text]
 
 

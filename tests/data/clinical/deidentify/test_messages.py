@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 from datetime import UTC
 
@@ -47,6 +48,14 @@ def test_nothing_planted_is_in_a_message(method):
     for name in {*ELEMENTS, FREE_TEXT} - {"biometric"}:
         assert sum(counts[name].values()) > 0, name
     assert found(json.dumps(told.report()).encode()) == []
+
+
+def test_a_code_that_reads_like_a_postal_code_is_none(monkeypatch):
+    number = itertools.count()
+    monkeypatch.setattr("secrets.token_hex", lambda size: f"59901{next(number):0{2 * size - 5}x}")
+    data = made("safe-harbor").hl7(HL7.encode())
+    assert b"r-599010" in data and found(data) == []
+    assert found(data.replace(b"MT^599", b"MT^59901")) == ["59901"]
 
 
 @both
