@@ -14,10 +14,12 @@ from foretell.data.clinical import (
     Observation,
     PiecewiseLinearEncoder,
     Schema,
+    Stays,
     bin_observations,
     carry_forward,
     target,
 )
+from foretell.data.panel import Categorical
 from foretell.errors import DataError, NotFittedError, ParameterError
 
 from .conftest import make_stays
@@ -359,6 +361,78 @@ def test_the_defects_of_the_challenge_do_not_reach_the_features(challenge):
     assert np.nanmin(gas) >= 0.15 and np.nanmax(gas) <= 1, "B charts FiO2 up to 4000"
     assert np.nanmax(raw[:, builder.names.index("age")]) <= 90
     assert np.isfinite(builder.transform(other)).all()
+
+
+def rarely(values, *, patients=40, twice=True):
+    """Stays of which patients with a number have one lactate of those ``values``, in two stays."""
+    size = 2 * patients if twice else patients
+    rng = np.random.default_rng(0)
+    schema = Schema.default().channels("p19")
+    lengths = np.full(size, 6)
+    columns = {v.name: np.full(6 * size, np.nan, np.float32) for v in schema.variables}
+    columns["HR"] = rng.uniform(60, 90, 6 * size).astype(np.float32)
+    whose = np.arange(size) // 2 if twice else np.arange(size)
+    for patient, value in enumerate(values):
+        for stay in np.flatnonzero(whose == patient):
+            columns["Lactate"][6 * stay + 2 : 6 * stay + 4] = value, value + 1
+    begins = np.cumsum(lengths) - lengths
+    unit = np.where(whose < len(values), 1, 2).astype(np.int32)
+    return Stays(
+        np.array([f"S{i}" for i in range(size)], object),
+        np.array([f"P{p}" for p in whose], object), begins, lengths, np.ones(size, np.int64),
+        columns, schema, None, np.full(size, np.nan),
+        {
+            "unit": Categorical(unit, ("MICU", "SICU")),
+            "sex": Categorical(np.where(whose < 3, 2, 1).astype(np.int32), ("female", "male")),
+        },
+        {},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_what_fewer_than_ten_patients_have_says_nothing_of_them(spec):
+    def fitted(count, change=0.0, rows=None, **how):
+        stays = rarely(np.linspace(1, 3, count) + change, **how)
+        builder = CausalFeatureBuilder(spec).fit(stays, rows)
+        return builder, builder.to_dict()["statistics"][""]
+
+    builder, told = fitted(9)
+    # The tables are the same whatever was measured in them, and as if they had it never.
+    assert told == fitted(9, 2.0)[1]
+    own = builder.columns(channel="Lactate")
+    without = fitted(0)[1]
+    assert not np.array(told["seen"])[builder.columns(block="last", channel="Lactate")].any()
+    for table in ("mean", "std"):
+        np.testing.assert_array_equal(np.array(told[table])[own], np.array(without[table])[own])
+    hour = dict(zip(builder.names, builder.reference(), strict=True))
+    # The sex is known of all.
+    assert hour["unit_MICU"] == 0 and hour["sex"] == pytest.approx(3 / 40)
+    stays = rarely(np.linspace(1, 3, 9))
+    scaled = builder.transform(stays)
+    assert not scaled[:, builder.columns(block="last", channel="Lactate")].any()
+    live = np.stack([stream_of(builder, stays, 0).step(row) for row in stays.matrix()[:1]])
+    np.testing.assert_array_equal(live, scaled[:1])
+    # One more patient, and they are many.
+    builder, told = fitted(10)
+    assert told != fitted(10, 2.0)[1]
+    last = builder.names.index("Lactate:last")
+    assert told["seen"][last] and told["mean"][last] == pytest.approx(2.8, abs=0.1)
+    assert builder.reference()[builder.names.index("unit_MICU")] == pytest.approx(0.25)
+    # Patients whose hours do not count have nothing.
+    rows = np.ones(480, bool)
+    rows[:12] = False
+    assert not fitted(10, rows=rows)[1]["seen"][last]
+    # Of nine in all everything would be left out.
+    builder, told = fitted(9, patients=9, twice=False)
+    assert told["seen"][last] and told["seen"][builder.names.index("HR:last")]
+
+
+def test_a_later_site_tells_nothing_of_few_patients_either():
+    builder = CausalFeatureBuilder().fit(rarely([]))
+    last = builder.names.index("Lactate:last")
+    few, many = (np.linspace(1, 3, n) for n in (9, 10))
+    builder.add_site("few", rarely(few)).add_site("many", rarely(many))
+    assert not builder.sites["few"].seen[last] and builder.sites["many"].seen[last]
 
 
 def test_the_reference_hour_is_the_mean_hour_of_flags_too():

@@ -92,6 +92,7 @@ class FeatureSpec:
 class Statistics:
     """Mean and standard deviation (F,) of each feature; ``seen`` is False where none was there.
 
+    What fewer than ten patients had counts as never seen, so that nothing is told of single ones.
     A feature that was never seen has mean 0 and standard deviation 1. Of features that are not
     standardised (flags, hours since, counts) the mean is that of the scaled ones over all hours,
     and they are divided by what is the same for all sites.

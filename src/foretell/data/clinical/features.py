@@ -22,6 +22,7 @@ from foretell.data.clinical.feature_spec import (
 )
 from foretell.data.clinical.feature_stream import FeatureStream
 from foretell.data.clinical.schema import Schema, variable_from_dict, variable_to_dict
+from foretell.data.clinical.small_cells import PatientCounts
 from foretell.data.clinical.stays import Stays
 from foretell.errors import DataError, NotFittedError, ParameterError
 
@@ -85,6 +86,12 @@ class CausalFeatureBuilder:
         if len(set(columns)) != len(columns):
             raise ParameterError("two features have the same name")
         self._kinds = np.array(kinds, np.int64)
+        # What is not standardised is this, scaled, in whoever does not have it.
+        never = self._kinds == LOG_SINCE
+        never |= np.array([name.endswith(":never") for name in columns], bool)
+        self._absent = never.astype(np.float32)
+        # Whoever has a number has it; that of a sex is known of all of whom it is told.
+        self._numeric = (self._kinds == STANDARD) | (np.array(columns, object) == "sex")
         bounds = np.array([v.possible for v in self.schema.variables], np.float32).reshape(-1, 2)
         if not spec.bounded:
             bounds[:] = np.array([-np.inf, np.inf], np.float32)
@@ -115,6 +122,10 @@ class CausalFeatureBuilder:
 
     def fit(self, stays: Stays, rows: ArrayLike | None = None) -> CausalFeatureBuilder:
         """Learns means and standard deviations of the reference site.
+
+        A feature that fewer than :data:`LEAST_PATIENTS` (10) patients have counts as one that
+        nobody has: its mean would be their values. Where there are fewer patients than that in
+        all, it would be so of every feature, and none is left out.
 
         Args:
             stays: to learn from: training patients only.
@@ -400,18 +411,25 @@ class CausalFeatureBuilder:
         kinds = self._kinds
         divisor = np.where(kinds == SHARE, float(self.spec.count_hours), 1.0)
         hours, others = 0, np.zeros(self.n_features)
+        patients = np.unique(stays.patients.astype(str), return_inverse=True)[1].astype(np.int64)
+        owners = np.repeat(patients, stays.lengths)
+        behind = PatientCounts(self.n_features)
         read = 0
         for chunk in stays.chunks(50_000):
             known = self._raw(chunk)
+            owner = owners[read : read + chunk.n_rows]
             if wanted is not None:
-                known = known[wanted[read : read + chunk.n_rows]]
+                here_wanted = wanted[read : read + chunk.n_rows]
+                known, owner = known[here_wanted], owner[here_wanted]
             read += chunk.n_rows
             part = known.astype(np.float64)
             # What is not standardised is scaled as it always is.
             kernel.scale(known, kinds, np.zeros(self.n_features), divisor)
             others += known.sum(axis=0, dtype=np.float64)
             hours += len(known)
-            here = (~np.isnan(part)).sum(axis=0)
+            there = ~np.isnan(part)
+            behind.add(np.where(self._numeric, there, known != self._absent), owner)
+            here = there.sum(axis=0)
             safe = np.maximum(here, 1)
             centre = np.nansum(part, axis=0) / safe
             spread = np.nansum((part - centre) ** 2, axis=0)
@@ -423,13 +441,15 @@ class CausalFeatureBuilder:
             count += here
         if read == 0 or (wanted is not None and not wanted.any()):
             raise DataError("there is no hour to learn features from")
-        seen = count > 0
+        few, standard = behind.few(), kinds == STANDARD
+        seen = (count > 0) & ~(few & standard)
         std = np.sqrt(squares / np.maximum(count, 1))
         # What hardly varies is centred, not blown up.
         flat = ~seen | (std <= 1e-6 * np.maximum(1.0, np.abs(mean)))
         std = np.where(flat, 1.0, std)
-        mean = np.where(kinds == STANDARD, np.where(seen, mean, 0.0), others / hours)
-        return Statistics(mean, np.where(kinds == STANDARD, std, divisor), seen)
+        others = np.where(few, self._absent, others / hours)
+        mean = np.where(standard, np.where(seen, mean, 0.0), others)
+        return Statistics(mean, np.where(standard, std, divisor), seen)
 
 
 def carry_forward(stays: Stays, *, bounded: bool = True) -> NDArray[np.float32]:

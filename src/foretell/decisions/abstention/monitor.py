@@ -18,6 +18,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
+from foretell.data.clinical.small_cells import LEAST_PATIENTS
 from foretell.data.clinical.stays import Stays
 from foretell.decisions.abstention.drift import PopulationMonitor
 from foretell.decisions.abstention.score_drift import (
@@ -31,7 +32,6 @@ from foretell.decisions.alarms import AlarmPolicy, Tier, thresholds_at, threshol
 from foretell.errors import DataError, NotFittedError, ParameterError
 from foretell.learners.artefact import load_artefact, readable, save_artefact
 
-_BEHIND = 10
 _TIER = "alarm"
 ALL = "all sites"
 
@@ -159,12 +159,12 @@ class DriftMonitor:
             chosen = rows[np.repeat(mine, self.block)]
             p = given[chosen]
             population = PopulationMonitor(
-                false_discovery=self.false_discovery, least=self.least, behind=_BEHIND
+                false_discovery=self.false_discovery, least=self.least, behind=LEAST_PATIENTS
             ).fit(view)
             owner = view.stay_of_row()
             found[name] = Usual(
                 population,
-                ScoreMonitor.fit(p, owner, patients=view.patients[owner], behind=_BEHIND),
+                ScoreMonitor.fit(p, owner, patients=view.patients[owner], behind=LEAST_PATIENTS),
                 expected_performance(p, levels[chosen]), people, view.n_rows,
             )  # fmt: skip
         self.usual_, self.tier_ = found, Tier(_TIER, tier.threshold, dict(tier.units))
