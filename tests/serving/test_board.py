@@ -14,6 +14,7 @@ from foretell.serving.replay import MllpClient
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = "/usr/bin/chromium"
+PATIENCE = 180_000
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +22,9 @@ def browser():
     if not Path(CHROMIUM).exists():
         pytest.skip("there is no /usr/bin/chromium")
     with playwright.sync_playwright() as held:
-        chromium = held.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        chromium = held.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox"], timeout=PATIENCE
+        )
         yield chromium
         chromium.close()
 
@@ -29,7 +32,7 @@ def browser():
 def opened(browser, ward, width: int, height: int, *, touch: bool = False):
     context = browser.new_context(viewport={"width": width, "height": height}, has_touch=touch)
     page = context.new_page()
-    page.set_default_timeout(120_000)
+    page.set_default_timeout(PATIENCE)
     page.problems = []
     page.on("pageerror", lambda e: page.problems.append(str(e)))
     page.on("console", lambda m: page.problems.append(m.text) if m.type == "error" else None)
@@ -41,6 +44,12 @@ def opened(browser, ward, width: int, height: int, *, touch: bool = False):
     page.click("#enter")
     page.wait_for_selector(".row")
     return page
+
+
+def done(page, action: str) -> None:
+    """Clicks a button and waits until the page has heard that it is kept."""
+    page.click(f"#{action}")
+    page.wait_for_selector(f"#said:has-text('{action}: kept')", state="attached")
 
 
 def shot(page, name: str) -> None:
@@ -83,18 +92,18 @@ def test_a_shift_at_a_tablet(browser, ward):
     unseen = [v for v in listed if v["alarms"] and not v["acknowledged"]]
     marked = page.locator("#patients .tag:has-text('not acknowledged')")
     assert marked.count() == len(unseen) >= 1
-    page.click("#acknowledge")
+    done(page, "acknowledge")
     page.wait_for_selector("#acknowledge:disabled")
     assert marked.count() == len(unseen) - 1
     page.select_option("#reason", "already-treated")
-    page.click("#suppress")
+    done(page, "suppress")
     page.wait_for_selector("#detail .tag:has-text('suppressed'):has-text('known and treated')")
-    page.click("#resume")
+    done(page, "resume")
     page.wait_for_selector("#detail .tag:has-text('suppressed')", state="detached")
     page.select_option("#hours", "2")
     page.wait_for_selector("#snooze:disabled")
     page.select_option("#reason", "awaiting-results")
-    page.click("#snooze")
+    done(page, "snooze")
     page.wait_for_selector("#detail .tag:has-text('until hour'):has-text('Results are awaited')")
     audit = ward.client().get("/v1/audit").json()["rows"]
     assert {"acknowledge", "suppress", "resume", "snooze"} <= {r["action"] for r in audit}
@@ -136,11 +145,11 @@ def test_a_withheld_score_says_why_and_what_a_feed_sent_stays_text(browser, ward
 def test_points_of_a_bedside_rule_are_held_to_its_own_thresholds(browser, ward):
     context = browser.new_context(viewport={"width": 1024, "height": 768})
     page = context.new_page()
-    page.set_default_timeout(120_000)
+    page.set_default_timeout(PATIENCE)
 
     told = ward.client().get("/v1/patients").json()
     told["patients"] = told["patients"][:3]
-    for view, many in zip(told["patients"], (2, 5, 7), strict=True):
+    for view, many in zip(told["patients"], (2, 6, 7), strict=True):
         view |= {"model": "news2-1", "status": "degraded", "risk": many / 20, "unit": None}
     page.route("**/v1/patients", lambda route: route.fulfill(json=told))
     page.goto(f"{ward.url}/board")
@@ -148,12 +157,35 @@ def test_points_of_a_bedside_rule_are_held_to_its_own_thresholds(browser, ward):
     page.click("#enter")
     page.wait_for_selector(".row")
     kinds = [row.get_attribute("class").split()[1] for row in page.locator(".row").all()]
-    # Five points of 20 are beyond the highest threshold of the model.
-    assert ward.deployment.policy.tiers[-1].threshold < 5 / 20
+    # Six points of 20 are beyond the highest threshold of the model.
+    assert ward.deployment.policy.tiers[-1].threshold < 6 / 20
     assert kinds == ["calm", "warn", "high"]
     # The page asks by itself: no answer may be under way when it is closed.
     page.unroute_all(behavior="wait")
     context.close()
+
+
+def test_what_was_begun_while_an_action_was_on_its_way_stays(browser, ward):
+    page = opened(browser, ward, 1024, 768)
+    listed = ward.client().get("/v1/patients").json()["patients"]
+    alarmed = next(v for v in listed if v["alarms"])
+    page.click(f".row:has(.who:text-is('{alarmed['patient']}'))")
+    page.wait_for_selector("#reason")
+    sent = []
+    page.route("**/actions", lambda route: sent.append(route))
+    page.click("#resume")
+    while not sent:
+        page.wait_for_timeout(20)
+    page.select_option("#reason", "already-treated")
+    page.select_option("#hours", "8")
+    sent[0].fulfill(json={"accepted": True})
+    page.wait_for_selector("#said:has-text('resume: kept')", state="attached")
+    # What is shown is made anew.
+    page.evaluate("showDetail()")
+    assert (page.input_value("#reason"), page.input_value("#hours")) == ("already-treated", "8")
+    assert page.is_enabled("#suppress") and page.problems == []
+    page.unroute_all(behavior="wait")
+    page.context.close()
 
 
 def test_a_telephone_shows_one_thing_at_a_time(browser, ward):
@@ -171,6 +203,7 @@ def test_a_telephone_shows_one_thing_at_a_time(browser, ward):
 
 def test_a_wrong_token_and_the_policy_of_the_page(browser, ward):
     page = browser.new_page()
+    page.set_default_timeout(PATIENCE)
     page.goto(f"{ward.url}/board")
     page.fill("#token", "wrong")
     page.click("#enter")

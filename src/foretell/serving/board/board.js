@@ -265,7 +265,8 @@ async function act(p, body) {
   } catch { say("Not sent: no connection. Try again."); return; }
   if (answer.ok) {
     say(`${body.action}: kept`);
-    state.drafts[keyOf(p)] = undefined;
+    // Of an action that has no reason nothing was drafted: who began to choose one keeps it.
+    if (body.reason) state.drafts[keyOf(p)] = undefined;
     setTimeout(refresh, 150);
     setTimeout(refresh, 900);
   } else {
