@@ -45,6 +45,7 @@ def evaluate(
     """
     with reporting():
         from foretell.errors import ParameterError
+        from foretell.evaluation.clinical import APART
         from foretell.runs.sepsis.policies import (
             evaluate_policy,
             evaluate_run,
@@ -75,6 +76,9 @@ def evaluate(
             f"({told['withheld']:,} without a score), {told['alarms']:,} alarms",
             markup=False,
         )
+        apart = [f"{told[name]:,} {words}" for name, words in APART.items() if told[name]]
+        if apart:
+            stdout.print(f"counted apart: {'; '.join(apart)}", markup=False)
         table = Table("metric", "value", "95% interval")
         for row in told["metrics"]:
             between = f"{cell(row['lower'])} to {cell(row['upper'])}"

@@ -84,3 +84,11 @@ def test_the_command_line_judges_a_table_of_scores(stays, scores, tmp_path):
     assert "patient_sensitivity" in shown.stdout and "female" in shown.stdout
     assert "auroc of hours, onset within 48 h" in shown.stdout
     assert run.invoke(app, ["evaluate", str(tmp_path / "stays")]).exit_code == 2
+    # Somebody who falls ill unscored is missed, and it is said.
+    silent = str(stays.ids[np.flatnonzero(stays.onset > 3)[0]])
+    table.filter(pl.col("id") != silent).write_parquet(tmp_path / "scores.parquet")
+    fewer = json.loads(run.invoke(app, [*args, "--json"]).stdout)
+    assert fewer["onset_before_prediction"] == fewer["without_prediction"] == 1
+    assert fewer["septic"] == json.loads(told.stdout)["septic"]
+    shown = " ".join(run.invoke(app, args).stdout.split())
+    assert "1 septic stays without a score before the onset, counted as missed" in shown

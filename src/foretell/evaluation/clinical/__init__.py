@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from foretell.evaluation.clinical.alarm_tuning import AlarmCosts, TunedAlarms, tune_alarms
 from foretell.evaluation.clinical.alarms import (
+    APART,
     METRICS,
     AlarmMetrics,
     alarm_metrics,
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "APART",
     "CLOCK_HOUR",
     "EVERYWHERE",
     "METRICS",

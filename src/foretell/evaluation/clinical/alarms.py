@@ -32,6 +32,15 @@ METRICS = (
 )
 """Names of the metrics in tables; leads are in hours."""
 
+APART = {
+    "onset_before_record": "stays septic before or with the first hour, left out of sensitivity",
+    "onset_before_prediction": "septic stays without a score before the onset, counted as missed",
+    "onset_after_record": "stays with an onset beyond the record",
+    "without_prediction": "stays without any hour with a score",
+    "after_onset": "alarms at or after the onset, which count as neither",
+}
+"""What is told beside the metrics: names of counts, and what they count."""
+
 _COUNTS = ("septic", "found", "well", "well_alarmed", "alarmed", "true", "false", "hours")
 
 
@@ -90,6 +99,11 @@ class AlarmMetrics:
     onset_after_record: int
     without_prediction: int
     onset_before_prediction: int = 0
+
+    @property
+    def apart(self) -> dict[str, int]:
+        """The counts of :data:`APART`."""
+        return {name: int(getattr(self, name)) for name in APART}
 
     def values(self) -> dict[str, float]:
         """All metrics without intervals."""

@@ -147,10 +147,7 @@ def evaluate_policy(
         "withheld": int((~issued).sum()),
         "alarms": int(alarm.sum()),
         "septic": int(metrics.counts[:, 0].sum()),
-        "after_onset": metrics.after_onset,
-        "onset_before_record": metrics.onset_before_record,
-        "onset_after_record": metrics.onset_after_record,
-        "without_prediction": metrics.without_prediction,
+        **metrics.apart,
         "metrics": metrics.table(resamples=resamples, seed=seed).to_dicts(),
         "ranking": rank_hours(stays, scores, issued, horizon, resamples),
         "utility": {

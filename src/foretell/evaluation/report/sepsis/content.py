@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from foretell.evaluation.clinical import APART
 from foretell.evaluation.report.record import problems_section, reproduce_section
 from foretell.evaluation.report.render import render_page, write_page
 from foretell.evaluation.report.sepsis import figures as draw
@@ -284,16 +285,8 @@ def _alarms(alarms: Record) -> dict[str, Any]:
         + "".join(f", at {k} {number(v, 3)}" for k, v in alarms.get("thresholds", {}).items())
         + ".",
     ]
-    left = (
-        ("onset_before_record", "septic before or with the first hour, left out of sensitivity"),
-        ("onset_after_record", "with an onset beyond the record"),
-        ("without_prediction", "without any hour with a score"),
-    )
-    told = [f"{alarms[k]:,} stays {words}" for k, words in left if alarms[k]]
-    if alarms["after_onset"]:
-        told.append(
-            f"{alarms['after_onset']:,} alarms at or after the onset, which count as neither"
-        )
+    # Older runs did not count all of them.
+    told = [f"{alarms[k]:,} {words}" for k, words in APART.items() if alarms.get(k)]
     if told:
         facts.append("Counted apart: " + "; ".join(told) + ".")
     return {
