@@ -203,7 +203,9 @@ def test_what_scores_promise_is_told_of_the_thresholds_that_hold_at_the_site(pla
     assert plain["threshold"] == deployment.policy.tiers[0].threshold
     assert plain["usual"]["sensitivity"] is not None
     risks = deployment.judge(stays).gated.score
-    low, high = np.nanquantile(risks, [0.1, 0.95]).tolist()
+    low = float(np.nanquantile(risks, 0.1))
+    # Below the tier above, whatever the model.
+    high = sum(t.threshold for t in deployment.policy.tiers) / 2
     lower = found({"tiers": {top: low}})
     assert lower["threshold"] == low
     assert lower["expected"]["sensitivity"] > plain["expected"]["sensitivity"]
