@@ -164,6 +164,56 @@ def test_texts_that_no_store_keeps_and_doubled_parameters_are_refused(client):
         assert client.post(path, json=body, headers=as_("nurse")).status_code == 422, told
 
 
+def test_refusals_say_what_is_allowed_and_never_what_was_sent(client):
+    canaries = ("ZACANARY", "MRN77CANARY", "19471123")
+    name, number, born = canaries
+    codes = "already-treated, other-cause, comfort-care, being-assessed, awaiting-results, "
+    act, key = "/v1/patients/A/p1/actions", {"key": "k-12345678"}
+    held = {"action": "snooze", "hours": 2, "reason": "other", **key}
+    grant = {"site": "A", "reason": "they are brought to us at once"}
+
+    def refused(path: str, body: dict, who: str = "all", way: str = "POST") -> list[dict]:
+        answer = client.request(way, path, json=body, headers=as_(who))
+        assert answer.status_code == 422, body
+        assert not any(word in answer.text for word in canaries), answer.text
+        detail = answer.json()["detail"]
+        return detail if isinstance(detail, list) else [{"allowed": detail}]
+
+    for path, body, where, words in (
+        (act, {**held, "reason": f"{name} is asleep"}, "body.snooze.reason", f"one of {codes}"),
+        (act, {**held, name: number}, "body.snooze", "the fields stay, key (needed), action "),
+        (act, {"action": "suppress", **key}, "body.suppress.reason", f"one of {codes}"),
+        (act, {**held, "hours": name}, "body.snooze.hours", "a whole number 1 to 24"),
+        (act, {**held, "key": "short"}, "body.snooze.key", "a text of 8 to 100 characters"),
+        (act, {"action": name}, "body", "action: one of acknowledge, "),
+        (act, {name: born}, "body", "action: one of acknowledge, "),
+        (act, [name], "body", "action: one of acknowledge, "),
+        ("/v1/events", results(value=name), "body.events.0.value", "a number"),
+        ("/v1/events", results(status=name), "body.events.0.status", "one of preliminary, "),
+        ("/v1/events", results(**{name: born}), "body.events.0", "the fields id (needed), "),
+        ("/v1/events", {**results(), "events": []}, "body.events", "a list of 1 to 1000"),
+        ("/v1/model", {"primary": "x", "mode": name, "reason": "why"}, "body.Alone.mode", "off"),
+        ("/v1/model", {"primary": "x", "reason": "  "}, "body.Alone.reason", "not blank"),
+        ("/v1/model/rollback", {"why": name}, "body", "the fields reason (needed)"),
+        ("/v1/break-glass", {**grant, "minutes": name}, "body.minutes", "a whole number 1 to 1440"),
+        ("/v1/break-glass", {**grant, name: 1}, "body", "the fields site (needed), "),
+        ("/v1/quarantine/retry", {"code": "x" * 41}, "body.code", "a text of 1 to 40 characters"),
+    ):  # fmt: skip
+        who = "nurse" if path == act else "engine" if path == "/v1/events" else "all"
+        found = refused(path, body, who, "PUT" if path == "/v1/model" else "POST")
+        told = [one["allowed"] for one in found if one.get("where") == where]
+        assert any(words in one for one in told), (body, found)
+    # The site's own range is told, which is none of the description's.
+    (told,) = refused(act, {**held, "hours": 10**30}, "nurse")
+    assert "hours, 1 to 24" in told["allowed"]
+    (told,) = client.get("/v1/alarms?limit=0", headers=as_("nurse")).json()["detail"]
+    assert told == {"where": "query.limit", "problem": "greater_than_equal",
+                    "allowed": "a whole number 1 to 1000"}  # fmt: skip
+    wrong = {"primary": f"{name}-1", "reason": "a drill"}
+    answer = client.put("/v1/model", json=wrong, headers=as_("all"))
+    assert answer.status_code == 409 and "news2-1" in answer.text and name not in answer.text
+
+
 def test_a_shift_at_the_board(client):
     site = {"site": "A"}
     resp = {"system": "http://loinc.org", "code": "9279-1"}

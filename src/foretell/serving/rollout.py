@@ -97,13 +97,16 @@ def change(
     Raises:
         ParameterError: a version is not loaded, there is no reason, or a site is pinned to another.
     """
-    check_pins(lineup, pins or {})
     if not reason.strip():
         raise ParameterError("a change of the model needs a reason")
-    wanted = [lineup.primary, *([lineup.candidate] if lineup.mode != "off" else [])]
-    for version in wanted:
+    wanted = {"primary": lineup.primary}
+    if lineup.mode != "off":
+        wanted["candidate"] = lineup.candidate or ""
+    for role, version in wanted.items():
         if version not in loaded:
-            raise ParameterError(f"version {version} is not loaded; loaded are {list(loaded)}")
+            # What was asked for is not repeated: the answer goes to whoever asked.
+            raise ParameterError(f"the {role} is not loaded; loaded are {list(loaded)}")
+    check_pins(lineup, pins or {})
     now = store.lineup(0)
     told = lineup.to_json()
     before = None if now is None else now["lineup"]

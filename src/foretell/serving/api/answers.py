@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.routing import Route
 
 from foretell.errors import ParameterError
+from foretell.serving.api.allowed import Allowed
 from foretell.serving.api.fhir import FHIR_JSON, outcome
 from foretell.serving.errors import StoreUnavailableError
 
@@ -38,7 +39,8 @@ def refusal(
     if not request.url.path.startswith("/fhir"):
         return JSONResponse({"detail": detail}, status, headers)
     text = detail if isinstance(detail, str) else "; ".join(
-        f"{d['where']}: {d['problem']}" for d in detail
+        f"{d['where']}: {d['problem']}" + (f", allowed is {d['allowed']}" if "allowed" in d else "")
+        for d in detail
     )  # fmt: skip
     told = outcome("error", _ISSUES.get(status, "processing"), text)
     return JSONResponse(told, status, headers, media_type=FHIR_JSON)
@@ -67,11 +69,15 @@ def answer_all(app: FastAPI, service: Service) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        # Without the input: it may be anything.
-        told = [
-            {"where": ".".join(str(p) for p in e["loc"]), "problem": e["type"]}
-            for e in error.errors()[:10]
-        ]
+        # Without the input: it may be anything, and so may names of fields that there are not.
+        path = getattr(request.scope.get("route"), "path_format", "")
+        allowed = Allowed(request.app.openapi(), path, request.method.lower())
+        told = []
+        for e in error.errors()[:10]:
+            where, words = allowed.at(e["loc"])
+            told.append({"where": where, "problem": e["type"]})
+            if words is not None:
+                told[-1]["allowed"] = words
         return refusal(request, told, 422)
 
     @app.exception_handler(StoreUnavailableError)

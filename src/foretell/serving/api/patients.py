@@ -18,7 +18,8 @@ from foretell.serving.worker.policy import check_action
 if TYPE_CHECKING:
     from foretell.serving.service import Service
 
-Hours = Annotated[int, Field(ge=1, le=72)]
+# At most as many as the site allows, which the answer then names.
+Hours = Annotated[int, Field(ge=1)]
 
 
 class _Action(BaseModel):

@@ -33,10 +33,11 @@ NamePath = Annotated[str, Path(max_length=200, pattern=WHOLE)]
 
 
 class Wrong(BaseModel):
-    """One thing that is wrong with a request: where, and the kind of problem."""
+    """One thing that is wrong with a request: where, the kind of problem, and what is allowed."""
 
     where: str
     problem: str
+    allowed: str | None = None
 
 
 class Refused(BaseModel):
