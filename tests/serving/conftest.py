@@ -58,7 +58,7 @@ def postgres_server() -> Iterator[str]:
         subprocess.run([*user, *initdb, "--no-sync", "-E", "UTF8"], **run)
         log = str(folder / "log")
         subprocess.run([*control, "-o", options, "-l", log, "-w", "-t", "180", "start"], **run)
-        yield f"postgresql:///postgres?host={folder}&user=foretell"
+        yield f"postgresql:///postgres?host={folder}&user=foretell&connect_timeout=180"
     finally:
         subprocess.run([*control, "-m", "immediate", "stop"], **{**run, "check": False})
         shutil.rmtree(folder, ignore_errors=True)

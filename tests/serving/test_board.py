@@ -105,7 +105,7 @@ def test_a_shift_at_a_tablet(browser, ward):
     page.select_option("#reason", "awaiting-results")
     done(page, "snooze")
     page.wait_for_selector("#detail .tag:has-text('until hour'):has-text('Results are awaited')")
-    audit = ward.client().get("/v1/audit").json()["rows"]
+    audit = ward.client().get("/v1/audit?limit=10000").json()["rows"]
     assert {"acknowledge", "suppress", "resume", "snooze"} <= {r["action"] for r in audit}
     (snoozed,) = [r for r in audit if r["action"] == "snooze"]
     assert snoozed["purpose"] == "awaiting-results" and "hours=2 until=" in snoozed["detail"]

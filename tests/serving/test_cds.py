@@ -179,7 +179,7 @@ def test_feedback_is_kept_by_its_code(ward):
     head = {"Authorization": f"Bearer {signed(ward)}"}
     url = f"{ward.url}/cds-services/sepsis-risk-patient-view/feedback"
     assert httpx.post(url, json=body, headers=head, timeout=180).status_code == 200
-    rows = [r for r in ward.client().get("/v1/audit").json()["rows"]
+    rows = [r for r in ward.client().get("/v1/audit?limit=10000").json()["rows"]
             if r["action"] == "cds-feedback"]  # fmt: skip
     assert [r["subject"] for r in rows] == [card, card]
     assert '"reason": "other-cause"' in rows[0]["detail"] and "overridden" in rows[0]["detail"]

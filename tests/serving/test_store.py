@@ -177,6 +177,20 @@ def test_a_store_is_checked_when_opened(address, tmp_path):
     assert "SECRET" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("told", "seconds"), [("", 5), ("&connect_timeout=40", 40)])
+def test_an_address_may_say_how_long_its_server_is_waited_for(monkeypatch, told, seconds):
+    psycopg, asked = pytest.importorskip("psycopg"), []
+
+    def connect(address, **options):
+        asked.append(options["connect_timeout"])
+        raise psycopg.OperationalError
+
+    monkeypatch.setattr(psycopg, "connect", connect)
+    with pytest.raises(StoreUnavailableError):
+        open_store(f"postgresql:///none?host=/no/such/folder{told}")
+    assert asked == [seconds]
+
+
 def test_a_full_disk_refuses_whole_messages_and_loses_none(tmp_path):
     store = open_store(tmp_path / "s.db", partitions=4)
     pages = store._run("PRAGMA page_count")[0][0]

@@ -66,7 +66,10 @@ class PostgresStore(SqlStore):
 
     def _connected(self) -> Any:
         if self._db is None or self._db.closed:
-            self._db = self._psycopg.connect(self._address, autocommit=True, connect_timeout=5)
+            told = self._psycopg.conninfo.conninfo_to_dict(self._address)
+            # What the address says itself holds.
+            wait = int(told.get("connect_timeout") or 5)
+            self._db = self._psycopg.connect(self._address, autocommit=True, connect_timeout=wait)
             # Commits wait for the disk whatever the server's default is.
             self._db.execute("SET synchronous_commit = on")
             self._db.execute("SET lock_timeout = '20s'")
