@@ -275,6 +275,15 @@ def test_a_correction_of_a_sealed_hour_computes_the_stay_anew(store):
     assert [s.issued for s in scores] == pytest.approx([0.15] * len(scores))
 
 
+def test_a_correction_without_a_number_takes_the_number_back(store):
+    one(store, hr(180.0, T0 + 60, "1", order="o"), tick=T0 + 10 * 3600)
+    assert store.state("H", "P").view["drivers"]
+    sent = T0 + 10 * 3600 + 60
+    one(store, hr("artefact", T0 + 60, "2", order="o", status="C", sent=sent))
+    assert store.quarantine() == [] and not store.state("H", "P").view["drivers"]
+    assert {s.drivers for s in store.scores("H", "P")} == {()}
+
+
 def test_a_correction_of_a_sealed_hour_may_state_another_time(store):
     one(store, hr(180.0, T0 + 60, "1", order="o"), tick=T0 + 10 * 3600)
     # As where an hour of a clock comes twice: it is read as the second of them.

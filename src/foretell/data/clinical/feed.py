@@ -163,8 +163,9 @@ class Normaliser:
     def __call__(self, measurement: Measurement) -> Normal | Refusal:
         """The measurement in canonical terms, or why it cannot be used.
 
-        A deletion needs no value. Values outside the possible bounds are kept: features leave them
-        out, and a quality monitor may say more about them.
+        A deletion needs no value, and a correction without a number is one. Values outside the
+        possible bounds are kept: features leave them out, and a quality monitor may say more about
+        them.
         """
         codes = measurement.codes
         system, code = codes[0] if codes else ("", "")
@@ -176,7 +177,9 @@ class Normaliser:
             name = None if variable is None else variable.name
         if name is None:
             return Refusal("unknown_code", where, code, system)
-        if measurement.status == "deleted":
+        withdrawn = measurement.status == "corrected" and measurement.problem is not None
+        if measurement.status == "deleted" or withdrawn:
+            # A correction to "hemolyzed", or to nothing, takes the number back that stood there.
             return Normal(name, math.nan)
         if measurement.problem is not None:
             return Refusal(measurement.problem, "value", code, system)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from datetime import UTC, datetime
 
 import pytest
@@ -54,6 +55,32 @@ def test_a_panel_is_its_components():
     del panel["valueQuantity"]
     assert [normalise(r) for r in read(panel)] == [("SBP", 120.0), ("DBP", 70.0)]
     assert len({r.group for r in read(panel)}) == 2
+
+
+def test_a_correction_without_a_value_takes_it_back():
+    gone = observation(status="amended", dataAbsentReason={"text": "wrong patient"})
+    del gone["valueQuantity"]
+    (r,) = read(gone)
+    assert (r.status, r.group) == ("corrected", read(observation())[0].group)
+    name, value = normalise(r)
+    assert name == "HR" and math.isnan(value)
+    # Emptied by its server, as some do with what is in error.
+    empty = observation(status="entered-in-error")
+    del empty["valueQuantity"]
+    empty["code"]["coding"][0]["code"] = "85354-9"
+    assert [(normalise(r)[0], r.status) for r in read(empty)] == [
+        ("SBP", "deleted"), ("DBP", "deleted"), ("MAP", "deleted")
+    ]  # fmt: skip
+
+
+def test_of_two_corrections_without_an_issue_the_later_counts():
+    def version(status: str, hour: int, **more) -> float:
+        meta = {"lastUpdated": f"2026-01-01T{hour}:00:00Z"}
+        return read(observation(status=status, issued=None, meta=meta, **more))[0].issued
+
+    assert version("corrected", 12) < version("amended", 13) < version("entered-in-error", 14)
+    # What is told first was known when it was measured: a server may be filled much later.
+    assert version("final", 20) == read(observation())[0].time
 
 
 def test_patients_encounters_and_merges():

@@ -96,6 +96,21 @@ def test_status_letters(letter, status):
     assert bad.reason == "unknown_status"
 
 
+@pytest.mark.parametrize("value", ["HEMOLYZED", '""', "", "^1^-^2"])
+def test_a_correction_without_a_number_takes_the_number_back(value):
+    first, (then,) = (
+        results(f"OBX|1|{kind}|2160-0^^LN||{told}|mg/dL|||||{letter}")
+        for kind, told, letter in (("NM", "9.9", "F"), ("SN" if "^" in value else "ST", value, "C"))
+    )
+    assert math.isnan(normalise(then)[1])
+    (none,) = results(f"OBX|1|ST|2160-0^^LN||{value}|mg/dL|||||F")
+    assert isinstance(normalise(none), Refusal)
+    other = results("OBX|1|NM|2524-7^^LN||1.5|mmol/L|||||F")
+    stays = stays_from_feed([*first, then, *other])
+    assert np.isnan(stays.column("Creatinine")).all()
+    assert 1.5 in stays.column("Lactate").tolist()
+
+
 def test_parts_of_no_use_are_refused_one_by_one():
     obx = "OBX|1|NM|{}||1|{}|||||F|||{}"
     good, code, unit, date, none = results(

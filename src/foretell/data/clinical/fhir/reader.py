@@ -47,6 +47,7 @@ _GIVEN = {
     "in-progress": "done", "completed": "done", "stopped": "done", "on-hold": "pending",
     "not-done": "cancelled", "entered-in-error": "cancelled",
 }  # fmt: skip
+_PANELS = {"85354-9": ("8480-6", "8462-4", "8478-0")}
 _HISTORY = frozenset({"resolved", "inactive", "remission"})
 _SUSPECTED = frozenset({"unconfirmed", "provisional", "differential"})
 _BUNDLES = frozenset(
@@ -188,8 +189,12 @@ class FhirReader:
         time = next((t for t in (read_instant(x, self.zone) for x in times) if t is not None), None)
         meta = _dict(one.get("meta"))
         issued = read_instant(one.get("issued"), self.zone)
+        updated = read_instant(meta.get("lastUpdated"), self.zone)
+        if issued is None and updated is not None and state in ("corrected", "deleted"):
+            # Of several corrections the last one counts, in whatever order they come.
+            issued = updated
         if issued is None:
-            issued = read_instant(meta.get("lastUpdated"), self.zone) if time is None else time
+            issued = updated if time is None else time
         if time is None:
             time = issued
         codes = _codes(one.get("code"))
@@ -204,6 +209,10 @@ class FhirReader:
                 (str(i["value"]) for i in _dicts(one.get("identifier")) if i.get("value")), ""
             )
         parts = _dicts(one.get("component"))
+        if state == "deleted" and not parts:
+            # Some servers empty what is in error: its components went with it.
+            told = {c for _, c in codes}
+            parts = [_component(c) for panel in told & _PANELS.keys() for c in _PANELS[panel]]
         for i, part in enumerate([one, *parts]):
             named = _codes(part.get("code"))
             has = any(k.startswith("value") for k in part)
@@ -213,7 +222,7 @@ class FhirReader:
                 yield Refusal("no_code", "Observation.code")
                 continue
             value, unit, comparator, problem = _value(part)
-            if problem == "absent" and state != "deleted":
+            if problem == "absent" and state not in ("corrected", "deleted"):
                 continue
             yield Measurement(
                 self.site, patient, visit, named, value, unit, time, issued, state,
@@ -333,6 +342,11 @@ class FhirReader:
         if not codes:
             codes = self.drugs.get(_reference(told) or "", ())
         return codes
+
+
+def _component(code: str) -> dict:
+    """A component of a panel, without a value."""
+    return {"code": {"coding": [{"system": "http://loinc.org", "code": code}]}}
 
 
 def _found(one: dict) -> str | None:
