@@ -137,3 +137,33 @@ def test_bad_input_is_refused():
         PredictionSets().fit([1.5], [1])
     with pytest.raises(DataError, match="both classes"):
         PredictionSets().fit([0.5, 0.6], [1, 1])
+
+
+@pytest.mark.parametrize("labels", [[1, 2], [0, float("nan")], [0, -1], [0, 0]])
+def test_labels_of_newer_rows_are_0_and_1(labels):
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(500, 3))
+    test = MondrianConformal().fit(rows, rows, np.arange(500) % 2)
+    before = test.calibration_[1].copy()
+    with pytest.raises(DataError, match="label"):
+        test.recalibrate(rows, np.resize(labels, 500))
+    np.testing.assert_array_equal(test.calibration_[1], before)
+
+
+@pytest.mark.parametrize(
+    ("calibration", "scores"),
+    [([], [1.0]), ([1.0, np.nan], [1.0]), ([1.0], [np.nan])],
+)
+def test_p_values_need_numbers(calibration, scores):
+    with pytest.raises(DataError, match="p-values need"):
+        conformal_p_values(calibration, scores)
+
+
+def test_a_reference_that_cannot_vary_is_refused():
+    rng = np.random.default_rng(0)
+    rows, labels = rng.normal(size=(500, 3)), np.arange(500) % 2
+    with pytest.raises(DataError, match="one reference row"):
+        MondrianConformal("mahalanobis").fit(rows[:1], rows, labels)
+    # One component of one feature is all of it: nothing would ever be left over.
+    with pytest.raises(DataError, match="one feature"):
+        MondrianConformal("pca_residual").fit(rows[:, :1], rows[:, :1], labels)

@@ -156,7 +156,16 @@ def test_a_loaded_gate_keeps_the_limits_of_its_rules(tmp_path):
         max_silence=2,
     )  # fmt: skip
     gate = Gate(monitor).fit(stays, stays)
+    assert "40 patients are in the training and in the calibration part" in gate.notes[0]
     gate.save(tmp_path / "gate")
+    assert Gate.load(tmp_path / "gate").notes == gate.notes
+    apart = Gate(monitor).fit(stays.select(slice(20)), stays.select(slice(20, 40)))
+    assert not any("are in the training" in note for note in apart.notes)
+    apart.save(tmp_path / "apart")
+    assert "shared_patients" not in (tmp_path / "apart" / "model.json").read_text()
+    numberless = gate.judge(stays, np.where(np.arange(1200) == 5, np.nan, 0.5))
+    assert numberless.status[5] == Status.INVALID_INPUT
+    assert numberless.quality.invalid[5] or "the model gave no number" in numberless.reasons(5)
     said, again = monitor.check(stays), Gate.load(tmp_path / "gate").quality.check(stays)
     assert said.flags.any(0)[[1, 4, 5]].all()
     np.testing.assert_array_equal(again.flags, said.flags)

@@ -8,7 +8,7 @@ from sklearn.base import clone
 
 from foretell.data.clinical import split_by_patient
 from foretell.data.simulators import hospitals
-from foretell.errors import ParameterError
+from foretell.errors import DataError, ParameterError
 from foretell.estimators import AdditiveRisk
 from foretell.learners.artefact import read_kind
 from foretell.training.private import PrivateTraining
@@ -159,3 +159,10 @@ def test_what_it_cannot_take(split):
     with pytest.raises(ParameterError, match="hidden"):
         AdditiveRisk(hidden=()).fit(split.train)
     assert clone(AdditiveRisk(fading="sigmoid")).fading == "sigmoid"
+
+
+def test_features_that_are_not_finite_contribute_nothing(model):
+    row = np.zeros((2, model.features_.n_features), np.float32)
+    row[1, 3] = np.inf
+    with pytest.raises(DataError, match=r"not finite.*row 1"):
+        model.represent(row)

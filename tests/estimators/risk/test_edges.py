@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from foretell.data.clinical import concatenate, split_episodes, stays_from_frame, target
+from foretell.errors import DataError
 from foretell.estimators import DeepAISE, FeedForwardRisk, WeibullCox
 from foretell.learners.risk import BoostedRisk
 
@@ -102,3 +103,30 @@ def test_second_onsets_are_episodes_of_their_own(kind, long_stay, stays):
     both = concatenate([replace(stays, label=None), parts])
     model = MAKE[kind]().fit(both)
     assert np.isfinite(risk_of(model, both)).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_where_no_hour_is_at_risk_nothing_is_learned(kind, stays):
+    septic = stays.select(np.isfinite(stays.onset))
+    late = replace(septic, onset=septic.starts.astype(float))
+    with pytest.raises(DataError):
+        MAKE[kind]().fit(late)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_validation_part_without_an_onset_chooses_nothing(kind, stays):
+    with pytest.raises(DataError, match="validation"):
+        MAKE[kind]().fit(stays, validation=stays.select(np.isnan(stays.onset)))
+
+
+@pytest.mark.parametrize("kind", ["deep", "linear", "net"])
+def test_features_that_are_not_finite_have_no_risk(kind, models):
+    model = models[kind]
+    row = np.zeros(model.features_.n_features, np.float32)
+    row[3] = np.nan
+    asked = model.step if hasattr(model, "step") else model.advance
+    with pytest.raises(DataError, match="not finite"):
+        asked(model.memory(), row)
+    if kind == "net":
+        with pytest.raises(DataError, match="not finite"):
+            model.represent(row[None])

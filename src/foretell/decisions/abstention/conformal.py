@@ -41,8 +41,14 @@ def conformal_p_values(calibration: ArrayLike, scores: ArrayLike) -> NDArray[np.
     Args:
         calibration: (n,) scores of rows that are known to be in order.
         scores: (m,) to be judged.
+
+    Raises:
+        DataError: there is no calibration score, or a score is not a number.
     """
-    return CalibrationScores.of(calibration).p_values(scores)
+    held, given = np.asarray(calibration, np.float64), np.asarray(scores, np.float64)
+    if held.size == 0 or np.isnan(held).any() or np.isnan(given).any():
+        raise DataError("p-values need calibration scores, and numbers on both sides")
+    return CalibrationScores.of(held).p_values(given)
 
 
 class OutOfDistribution(NamedTuple):
@@ -134,9 +140,9 @@ class MondrianConformal:
         """
         known = _rows("reference", reference)
         rows = _rows("calibration", calibration, known.shape[1])
-        classes = np.asarray(labels)
-        if classes.shape != (len(rows),) or not np.isin(classes, (0, 1)).all():
-            raise DataError(f"labels must be {len(rows):,} values 0 or 1, not {classes.shape}")
+        classes = _labels(labels, len(rows))
+        if len(known) < 2:
+            raise DataError("one reference row says nothing of how rows differ")
         counts = np.bincount(classes.astype(np.int64), minlength=2)
         if not counts.all():
             raise DataError(
@@ -159,8 +165,8 @@ class MondrianConformal:
         """
         self._require()
         rows = _rows("calibration", calibration, self._n_features)
-        classes = np.asarray(labels)
-        if classes.shape != (len(rows),) or len(np.unique(classes)) != 2:
+        classes = _labels(labels, len(rows))
+        if len(np.unique(classes)) != 2:
             raise DataError("labels must hold both classes, one value a calibration row")
         groups = group_numbers(self.guarantee, patients, len(rows))
         return self._calibrate(self._measure(rows), classes, groups)
@@ -310,6 +316,17 @@ def _both(
         own = None if groups is None else np.unique(groups[mine], return_inverse=True)[1]
         found.append(CalibrationScores.of(scores[mine], own, guarantee))
     return found[0], found[1]
+
+
+def _labels(values: ArrayLike, rows: int) -> NDArray:
+    labels = np.asarray(values)
+    if labels.shape != (rows,):
+        raise DataError(f"labels must be {rows:,} values 0 or 1, not {labels.shape}")
+    wrong = ~np.isin(labels, (0, 1))
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise DataError(f"a label is {labels[row]}, not 0 or 1", column="labels", row=row)
+    return labels
 
 
 def _rows(name: str, values: ArrayLike, features: int | None = None) -> NDArray[np.float64]:

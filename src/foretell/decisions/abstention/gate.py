@@ -106,6 +106,7 @@ class Gate:
         self.features_: CausalFeatureBuilder | None = None
         self.sets_: PredictionSets | None = None
         self._calibration: Calibration | None = None
+        self._shared = 0
 
     def fit(
         self,
@@ -155,6 +156,8 @@ class Gate:
             )  # fmt: skip
         self._fit_sets(hours, probabilities)
         self._calibrated(patients, now)
+        both = set(train.patients.astype(str).tolist()) & set(calibration.patients.astype(str))
+        self._shared = len(both)
         return self
 
     def recalibrate(
@@ -194,6 +197,7 @@ class Gate:
         if self.hidden is not None and represent is not None:
             inner = hidden_layer(represent, calibration, hours.rows)
         self._fit_sets(hours, probabilities)
+        self._shared = 0
         self.conformal.recalibrate(inputs, labels, patients)
         if self.hidden is not None and inner is not None:
             self.hidden.recalibrate(inner, labels, patients)
@@ -230,6 +234,11 @@ class Gate:
     def notes(self) -> tuple[str, ...]:
         """What whoever uses the gate must know of its calibration."""
         told = []
+        if self._shared:
+            told.append(
+                f"{self._shared:,} patients are in the training and in the calibration part: more "
+                "new ones may be turned away than promised"
+            )
         if self.conformal.pooled:
             told.append(
                 f"fewer than {MIN_POSITIVES} calibration hours of one class: both classes share "
@@ -313,6 +322,9 @@ class Gate:
             "max_rows": self.max_rows,
             "random_state": self.random_state,
         }
+        if self._shared:
+            # Left out where there are none, so that other gates are the same version as before.
+            config["shared_patients"] = self._shared
         arrays = {} if self.sets_ is None else self.sets_.arrays()
         save_artefact(folder, type(self).__name__, config, arrays)
         self.conformal.save(Path(folder) / "conformal")
@@ -342,7 +354,7 @@ class Gate:
                 max_rows=config["max_rows"],
                 random_state=config["random_state"],
             )
-            gate.features_ = builder
+            gate.features_, gate._shared = builder, int(config.get("shared_patients", 0))
             if "zero" in arrays:
                 guarantee = gate.conformal.guarantee
                 gate.sets_ = PredictionSets(alpha=config["ambiguity"], guarantee=guarantee)

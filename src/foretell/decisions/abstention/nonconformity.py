@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 
-from foretell.errors import ParameterError
+from foretell.errors import DataError, ParameterError
 
 Array = NDArray[np.float64]
 
@@ -95,6 +95,8 @@ class _PCAResidual(Nonconformity):
     explained = 0.8
 
     def fit(self, reference: Array) -> None:
+        if reference.shape[1] < 2:
+            raise DataError("components of one feature explain all of it: take another measure")
         self._mean = reference.mean(0)
         values, vectors = np.linalg.eigh(
             np.cov(reference, rowvar=False).reshape(len(self._mean), -1)

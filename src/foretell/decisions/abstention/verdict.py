@@ -53,6 +53,8 @@ class Gated(NamedTuple):
     def reasons(self, row: int) -> list[str]:
         """Why, in words that can be shown beside the patient."""
         told = [RULES[name] for name in self.quality.reasons(row)]
+        if self.status[row] == Status.INVALID_INPUT and not self.quality.invalid[row]:
+            told.append("the model gave no number")
         if self.status[row] == Status.OUT_OF_DISTRIBUTION:
             told.append("the measurements are unlike those the model was validated on")
         if self.status[row] == Status.AMBIGUOUS:

@@ -14,6 +14,7 @@ from foretell.errors import ParameterError
 from foretell.estimators.risk.hourly_net import HourlyNet
 from foretell.learners.risk.additive import AdditiveRiskLearner, AdditiveShape, Fading
 from foretell.learners.risk.attributions import METHODS, Method
+from foretell.learners.risk.examples import require_finite
 from foretell.training import use_threads
 
 
@@ -120,9 +121,13 @@ class AdditiveRisk(HourlyNet[AdditiveRiskLearner]):
         Args:
             X: stays, or scaled features.
             layer: either name.
+
+        Raises:
+            DataError: a feature is not finite.
         """
         self._require_fit()
         X = self._builder().transform(X) if isinstance(X, Stays) else np.asarray(X, np.float32)
+        require_finite(X)
         with use_threads(self.threads):
             return self._terms(self.learner_, X)
 

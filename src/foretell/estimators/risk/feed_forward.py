@@ -16,7 +16,7 @@ from foretell.learners.risk.attributions import (
     by_feature,
     gradient_contributions,
 )
-from foretell.learners.risk.examples import encoded
+from foretell.learners.risk.examples import encoded, require_finite
 from foretell.learners.risk.feed_forward import FeedForwardRiskLearner, FeedForwardShape
 from foretell.learners.risk.weighting import AgingColumns
 from foretell.training import use_threads
@@ -130,9 +130,13 @@ class FeedForwardRisk(HourlyNet[FeedForwardRiskLearner]):
             X: stays, or scaled features.
             layer: ``"first"``, which may be stored instead of the hours, or ``"last"``, which the
                 log-odds are read from.
+
+        Raises:
+            DataError: a feature is not finite.
         """
         self._require_fit()
         X = self._builder().transform(X) if isinstance(X, Stays) else np.asarray(X, np.float32)
+        require_finite(X)
         learner = self.learner_
         shown = learner.last_hidden if layer == "last" else learner.encode
         with use_threads(self.threads):

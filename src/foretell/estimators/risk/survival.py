@@ -29,6 +29,7 @@ from foretell.learners.risk.attributions import (
     gradient_contributions,
     row_numbers,
 )
+from foretell.learners.risk.examples import require_finite
 from foretell.learners.risk.ranking import auroc
 from foretell.learners.risk.stream import Memory, RiskStream
 from foretell.learners.risk.survival_examples import (
@@ -190,9 +191,14 @@ class SurvivalRisk(ExplainsHours, BaseEstimator):
             state: of the hour before; :meth:`memory` before the first.
             features: of the hour.
             horizons: in hours; ``score_horizon`` alone by default.
+
+        Raises:
+            DataError: a feature is not finite.
         """
+        row = np.asarray(features, np.float32)[None]
+        require_finite(row)
         with use_threads(self.threads), torch.inference_mode():
-            x = torch.from_numpy(self.inputs_(np.asarray(features, np.float32)[None]))
+            x = torch.from_numpy(self.inputs_(row))
             eta, after = self._step(x, state)
         eta = float(np.clip(eta + self.shift_, *PREDICTORS))
         leads = self.score_horizon if horizons is None else horizons

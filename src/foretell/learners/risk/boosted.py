@@ -145,8 +145,13 @@ class BoostedRisk(BaseEstimator):
             wanted = onset.label.astype(np.float64)
         weight = np.where(septic, 1.0, 1 / share)[stay][rows]
         y = wanted[rows]
-        if not y.max() > 0 or len(np.unique(y)) < 2:
+        if not len(y) or not y.max() > 0 or len(np.unique(y)) < 2:
             raise DataError("no hour would gain by an alarm", hint="Look at the onsets")
+        if validation is not None and not np.isfinite(validation.onset).any():
+            raise DataError(
+                "no validation stay has an onset: any threshold that alarms would look too low",
+                hint="Give more patients to choose the threshold on, or set validation_size=0",
+            )
         if cache is None:
             self.features_ = AnchorFeatures(
                 self.features, signature_hours=self.signature_hours, schema=stays.schema
