@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -361,6 +362,66 @@ def test_the_defects_of_the_challenge_do_not_reach_the_features(challenge):
     assert np.nanmin(gas) >= 0.15 and np.nanmax(gas) <= 1, "B charts FiO2 up to 4000"
     assert np.nanmax(raw[:, builder.names.index("age")]) <= 90
     assert np.isfinite(builder.transform(other)).all()
+
+
+WORDS = {1.0: ("male", "Male", "M", "m ", "1"), 0.0: ("female", "FEMALE", "f", "0"),
+         np.nan: ("unknown", "Other", "A", "N", "O", "U", "", None)}  # fmt: skip
+
+
+def test_the_usual_words_for_a_sex_are_understood_in_tables_and_streams():
+    stays = make_stays(3, 24)
+    words = [(w, number) for number, some in WORDS.items() for w in some]
+    told = replace(stays.select(slice(0, len(words))), categories={
+        "unit": stays.select(slice(0, len(words))).categories["unit"],
+        "sex": Categorical.from_values([w for w, _ in words]),
+    })  # fmt: skip
+    builder = CausalFeatureBuilder().fit(stays)
+    raw, table = builder.raw(told), builder.transform(told)
+    column = builder.names.index("sex")
+    for i, (word, number) in enumerate(words):
+        first = told.offsets[i]
+        np.testing.assert_equal(raw[first, column], np.float32(number))
+        unit = told.names("unit")[i]
+        live = builder.stream(
+            age=told.number("age")[i], admission=told.number("admission")[i], sex=word,
+            start=int(told.starts[i]), unit=None if unit == "unknown" else unit,
+        )  # fmt: skip
+        rows = np.stack([live.step(row) for row in told.select([i]).matrix()])
+        assert np.abs(rows - table[first : told.offsets[i + 1]]).max() <= 1e-6
+    assert builder.stream(sex=1.0, scaled=False).step(np.full(34, np.nan))[column] == 1
+    assert np.isnan(builder.stream(sex=np.nan, scaled=False).step(np.full(34, np.nan))[column])
+
+
+@pytest.mark.parametrize("letter", ["M", "F", "f", "A", "N", "O", "U", "", "X"])
+def test_what_readers_make_of_a_sex_is_no_error(letter):
+    from foretell.data.clinical.fhir import FhirReader
+    from foretell.data.clinical.hl7 import Hl7Reader, Message
+    from foretell.data.clinical.hl7.writer import visit_message
+
+    message = visit_message("S", "P", "A01", time=1.7e9, control="c", sex=letter, admitted=1.7e9)
+    visit = Hl7Reader("S").read(Message.from_bytes(message))[0]
+    words = {"M": "male", "F": "female", "O": "other", "U": "unknown"}
+    person = {"resourceType": "Patient", "id": "P", "meta": {"lastUpdated": "2026-01-01T10:00:00Z"},
+              "gender": words.get(letter.upper(), letter)}  # fmt: skip
+    told = FhirReader("S").read(person)[0]
+    builder = CausalFeatureBuilder(FeatureSpec(static=("sex",)))
+    wanted = {"M": 1.0, "F": 0.0}.get(letter.upper(), np.nan)
+    for found in (visit.sex, told.sex):
+        hour = builder.stream(sex=found, scaled=False).step(np.full(34, np.nan))
+        np.testing.assert_equal(hour[builder.names.index("sex")], np.float32(wanted))
+
+
+@pytest.mark.parametrize("word", ["robot", "2", "Mrs", 2.0, 0.5])
+def test_another_word_for_a_sex_is_refused_not_taken_as_unknown(word):
+    stays = make_stays(3, 24)
+    builder = CausalFeatureBuilder().fit(stays)
+    with pytest.raises(ParameterError, match="no sex that is known: give 'male' or 'female'"):
+        builder.stream(sex=word)
+    named = Categorical.from_values([str(word)] * 24)
+    with pytest.raises(ParameterError, match="no sex that is known"):
+        builder.raw(replace(stays, categories={**stays.categories, "sex": named}))
+    blind = CausalFeatureBuilder(FeatureSpec(static=("age",))).fit(stays)
+    blind.stream(sex=word)
 
 
 def rarely(values, *, patients=40, twice=True):

@@ -22,6 +22,7 @@ from foretell.data.clinical.feature_spec import (
 )
 from foretell.data.clinical.feature_stream import FeatureStream
 from foretell.data.clinical.schema import Schema, variable_from_dict, variable_to_dict
+from foretell.data.clinical.sexes import sex_numbers
 from foretell.data.clinical.small_cells import PatientCounts
 from foretell.data.clinical.stays import Stays
 from foretell.errors import DataError, NotFittedError, ParameterError
@@ -200,7 +201,7 @@ class CausalFeatureBuilder:
         self,
         *,
         age: float = np.nan,
-        sex: str | None = None,
+        sex: str | float | None = None,
         unit: str | None = None,
         admission: float = np.nan,
         start: int = 1,
@@ -212,18 +213,21 @@ class CausalFeatureBuilder:
 
         Args:
             age: in years.
-            sex: ``"male"``, ``"female"`` or None.
+            sex: ``"male"``, ``"female"`` or None; see :func:`sex_numbers` for other words.
             unit: name of the unit, None if not known.
             admission: hours from hospital to unit admission.
             start: hour of the first row on the unit's clock.
             numbers: further numbers of the stay that the features name.
             site: see :meth:`transform`.
             scaled: False gives the features of :meth:`raw`.
+
+        Raises:
+            ParameterError: a word for the sex that is not known.
         """
         given = {} if numbers is None else numbers
         static = self._static(
             np.array([age], np.float64),
-            np.array(["unknown" if sex is None else sex], object),
+            np.array([sex], object),
             np.array(["unknown" if unit is None else unit], object),
             np.array([admission], np.float64),
             [np.array([given.get(n, np.nan)], np.float64) for n in self.spec.numbers],
@@ -316,7 +320,7 @@ class CausalFeatureBuilder:
             if name == "age":
                 columns.append(np.where(age > OLDEST_AGE - 1, OLDEST_AGE, age))
             elif name == "sex":
-                columns.append(np.where(sex == "male", 1.0, np.where(sex == "female", 0.0, np.nan)))
+                columns.append(sex_numbers(sex))
             elif name == "unit":
                 columns += [(unit == u).astype(np.float64) for u in self.spec.units]
                 columns.append((unit == "unknown").astype(np.float64))

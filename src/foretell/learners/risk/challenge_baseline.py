@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 
 from foretell.data.clinical.schema import Schema
+from foretell.data.clinical.sexes import sex_numbers
 from foretell.data.clinical.stays import Stays
 from foretell.errors import DataError
 from foretell.learners.risk.weibull import risk_within
@@ -76,7 +77,7 @@ class ChallengeBaseline(BaseEstimator):
         known = unit != "unknown"
         described = {
             "age": stays.number("age"),
-            "sex": np.where(sex == "male", 1.0, np.where(sex == "female", 0.0, np.nan)),
+            "sex": sex_numbers(sex),
             "MICU": np.where(known, (unit == "MICU").astype(float), np.nan),
             "SICU": np.where(known, (unit == "SICU").astype(float), np.nan),
             "admission": -stays.number("admission"),

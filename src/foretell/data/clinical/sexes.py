@@ -1,0 +1,54 @@
+"""The words for a patient's sex, and the number that features take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foretell.errors import ParameterError
+
+_KNOWN = {"male": 1.0, "m": 1.0, "1": 1.0, "female": 0.0, "f": 0.0, "0": 0.0}
+# HL7 v2, table 0001 (A, N, O, U), FHIR's AdministrativeGender, and what stands for a missing value.
+_UNKNOWN = frozenset(
+    ("", "unknown", "unk", "u", "other", "o", "ambiguous", "a", "not applicable", "n", "x",
+     "undifferentiated", "un", "indeterminate", "none", "null", "nan")
+)  # fmt: skip
+
+
+def sex_numbers(words: Iterable[object]) -> NDArray[np.float64]:
+    """(N,) 1 for male, 0 for female, NaN where it is not known or neither.
+
+    Args:
+        words: ``"male"``, ``"M"``, ``"female"``, ``"F"``, in any case, or the numbers of the 2019
+            challenge, 1 and 0. Not known are None, NaN, ``""``, ``"unknown"``, ``"other"``,
+            ``"ambiguous"``, ``"not applicable"``, ``"undifferentiated"``, ``"indeterminate"`` and
+            the codes ``"U"``, ``"O"``, ``"A"``, ``"N"``, ``"X"`` and ``"UN"``.
+
+    Raises:
+        ParameterError: another word, which might be a code of another table: 2 is female in
+            ISO 5218, where 0 is unknown.
+    """
+    held: dict[object, float] = {}
+    out = []
+    for word in words:
+        if word not in held:
+            held[word] = _number(word)
+        out.append(held[word])
+    return np.array(out, np.float64)
+
+
+def _number(word: object) -> float:
+    if word is None:
+        return np.nan
+    plain = isinstance(word, float | np.floating) and float(word).is_integer()
+    text = str(int(word) if plain else word).strip().lower()  # type: ignore[call-overload]
+    if text in _KNOWN:
+        return _KNOWN[text]
+    if text in _UNKNOWN:
+        return np.nan
+    raise ParameterError(
+        f"{str(word)[:20]!r} is no sex that is known: give 'male' or 'female' ('M', 'F'; 1 and 0 "
+        "as in the 2019 challenge), or None, 'unknown' or 'other' where it is neither"
+    )
