@@ -93,6 +93,38 @@ def store(address: str) -> Iterator[Store]:
 
 
 @pytest.fixture(scope="session")
+def certificate(tmp_path_factory) -> tuple[str, str]:
+    """Files of a certificate of localhost that is its own authority, and of its key."""
+    import datetime
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    held = (
+        x509.CertificateBuilder()
+        .subject_name(name).issuer_name(name).public_key(key.public_key())
+        .serial_number(1).not_valid_before(now - datetime.timedelta(1))
+        .not_valid_after(now + datetime.timedelta(2))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), False)
+        .sign(key, hashes.SHA256())
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("tls")
+    (folder / "c.pem").write_bytes(held.public_bytes(serialization.Encoding.PEM))
+    (folder / "k.pem").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )  # fmt: skip
+    return str(folder / "c.pem"), str(folder / "k.pem")
+
+
+@pytest.fixture(scope="session")
 def deployed(tmp_path_factory):
     """A small deployment in a folder, and stays that it has never seen."""
     pytest.importorskip("torch")

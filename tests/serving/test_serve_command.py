@@ -30,10 +30,18 @@ def test_a_check_stops_where_a_secret_is_missing_or_a_list_is_none(tmp_path):
 
     sink = '[[sinks]]\nname = "pager"\nkind = "webhook"\nurl = "https://pager.example/"\n'
     missing = f'secret_file = "{tmp_path / "nothing"}"\n'
+    poll = '[sites.west]\n[[polls]]\nsite = "west"\nurl = "https://fhir.example/r4"\n'
+    smart = f'smart = {{ client_id = "us", key_file = "{tmp_path / "nothing"}" }}\n'
+    ehr = '[[cds.clients]]\nissuer = "https://ehr.example"\naudience = "https://us.example"\n'
+    keys = f'jwks_file = "{tmp_path / "nothing"}"\n'
     file = tmp_path / "c.toml"
     for text, words in (
         (sink, "the configuration is right"),
         (sink + missing, "secret_file of the sink 'pager' cannot be read"),
+        (sink + 'tls = { ca = "nothing.pem" }\n', "tls of the sink 'pager' cannot be used"),
+        (poll, "the configuration is right"),
+        (poll + smart, "holds no readable private key"),
+        (ehr + keys, "holds no readable keys"),
         ('[sites.west]\nfacilities = "WEST"\n', "sites.west.facilities: Input should be a list"),
         ('[sites.west]\nzone = "Europe/Berln"\n', "sites.west.zone: no time zone is called"),
     ):

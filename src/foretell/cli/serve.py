@@ -88,6 +88,8 @@ def serve(
 
             raise ParameterError("--warm-up asks the servers of [[polls]]: there are none")
         if check:
+            from foretell.serving.cds import CdsTrust
+            from foretell.serving.ingest.client import FhirClient
             from foretell.serving.outbox.sinks import make_sink
             from foretell.serving.rollout import check_pins, configured
             from foretell.serving.service import make_fold
@@ -97,6 +99,9 @@ def serve(
             check_pins(configured(found.ladder.versions, version, settings.rollout), settings.pins)
             for sink in settings.sinks:
                 make_sink(sink)
+            for poll in settings.polls:
+                FhirClient(poll).close()
+            CdsTrust(settings.cds.clients)
             stdout.print("the configuration is right")
             return
         set_up_log(settings.service.log)
