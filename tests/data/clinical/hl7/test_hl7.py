@@ -96,6 +96,14 @@ def test_status_letters(letter, status):
     assert bad.reason == "unknown_status"
 
 
+def test_an_order_belongs_to_its_patient():
+    obx = "OBX|1|NM|2160-0^^LN||1|mg/dL|||||F"
+    mine, other, timed = results(obx, "PID|||P2", obx, obx + "|||20260105110500")
+    assert mine.time == at(2026, 1, 5, 11) and mine.patient == "P1@AUTH"
+    assert other == Refusal("no_time", "OBX-14", "2160-0", "LN")
+    assert (timed.patient, timed.issued) == ("P2", at(2026, 1, 5, 12))
+
+
 @pytest.mark.parametrize("value", ["HEMOLYZED", '""', "", "^1^-^2"])
 def test_a_correction_without_a_number_takes_the_number_back(value):
     first, (then,) = (
@@ -180,6 +188,19 @@ def test_visits():
     old = merge.replace("19500610", "18500610").replace("A40", "A08")
     (v,) = Hl7Reader().read(Message(old))
     assert v.age is None and v.doubt == "impossible_age"
+
+
+def test_a_merge_of_several_patients_is_that_of_each():
+    text = HEAD.format(kind="ADT^A40") + "EVN|A40|20260105110000\r"
+    for patient, prior in (("1", "2"), ("3", "4"), ("3", "5")):
+        text += f"PID|||{patient}^^^^MR||||19500610|F\rMRG|{prior}^^^^MR\r"
+    found = Hl7Reader().read(Message(text))
+    assert [(v.kind, v.patient, v.prior) for v in found] == [
+        ("merge", "1", "2"), ("merge", "3", "4"), ("merge", "3", "5")
+    ]  # fmt: skip
+    assert {(v.age, v.sex, v.time) for v in found} == {(75.0, "female", at(2026, 1, 5, 11))}
+    with pytest.raises(Hl7Error, match="identifier"):
+        Hl7Reader().read(Message(text + "PID|||6^^^^MR\rMRG|\r"))
 
 
 def test_the_preferred_identifier_counts():

@@ -89,7 +89,7 @@ class Hl7Reader:
             visit = self._visit(message, _VISITS[event], sent)
             owner = (visit.site, visit.patient, visit.visit)
             found = diagnoses(self, message, owner, visit.time if sent is None else sent)
-            return [visit, *found]
+            return [visit, *self._further_merges(message, visit), *found]
         if kind in ("ORM", "OML"):
             return self._orders(message, sent)
         if kind in ("RAS", "RDE"):
@@ -142,6 +142,7 @@ class Hl7Reader:
         for name, fields in message.segments:
             if name == "PID":
                 patient, visit = self.patient(message, fields, 3), None
+                order, known = [], None
                 age, sex, _ = self._person(message, fields, sent)
                 described = None if age is None and sex is None else (age, sex)
             elif name == "PV1":
@@ -260,6 +261,24 @@ class Hl7Reader:
             prior,
             doubt,
         )
+
+    def _further_merges(self, message: Message, first: VisitChange) -> Iterator[VisitChange]:
+        """What a merge says of further patients: PID and MRG may be repeated in pairs."""
+        if first.kind != "merge":
+            return
+        person: list[str] = []
+        pairs = []
+        for name, fields in message.segments:
+            if name == "PID":
+                person = fields
+            elif name == "MRG":
+                pairs.append((person, fields))
+        for person, retired in pairs[1:]:
+            age, sex, doubt = self._person(message, person, first.time)
+            yield VisitChange(
+                first.site, self.patient(message, person, 3), None, "merge", first.time,
+                age=age, sex=sex, prior=self.patient(message, retired, 1), doubt=doubt,
+            )  # fmt: skip
 
     def _person(
         self, message: Message, person: list[str], moment: float | None
