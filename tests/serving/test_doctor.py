@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import socket
+import threading
+from contextlib import suppress
 
 import pytest
 from typer.testing import CliRunner
@@ -151,3 +154,76 @@ def test_the_command_line_tells_all_of_it(tmp_path):
     assert "furlong" in shown.stdout and "0000-0" in shown.stdout
     config.write_text("[service]\nunknown = 1\n")
     assert run.invoke(app, ["doctor", "--config", str(config)]).exit_code == 2
+
+
+SECRET = "TELLNOBODY"
+
+
+def store_of(address: str) -> str:
+    (found,) = [f for f in examine(read_config({"service": {"store": address}}))
+                if f.what == "store"]  # fmt: skip
+    assert found.state == "wrong" and SECRET not in found.text
+    return found.text
+
+
+def test_a_database_that_is_away_is_told_with_what_was_tried(tmp_path, monkeypatch, request):
+    pytest.importorskip("psycopg")
+    monkeypatch.setenv("PGCONNECT_TIMEOUT", "2")
+    # Nobody else takes the port, and nobody listens.
+    held = socket.socket()
+    request.addfinalizer(held.close)
+    held.bind(("127.0.0.1", 0))
+    port = held.getsockname()[1]
+    login = f"postgresql://clinic:{SECRET}"
+    text = store_of(f"{login}@127.0.0.1:{port}/scores")
+    assert f"user 'clinic' for database 'scores' at 127.0.0.1:{port}: nothing listens" in text
+    assert "listen_addresses" in text
+    text = store_of(f"{login}@/scores?host={tmp_path}&port=5499")
+    assert f"the socket {tmp_path}/.s.PGSQL.5499: there is no such socket" in text
+    # Of several each.
+    text = store_of(f"{login}@127.0.0.1:{port},127.0.0.1:{port}/scores")
+    assert text.count("nothing listens") == 2
+    # What the address does not say comes from the environment.
+    for name, value in {"PGHOST": "127.0.0.1", "PGPORT": str(port), "PGUSER": "u"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PGPASSWORD", SECRET)
+    assert f"user 'u' for database 'u' at 127.0.0.1:{port}" in store_of("postgresql://")
+
+
+def test_a_port_behind_which_is_no_database_is_told_as_such():
+    pytest.importorskip("psycopg")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+
+        def hang_up() -> None:
+            with suppress(OSError):
+                while True:
+                    server.accept()[0].close()
+
+        threading.Thread(target=hang_up, daemon=True).start()
+        text = store_of(f"postgresql://clinic:{SECRET}@127.0.0.1:{port}/scores")
+    assert f"127.0.0.1:{port}: something listens there" in text and "pg_hba.conf" in text
+
+
+def test_a_host_that_nobody_knows_is_told_as_such(monkeypatch):
+    pytest.importorskip("psycopg")
+    from foretell.serving.reach import why_away
+
+    def unknown(*given, **how):
+        raise socket.gaierror(socket.EAI_NONAME, "unknown")
+
+    monkeypatch.setattr(socket, "create_connection", unknown)
+    text = why_away(f"postgresql://clinic:{SECRET}@database/scores")
+    assert "database:5432: the name of the host is not known" in text and SECRET not in text
+
+
+@pytest.mark.parametrize("password", [f"a@{SECRET}", f"a/{SECRET}", f"1/{SECRET}", f"%zz{SECRET}",
+                                      f"a:/{SECRET}", f"[{SECRET}"])  # fmt: skip
+def test_a_password_that_is_written_wrongly_is_not_told(password):
+    pytest.importorskip("psycopg")
+    from foretell.serving.reach import why_away
+
+    # As the address cannot be read it is not known which part is the password.
+    text = why_away(f"postgresql://clinic:{password}@127.0.0.1:1/scores")
+    assert SECRET not in text
+    assert "%40" in text or "user 'clinic' for database 'scores' at 127.0.0.1:1" in text

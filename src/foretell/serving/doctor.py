@@ -21,8 +21,10 @@ from foretell.data.clinical.fhir import FhirError
 from foretell.data.clinical.hl7 import Hl7Error, Message, split_messages
 from foretell.errors import DataError, ForetellError
 from foretell.serving.config import Config, TlsConfig
+from foretell.serving.errors import ServingError
 from foretell.serving.events import events_of
 from foretell.serving.ingest.intake import Intake
+from foretell.serving.reach import why_away
 from foretell.serving.rollout import check_pins, configured
 from foretell.serving.service import make_fold
 from foretell.serving.sites import panels_of
@@ -231,7 +233,8 @@ def _store(config: Config) -> Iterator[Finding]:
         clocks = time.time() - now
         store.close()
     except ForetellError as error:
-        yield Finding("store", "wrong", str(error))
+        told = "" if is_file or not isinstance(error, ServingError) else f"; {why_away(address)}"
+        yield Finding("store", "wrong", f"{error}{told}")
         return
     text = f"{counts['events']:,.0f} events, {counts['stays']:,.0f} open stays"
     yield Finding("store", "ok", text)
