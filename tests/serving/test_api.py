@@ -347,6 +347,8 @@ def test_a_batch_is_answered_entry_by_entry_and_every_part_set_aside_counts(clie
         {"resource": odd, "request": post},
         {"resource": {**observation("e3", 80.0), "subject": {"reference": "Device/d"}}},
         {"request": {"method": "DELETE", "url": "Observation/e1"}},
+        {"resource": {"resourceType": "Practitioner", "id": "p"}},
+        {"resource": {"resourceType": "MessageHeader"}},
     ]
 
     def aside() -> dict[str, int]:
@@ -358,14 +360,16 @@ def test_a_batch_is_answered_entry_by_entry_and_every_part_set_aside_counts(clie
         for _ in range(2):
             answer = client.post("/fhir", json=bundle, params={"site": "A"}, headers=as_("engine"))
             told = [e["response"] for e in answer.json()["entry"]]
-            assert [r["status"].partition(" ")[0] for r in told] == ["200", "200", "200", "405"]
-            assert "outcome" not in told[0]
-            words = [r["outcome"]["issue"][0]["diagnostics"] for r in told[1:]]
+            assert [r["status"][:3] for r in told] == ["200", "200", "200", "405", "200", "200"]
+            assert "outcome" not in told[0] and "outcome" not in told[5]
+            words = [r["outcome"]["issue"][0]["diagnostics"] for r in told[1:5]]
             assert words[:2] == ["set aside: unknown_status", "set aside: unusable"]
+            assert words[3] == "set aside: resource_not_taken"
         # Each message counts, however often it is sent.
         found = aside()
         for reason in ("unknown_status", "unusable", "deletion_not_taken"):
             assert found[reason] == turn
+        assert found["resource_not_taken"] == 1
 
 
 def test_what_was_set_aside_is_read_when_its_code_is_known(client):

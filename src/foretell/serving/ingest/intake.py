@@ -190,12 +190,18 @@ class Intake:
 def _of_message(
     aside: Sequence[Quarantined], site: str, source: str, control: str, content: bytes
 ) -> list[Quarantined]:
-    """What is set aside without a body, told apart by site and message: each of them counts."""
-    return [
-        q if q.body is not None
-        else replace(q, site=site, key=digest(q.key.hex(), source, control, content.hex(), number))
-        for number, q in enumerate(aside)
-    ]  # fmt: skip
+    """What is set aside without a body, told apart by site and message: each of them counts.
+
+    But for types of resources that are of no use here, of which bundles are full: one of each.
+    """
+    out = []
+    for number, q in enumerate(aside):
+        if q.body is None:
+            every = q.reason != "resource_not_taken"
+            told = (source, control, content.hex(), number) if every else ()
+            q = replace(q, site=site, key=digest(q.key.hex(), site, *told))
+        out.append(q)
+    return out
 
 
 def _timestamp(resource: dict[str, Any]) -> Any:

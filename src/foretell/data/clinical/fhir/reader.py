@@ -126,8 +126,10 @@ class FhirReader:
                     out.extend(self._ordered(one, str(kind)))
                 elif kind == "Medication" and one.get("id") in self.drugs:
                     continue
+                elif kind == "MessageHeader":
+                    continue  # the envelope of a message
                 elif isinstance(kind, str):
-                    out.append(Refusal("resource_not_taken", kind[:40]))
+                    out.append(Refusal("resource_not_taken", kind[:40], kind[:40]))
                 elif one.get("deleted"):
                     out.append(Refusal("deletion_not_taken", "entry"))
                 else:
