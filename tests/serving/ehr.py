@@ -263,6 +263,9 @@ class Ehr:
                 return bad
             since = request.query_params.get("_lastUpdated", "ge")[2:]
             found = [r for r in self.resources.get(kind, []) if r["meta"]["lastUpdated"] >= since]
+            if kind == "Subscription":
+                url = request.query_params.get("url")
+                found = [s for s in self.subscriptions.values() if s["channel"]["endpoint"] == url]
             begin = int(request.query_params.get("page", 0))
             some = found[begin : begin + self.page]
             link = []
