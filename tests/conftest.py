@@ -10,6 +10,17 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 os.environ.setdefault("NUMBA_NUM_THREADS", "2")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# On a busy machine Ray's tasks would wait for everybody else, and Ray not long enough for its own
+# processes: some have five seconds to answer.
+os.environ.setdefault("RAY_worker_niceness", "0")
+for _name in (
+    "RAY_DASHBOARD_STARTUP_TIMEOUT_S",
+    "RAY_gcs_rpc_server_connect_timeout_s",
+    "RAY_gcs_rpc_server_reconnect_timeout_s",
+    "RAY_gcs_server_request_timeout_seconds",
+    "RAY_worker_register_timeout_seconds",
+):
+    os.environ.setdefault(_name, "300")
 
 import random
 import sys

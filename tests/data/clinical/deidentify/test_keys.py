@@ -88,7 +88,7 @@ def test_what_is_no_key_is_refused_without_a_word_of_it(tmp_path, text):
 def test_processes_that_start_at_once_make_one_key(tmp_path, monkeypatch):
     file = tmp_path / "pseudonyms.key"
     # As if all had looked before any of them made it.
-    looked = threading.Barrier(8)
+    looked = threading.Barrier(8, timeout=120)
     real = Path.exists
 
     def exists(path, **options):
