@@ -102,7 +102,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / _CONFIG
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ArtefactError(f"{path} cannot be read: {error}") from error
     if not isinstance(document, dict) or not isinstance(document.get("config"), dict):
         raise ArtefactError(f"{path} is not a saved model")

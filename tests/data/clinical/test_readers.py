@@ -290,3 +290,14 @@ def test_rows_are_held_to_the_header_one_by_one(tmp_path, rows, header, message)
 def test_quotation_marks_say_nothing_closed_or_not(tmp_path):
     write(tmp_path, "p7.psv", ['"80|97|37|9|60|1|1|0|-2|1|0', '"81"|97|37|9"|60|1|1|0|-2|2|0'])
     assert read_psv(tmp_path).column("HR").tolist() == [80, 81]
+
+
+def test_stays_of_two_hospitals_with_one_id_do_not_become_one_patient():
+    table = pl.DataFrame(
+        {"id": ["1", "1", "1", "2"], "hour": [1, 2, 1, 1], "HR": [80.0, 81.0, 120.0, 70.0],
+         "hospital": ["A", None, "B", "B"]}
+    )  # fmt: skip
+    with pytest.raises(DataError, match=r"1 ids are of stays of two hospitals.*'1'.*'A/1'"):
+        stays_from_frame(table)
+    named = table.with_columns(id=pl.col("hospital").fill_null("A") + "/" + pl.col("id"))
+    assert stays_from_frame(named).ids.tolist() == ["A/1", "B/1", "B/2"]

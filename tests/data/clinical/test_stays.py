@@ -213,3 +213,11 @@ def test_stays_that_are_septic_from_the_start(challenge):
 def test_hashed_shares_of_the_challenge(challenge):
     sizes = [len(s) for s in split_by_patient(challenge)]
     assert sizes == [24_075, 8_257, 8_004], "the split of this seed must never change"
+
+
+@pytest.mark.parametrize(
+    "sizes", [{"test_size": float("nan")}, {"validation_size": float("nan")}, {"test_size": -0.1}]
+)
+def test_sizes_of_parts_that_are_no_shares_are_refused(stays, sizes):
+    with pytest.raises(ParameterError, match="must not be negative"):
+        split_by_patient(stays, **sizes)

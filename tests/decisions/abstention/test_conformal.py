@@ -4,8 +4,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
 
-from foretell.decisions.abstention import MondrianConformal, PredictionSets, conformal_p_values
+from foretell.decisions.abstention import (
+    Gate,
+    MondrianConformal,
+    PredictionSets,
+    conformal_p_values,
+)
 from foretell.errors import ArtefactError, DataError, NotFittedError, ParameterError
 
 SCORES = ["mahalanobis", "max_abs_z", "pca_residual", "knn"]
@@ -167,3 +173,24 @@ def test_a_reference_that_cannot_vary_is_refused():
     # One component of one feature is all of it: nothing would ever be left over.
     with pytest.raises(DataError, match="one feature"):
         MondrianConformal("pca_residual").fit(rows[:, :1], rows[:, :1], labels)
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_a_measure_that_gives_no_number_is_refused(score, tmp_path):
+    """It would turn everything away, and say that nothing is like what was validated."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(300, 3))
+    MondrianConformal(score).fit(rows, rows, np.arange(300) % 2).save(tmp_path / "test")
+    file = tmp_path / "test" / "arrays.safetensors"
+    arrays = load_file(file)
+    for name in arrays:
+        if name.startswith("measure"):
+            arrays[name] = np.full_like(arrays[name], np.nan)
+    save_file(arrays, file)
+    with pytest.raises(ArtefactError):
+        MondrianConformal.load(tmp_path / "test")
+
+
+def test_the_horizon_of_a_gate_is_positive():
+    with pytest.raises(ParameterError, match="horizon must be positive"):
+        Gate(horizon=-1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ import polars as pl
 import pytest
 
 from foretell.data.clinical import concatenate, split_episodes, stays_from_frame, target
-from foretell.errors import DataError
+from foretell.errors import ArtefactError, DataError
 from foretell.estimators import DeepAISE, FeedForwardRisk, WeibullCox
 from foretell.learners.risk import BoostedRisk
 
@@ -130,3 +131,24 @@ def test_features_that_are_not_finite_have_no_risk(kind, models):
     if kind == "net":
         with pytest.raises(DataError, match="not finite"):
             model.represent(row[None])
+
+
+@pytest.mark.parametrize(
+    ("kind", "changed"),
+    [("net", {"offset": float("nan")}), ("trees", {"threshold": float("nan")}),
+     ("deep", {"shift": float("nan")}), ("net", {"parameters": {"horizon": -4}})],
+)  # fmt: skip
+def test_saved_numbers_that_are_none_are_refused(kind, changed, models, tmp_path):
+    model = models[kind]
+    model.save(tmp_path / "model")
+    file = tmp_path / "model" / "model.json"
+    told = json.loads(file.read_text())
+    for name, value in changed.items():
+        old = told["config"][name]
+        told["config"][name] = {**old, **value} if isinstance(value, dict) else value
+    file.write_text(json.dumps(told))
+    with pytest.raises(ArtefactError):
+        type(model).load(tmp_path / "model")
+    file.write_text("[" * 100_000)
+    with pytest.raises(ArtefactError, match="cannot be read"):
+        type(model).load(tmp_path / "model")

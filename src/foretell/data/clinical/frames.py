@@ -61,7 +61,8 @@ def stays_from_frame(
 
     Raises:
         DataError: a needed column is missing, an id or hour is missing or not whole, two columns
-            are the same variable, a label is not 0 or 1 or falls back to 0.
+            are the same variable, a label is not 0 or 1 or falls back to 0, two hospitals have
+            given one id.
     """
     frame = read_table(table) if not isinstance(table, pl.DataFrame) else table
     schema = Schema.default().channels("p19") if schema is None else schema
@@ -99,6 +100,8 @@ def stays_from_frame(
     if onset_column is not None:
         columns.append(stay_numbers(frame[onset_column], onset_column, notes).alias("stay_onset"))
     frame = frame.select(columns)
+    if "hospital" in described:
+        _one_hospital_each(frame, source)
     frame = _ordered(frame, list(channels), label_column is not None, notes)
     return _assemble(
         frame, schema, channels, described, categories, hospital, label_lead, notes, source
@@ -161,6 +164,21 @@ def _label(label: pl.Series, source: str | None) -> pl.Series:
             f"a label is {label[row]!r}, not 0 or 1", file=source, column=label.name, row=row
         )
     return numbers.cast(pl.Int8)
+
+
+def _one_hospital_each(frame: pl.DataFrame, source: str | None) -> None:
+    """Refuses an id that two hospitals have given: their patients would become one."""
+    kinds = frame.group_by("id", maintain_order=True).agg(
+        pl.col("stay_hospital").drop_nulls().n_unique()
+    )
+    shared = kinds.filter(pl.col("stay_hospital") > 1)
+    if shared.height:
+        raise DataError(
+            f"{shared.height:,} ids are of stays of two hospitals",
+            file=source,
+            series=shared["id"][0],
+            hint="Write the hospital before the id ('A/1'), or read each with hospital=...",
+        )
 
 
 def _ordered(

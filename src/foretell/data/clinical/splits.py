@@ -44,7 +44,7 @@ def split_by_patient(
     Raises:
         ParameterError: a size is negative or they leave nothing to train on.
     """
-    if test_size < 0 or validation_size < 0 or test_size + validation_size >= 1:
+    if not (test_size >= 0 and validation_size >= 0 and test_size + validation_size < 1):
         raise ParameterError(
             f"test_size {test_size} and validation_size {validation_size} must not be negative "
             "and must leave something to train on"

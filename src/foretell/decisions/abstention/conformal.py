@@ -221,7 +221,8 @@ class MondrianConformal:
             loaded.pooled, loaded._n_features = bool(config["pooled"]), int(config["features"])
             found = {k.removeprefix("measure."): v for k, v in arrays.items() if k.startswith("m")}
             loaded._measure.restore(found)
-            loaded._measure(np.zeros((1, loaded._n_features)))
+            if not np.isfinite(loaded._measure(np.zeros((1, loaded._n_features)))).all():
+                raise ValueError("the measure of strangeness gives no number")
             zero, one = (CalibrationScores.read(arrays, f"class{c}") for c in (0, 1))
             loaded._calibrated = zero, one
         return loaded

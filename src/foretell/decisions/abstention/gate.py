@@ -86,6 +86,8 @@ class Gate:
         max_rows: int = 100_000,
         random_state: int = 0,
     ) -> None:
+        if not horizon > 0:
+            raise ParameterError(f"horizon must be positive, not {horizon}")
         if max_rows < 1:
             raise ParameterError(f"max_rows must be positive, not {max_rows}")
         if alarm_level is not None and not 0 < alarm_level < 1:

@@ -294,6 +294,8 @@ class HourlyNet(ExplainsHours, BaseEstimator, Generic[Net]):
             model.encoder_ = None if encoder is None else PiecewiseLinearEncoder.from_dict(encoder)
             model.n_features_in_ = int(config["n_features"])
             model.offset_ = float(config["offset"])
+            if not math.isfinite(model.offset_):
+                raise ValueError("the offset of the log-odds is not finite")
             known = model.encoder_.knots if model.encoder_ is not None else None
             if known is not None and len(known) != model.n_features_in_:
                 raise ValueError("the encoder has another number of features")
@@ -338,6 +340,8 @@ class HourlyNet(ExplainsHours, BaseEstimator, Generic[Net]):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ParameterError(f"{name} must be a whole number from 1, not {value!r}")
+        if not self.horizon > 0:
+            raise ParameterError(f"horizon must be positive, not {self.horizon}")
         if self.max_steps is None and not self.epochs > 0:
             raise ParameterError(f"epochs must be positive, not {self.epochs}")
         if not 0 <= self.validation_size < 1:

@@ -275,6 +275,8 @@ class BoostedRisk(BaseEstimator):
             model.features_ = AnchorFeatures.from_dict(config["features"])
             model.trees_ = AdditiveTrees.from_arrays(arrays)
             model.threshold_ = float(config["threshold"])
+            if np.isnan(model.threshold_):
+                raise ValueError("the threshold is not a number")
             model.backend_ = str(config["backend"])
             if model.trees_.n_features != model.features_.n_features:
                 raise ValueError("the trees have another number of features")
