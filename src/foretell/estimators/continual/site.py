@@ -261,7 +261,8 @@ def intercept_for(logits: NDArray[np.float64], label: NDArray[np.int8], rate: fl
         return float((weight / (1 + np.exp(-np.clip(logits + shift, -60, 60)))).sum()) - goal
 
     reach = 40.0
-    while gap(-reach) * gap(reach) > 0:
-        # Log-odds of thousands: whoever releases them, they are no error of the site's.
-        reach *= 2
+    if gap(-reach) * gap(reach) > 0:
+        # Log-odds of thousands: whoever releases them, they are no error of the site's. Beyond
+        # these no shift changes anything.
+        reach = 61.0 + float(np.abs(logits).max(initial=0.0))
     return float(brentq(gap, -reach, reach, xtol=1e-6))
