@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import struct
 import threading
 import time
 from dataclasses import replace
@@ -26,13 +27,13 @@ from foretell.serving.config import Config, DriftConfig, read_config
 from foretell.serving.deployment import FILE, Deployment
 from foretell.serving.doctor import examine
 from foretell.serving.drift import Block, DriftWatch, blocks_of, found_last, tables_of
-from foretell.serving.errors import StoreUnavailableError
+from foretell.serving.errors import ServingError, StoreUnavailableError
 from foretell.serving.metrics import Metrics
 from foretell.serving.replay import MllpClient, play
 from foretell.serving.service import Service, make_fold
 from foretell.serving.store import open_store
 from foretell.serving.worker import Worker
-from foretell.serving.worker.state import unpack
+from foretell.serving.worker.state import PatientState, dump, places, unit_at, unpack
 from foretell.serving.worker.ticks import send_ticks
 
 from .test_deployed import AUTH, CONFIG
@@ -188,7 +189,9 @@ def test_looking_changes_nothing_and_is_the_same_anew(played, watched):
     assert "foretell_drift" not in page and "foretell_expected" not in page
 
 
-def test_what_scores_promise_is_told_of_the_thresholds_that_hold_at_the_site(played, watched):
+def test_what_scores_promise_is_told_of_the_thresholds_that_hold_at_the_site(
+    played, watched, monkeypatch
+):
     deployment, stays = watched
     top = deployment.policy.tiers[0].name
     settings, schema = DriftConfig(hours=24 * 31), deployment.gate.schema
@@ -231,6 +234,29 @@ def test_what_scores_promise_is_told_of_the_thresholds_that_hold_at_the_site(pla
     own = DriftMonitor(least=5, least_of_site=100).fit(judged.stays, judged.gated.score, tier)
     same = found({"tiers": {top: low}, "units": {top: {"MICU": high}}}, own)
     assert same["usual"]["sensitivity"] is not None and same["expected"] == both["expected"]
+    # Of a snapshot no more is read than where the patient was: what follows need not be there.
+    state, cut = played.state, []
+
+    def beginning(site, patient):
+        row = state(site, patient)
+        _, size, _ = struct.unpack_from("<BII", row.body)
+        cut.append(len(row.body) - (9 + size))
+        return replace(row, body=row.body[: 9 + size])
+
+    monkeypatch.setattr(played, "state", beginning)
+    assert found({"tiers": {top: low}, "units": {top: {"MICU": high}}}) == both
+    assert len(cut) == len(set(stays.patients)) and min(cut) > 0
+
+
+def test_where_a_patient_was_is_told_without_the_rest_of_a_snapshot():
+    state = PatientState("H", "P", 0, stay="S", units=[[1, "MICU"], [5, "ward"]])
+    stay, units = places(dump(state))
+    assert stay == "S"
+    assert [unit_at(units, h) for h in range(1, 8)] == [state.unit(h) for h in range(1, 8)]
+    assert [unit_at(units, h) for h in (0, 4, 5)] == ["MICU", "MICU", "ward"]
+    assert unit_at([], 1) is None
+    with pytest.raises(ServingError, match="another version"):
+        places(b"\x09" + dump(state)[1:])
 
 
 def test_where_nobody_has_looked_the_age_counts_from_the_start(played):

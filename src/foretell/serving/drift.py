@@ -30,7 +30,7 @@ from foretell.serving.events import digest
 from foretell.serving.ingest.duty import Duty
 from foretell.serving.worker.asked import hour_values
 from foretell.serving.worker.site import SiteRules
-from foretell.serving.worker.state import load, unpack
+from foretell.serving.worker.state import places, unit_at, unpack
 
 if TYPE_CHECKING:
     from foretell.decisions.abstention import Drift, DriftMonitor
@@ -196,13 +196,13 @@ class DriftWatch:
         units: list[str] = []
         for patient, blocks in groupby(found, key=lambda b: b.patient):
             row = self._store.state(site, patient)
-            state = None if row is None else load(row.body)
+            stay, known = (None, []) if row is None else places(row.body)
             for block in blocks:
-                if state is None or state.stay != block.stay:
+                if stay != block.stay:
                     units += [""] * length
                     continue
                 hours = range(block.last - length + 1, block.last + 1)
-                units += [state.unit(hour) or "" for hour in hours]
+                units += [unit_at(known, hour) or "" for hour in hours]
             pause.wait(0.0005)
         return units
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -191,11 +191,16 @@ class PatientState:
 
     def unit(self, hour: int) -> str | None:
         """The unit in an hour."""
-        name = None
-        for start, unit in self.units:
-            if start <= hour or name is None:
-                name = unit
-        return name
+        return unit_at(self.units, hour)
+
+
+def unit_at(units: Iterable[Sequence[Any]], hour: int) -> str | None:
+    """The unit in an hour, of (hour, unit) from which on it holds, ascending."""
+    name = None
+    for start, unit in units:
+        if start <= hour or name is None:
+            name = unit
+    return name
 
 
 _PLAIN = (
@@ -241,18 +246,32 @@ def dump(state: PatientState) -> bytes:
     return out.getvalue()
 
 
+def places(body: bytes) -> tuple[str, list[list[Any]]]:
+    """The stay of a snapshot and its units as :func:`unit_at` takes them; no more is read of it.
+
+    Raises:
+        ServingError: it was written by another version.
+    """
+    _, _, head, _ = _head(body)
+    return head["stay"], head["units"]
+
+
+def _head(body: bytes) -> tuple[int, int, dict[str, Any], int]:
+    """Of a snapshot: the format, bytes of results, what is told as JSON, and where that ends."""
+    form, size, records = struct.unpack_from("<BII", body)
+    if form not in _READ:
+        raise ServingError("the snapshot was written by another version")
+    at = struct.calcsize("<BII")
+    return form, records, json.loads(body[at : at + size]), at + size
+
+
 def load(body: bytes) -> PatientState:
     """A state from its bytes; its checkpoints after the base are the fold's to make.
 
     Raises:
         ServingError: it was written by another version.
     """
-    form, size, packed = struct.unpack_from("<BII", body)
-    if form not in _READ:
-        raise ServingError("the snapshot was written by another version")
-    at = struct.calcsize("<BII")
-    head = json.loads(body[at : at + size])
-    at += size
+    form, packed, head, at = _head(body)
     if form == 2:
         count = len(head["policy"]["exceeded"]) if "policy" in head else 0
         versions = head["versions"]
