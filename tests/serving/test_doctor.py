@@ -156,6 +156,13 @@ def test_the_command_line_tells_all_of_it(tmp_path):
     assert run.invoke(app, ["doctor", "--config", str(config)]).exit_code == 2
 
 
+def test_a_service_of_any_site_is_warned_of_the_names_that_metrics_tell(tmp_path):
+    base = {"service": {"store": str(tmp_path / "s.db")}}
+    (found,) = [f for f in examine(read_config(base)) if f.what == "sites"]
+    assert found.state == "warning" and "MSH-4" in found.text and "/metrics" in found.text
+    assert "sites" not in states(base | {"sites": {"west": {}}})
+
+
 SECRET = "TELLNOBODY"
 
 

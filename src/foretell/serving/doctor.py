@@ -139,6 +139,12 @@ def _tokens(config: Config) -> Iterator[Finding]:
 
 
 def _zones(config: Config) -> Iterator[Finding]:
+    if not config.sites:
+        yield Finding(
+            "sites", "warning",
+            "none: every sending facility (MSH-4) is one, in UTC, and what it calls itself is a "
+            "label in /metrics; name them in [sites.x]",
+        )  # fmt: skip
     for name, site in config.sites.items():
         zone = ZoneInfo(site.zone)
         year = datetime.now(UTC).year
