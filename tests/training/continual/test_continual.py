@@ -291,6 +291,13 @@ def test_wuperr_keeps_representations_only_and_freezes_what_makes_them():
         WeightUncertaintyReplay(("below",)).end(learner, TASKS[0].examples)
 
 
+@pytest.mark.parametrize("name", ["strength", "replay_weight", "gamma"])
+@pytest.mark.parametrize("value", [float("nan"), -1.0])
+def test_a_strength_that_is_no_number_is_no_strength_of_0(name, value):
+    with pytest.raises(ParameterError, match=name):
+        WeightUncertaintyReplay(("first",), **{name: value})
+
+
 def test_a_release_changes_what_is_stored_once():
     examples = Subset(TASKS[0].examples, np.arange(50))
     plain = representations(Net(), examples)
@@ -368,6 +375,11 @@ def test_orders_are_compared():
         evaluate_orders(Net, TASKS, Naive, orders=[["east"]])
     with pytest.raises(ParameterError, match="names of their own"):
         train_sequence(Net(), [TASKS[0], TASKS[0]], Naive())
+
+
+def test_orders_of_tasks_with_one_name_are_refused():
+    with pytest.raises(ParameterError, match="same name"):
+        evaluate_orders(Net, [TASKS[0], TASKS[0]], Naive, **OPTIONS)
 
 
 def test_a_sequence_is_repeatable():

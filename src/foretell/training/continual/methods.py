@@ -435,6 +435,12 @@ class WeightUncertaintyReplay(_Rehearsing):
         )  # fmt: skip
         if not frozen:
             raise ParameterError("name the parameters that compute the representation: frozen=")
+        if not 0 <= gamma <= 1:
+            raise ParameterError(f"gamma must lie in [0, 1], not {gamma}")
+        if not (strength >= 0 and replay_weight >= 0):
+            raise ParameterError(
+                f"strength {strength} and replay_weight {replay_weight} must not be negative"
+            )
         self.frozen, self.freeze = tuple(frozen), freeze
         self.strength, self.gamma = strength, gamma
         self.replay_weight = replay_weight

@@ -154,8 +154,13 @@ def evaluate_orders(
 
     Returns:
         ``order`` (names joined by ``" > "``), ``final_mean``, ``forgetting``.
+
+    Raises:
+        ParameterError: two tasks have the same name, or an order names one that is not there.
     """
     known = {task.name: task for task in tasks}
+    if len(known) != len(tasks):
+        raise ParameterError("two tasks have the same name")
     rows = []
     for order in permutations(known) if orders is None else orders:
         missing = [name for name in order if name not in known]
