@@ -512,3 +512,17 @@ def test_the_reference_hour_is_the_mean_hour_of_flags_too():
     np.testing.assert_array_equal(again.reference(), hour)
     with pytest.raises(NotFittedError):
         CausalFeatureBuilder(schema=stays.schema).reference()
+
+
+def test_endless_numbers_of_a_stay_are_not_known():
+    stays = make_stays(0)
+    builder = CausalFeatureBuilder("p19-v1", schema=stays.schema).fit(stays)
+    odd, none = (
+        replace(stays, numbers={n: np.full(len(stays), v) for n in ("age", "admission")})
+        for v in (-np.inf, np.nan)
+    )
+    np.testing.assert_array_equal(builder.transform(odd), builder.transform(none))
+    fitted = CausalFeatureBuilder("p19-v1", schema=stays.schema).fit(odd)
+    assert not fitted.statistics.seen[fitted.names.index("admission")]
+    live = builder.stream(age=np.inf, admission=np.inf).step(odd.matrix()[0])
+    assert np.isfinite(live).all()

@@ -314,7 +314,11 @@ class CausalFeatureBuilder:
         admission: NDArray[np.float64],
         numbers: list[NDArray[np.float64]],
     ) -> NDArray[np.float32]:
-        """(N, S) static features; the hour is filled in later."""
+        """(N, S) static features, NaN where not finite; the hour is filled in later."""
+        # An endless number is none: scaled, it would be all that a net sees.
+        age, admission, *numbers = (
+            np.where(np.isfinite(v), v, np.nan) for v in (age, admission, *numbers)
+        )
         columns: list[NDArray] = []
         for name in self.spec.static:
             if name == "age":
