@@ -269,7 +269,7 @@ def test_device_data_go_out_over_tls_to_who_proves_who_it_is(tmp_path, certifica
 
             def send(**shown) -> None:
                 told = {"name": "ehr", "kind": "mllp", "host": "localhost", "port": door.port}
-                sink = MllpSink(SinkConfig(**told, timeout_seconds=20, **shown))
+                sink = MllpSink(SinkConfig(**told, timeout_seconds=180, **shown))
                 try:
                     sink.send(row)
                 finally:

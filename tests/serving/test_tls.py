@@ -38,10 +38,10 @@ def test_a_client_shows_a_certificate_and_a_token(tmp_path, launch, certificate)
     old.maximum_version = ssl.TLSVersion.TLSv1_1
     for refused in (stranger, old):
         with pytest.raises(httpx.TransportError):
-            httpx.get(url, headers=head, verify=refused, timeout=60)
+            httpx.get(url, headers=head, verify=refused, timeout=180)
     with pytest.raises(httpx.TransportError):
-        httpx.get(url.replace("https", "http"), headers=head, timeout=60)
+        httpx.get(url.replace("https", "http"), headers=head, timeout=180)
     known = ssl.create_default_context(cafile=cert)
     known.load_cert_chain(cert, key)
-    assert httpx.get(url, verify=known, timeout=60).status_code == 401
-    assert httpx.get(url, headers=head, verify=known, timeout=60).json()["patients"] == []
+    assert httpx.get(url, verify=known, timeout=180).status_code == 401
+    assert httpx.get(url, headers=head, verify=known, timeout=180).json()["patients"] == []
