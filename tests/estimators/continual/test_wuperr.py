@@ -402,3 +402,17 @@ def test_rows_that_are_not_finite_have_no_risk():
     x[5, 1] = np.nan
     with pytest.raises(DataError, match=r"not finite.*row 5"):
         model.predict_proba(x)
+
+
+def test_what_was_trained_on_is_not_told_as_validation(simulated_sites):
+    stays = next(iter(simulated_sites.values()))
+    well = stays.select(np.isnan(stays.onset))
+    model = WUPERR(hidden=(8, 4), epochs=1, negatives=32, positives=8, fisher_examples=50)
+    model.fit_site(stays, site="A", validation=well)
+    assert list(model.sites_["A"].metrics) == ["training_auroc"]
+    model.fit(stays, validation=stays)
+    assert list(model.sites_["site"].metrics) == ["validation_auroc"]
+    with pytest.raises(DataError, match="rows must be a mask of"):
+        model.fit_site(stays, site="B", rows=[True, False])
+    with pytest.raises(DataError, match="rows must be a mask of"):
+        FeedForwardRisk(hidden=(8, 4)).fit(stays, rows=[True, False])

@@ -87,7 +87,9 @@ def remember(
     judged: Held = (given.features, given.label)
     if held is not None and 0 < held[1].sum() < len(held[1]):
         judged = (carried.seen(held[0], record, keeping.new_channels), held[1])
-    _set_intercept(carried, record, judged)
+    _set_intercept(
+        carried, record, judged, "training" if judged[1] is given.label else "validation"
+    )
     # What was learned here has moved the scale of earlier sites' log-odds, too.
     for name, episode in carried.episodes.items():
         other = carried.sites[name]
@@ -177,8 +179,11 @@ def _few_of_each(given: SiteRows, most: int, rng: np.random.Generator) -> NDArra
     return np.sort(order[place < most])
 
 
-def _set_intercept(carried: Carried, record: SiteRecord, seen: Held) -> None:
-    """Sets a site's intercept, by hours of its own, and writes down what its episodes ask for."""
+def _set_intercept(carried: Carried, record: SiteRecord, seen: Held, part: str) -> None:
+    """Sets a site's intercept, by hours of its own, and writes down what its episodes ask for.
+
+    ``part`` says what these hours are: where none are kept apart, those that were trained on.
+    """
     features, label = seen
     logits = carried.logits(features, record.name)
     record.intercept = intercept_for(logits, label, record.rate)
@@ -187,7 +192,7 @@ def _set_intercept(carried: Carried, record: SiteRecord, seen: Held) -> None:
         # Noise moves the mean risk: what it asks for is told apart while both are known.
         noisy = intercept_for(carried.episode_logits(record.name), kept, record.rate)
         record.episodes_gap = record.intercept - noisy
-    record.metrics = {"validation_auroc": auroc(logits, label)}
+    record.metrics = {f"{part}_auroc": auroc(logits, label)}
 
 
 def reset_intercept(carried: Carried, record: SiteRecord) -> NDArray[np.float64] | None:

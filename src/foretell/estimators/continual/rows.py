@@ -12,7 +12,7 @@ from foretell.data.clinical.splits import held_out_patients
 from foretell.data.clinical.stays import Stays
 from foretell.errors import DataError, ParameterError
 from foretell.estimators.continual.site import SiteRecord, SiteRows
-from foretell.learners.risk.examples import checked_rows, checked_weight
+from foretell.learners.risk.examples import checked_rows, checked_weight, row_mask
 
 Held = tuple[NDArray[np.float32], NDArray[np.int8]]
 """Features (R, F) and labels (R,) of the hours that weights are chosen by."""
@@ -89,7 +89,7 @@ def stay_rows(
     wanted = target(stays, horizon)
     if not wanted.at_risk.any():
         raise DataError(f"{site!r} has no hour before an onset")
-    kept = wanted.at_risk if rows is None else wanted.at_risk & np.asarray(rows, bool)
+    kept = wanted.at_risk if rows is None else wanted.at_risk & row_mask(rows, stays.n_rows)
     if isinstance(builder, str):
         builder = CausalFeatureBuilder(builder, schema=stays.schema).fit(stays, kept)
     else:

@@ -52,7 +52,8 @@ class SiteRecord:
         intercept: what is added to the log-odds at this site.
         episodes_gap: by how much that exceeded what the stored representations asked for, right
             after its training: noise on them moves the mean risk.
-        metrics: of the validation part right after its training.
+        metrics: right after its training: ``validation_auroc``, or ``training_auroc`` where there
+            was no validation part with both classes.
         exemplar_patients: patients behind the stored exemplars without and with an onset; None
             where patients are not known.
         release: what was done to the exemplars, JSON values.

@@ -30,6 +30,7 @@ from foretell.learners.risk.examples import (
     StayExamples,
     checked_rows,
     require_finite,
+    row_mask,
 )
 from foretell.learners.risk.feed_forward import RiskLearner
 from foretell.learners.risk.ranking import auroc
@@ -123,7 +124,7 @@ class HourlyNet(ExplainsHours, BaseEstimator, Generic[Net]):
             if validation is None and self.validation_size > 0 and not private and rows is None:
                 stays, validation = held_out(stays, self.validation_size)
             wanted = target(stays, self.horizon)
-            kept = wanted.at_risk if rows is None else wanted.at_risk & np.asarray(rows, bool)
+            kept = wanted.at_risk if rows is None else wanted.at_risk & row_mask(rows, stays.n_rows)
             builder = CausalFeatureBuilder(self.features, schema=stays.schema)
             self.features_ = builder.fit(stays, kept)
             features, label = builder.transform(stays, kept), wanted.label[kept]

@@ -161,6 +161,18 @@ def require_finite(features: NDArray[np.float32]) -> None:
             raise DataError("a feature is not finite", row=int(np.argmax(bad)))
 
 
+def row_mask(rows: ArrayLike, hours: int) -> NDArray[np.bool_]:
+    """A mask (R,) of hours.
+
+    Raises:
+        DataError: it is none of so many hours.
+    """
+    mask = np.asarray(rows, bool)
+    if mask.shape != (hours,):
+        raise DataError(f"rows must be a mask of {hours} hours, not of shape {mask.shape}")
+    return mask
+
+
 def checked_weight(weight: ArrayLike, hours: int) -> NDArray[np.float32]:
     """Weights (R,) of hours, finite and not negative.
 
