@@ -272,3 +272,22 @@ def test_stays_without_hours_are_refused_by_the_labeller(hours):
         Sepsis3Labeler().transform(
             {**events, "antibiotics": pl.DataFrame({"id": ["a"], "start": ["noon"]})}
         )
+
+
+def test_onsets_are_hours_or_none():
+    stays = make_stays(0, 2)
+    ids = stays.ids.tolist()
+    given = apply_onsets(stays, pl.DataFrame({"id": ids, "t_sepsis": [5 + 1 / 3, float("nan")]}))
+    np.testing.assert_array_equal(given.onset, [6, np.nan])
+    for bad in (["noon", "1"], [1.0, float("inf")]):
+        with pytest.raises(DataError, match="no hour"):
+            apply_onsets(stays, pl.DataFrame({"id": ids, "t_sepsis": bad}))
+    with pytest.raises(DataError, match="t_sepsis"):
+        apply_onsets(stays, pl.DataFrame({"id": ids}))
+
+
+def test_sofa_takes_finite_numbers_at_known_times():
+    told = pl.DataFrame({"id": "a", "time": ["2", "1"], "channel": "MAP", "value": ["60", "inf"]})
+    assert sofa_scores(told)["sofa"].to_list() == [1] and sofa_scores(told)["time"].to_list() == [2]
+    with pytest.raises(DataError, match=r"time is missing.*'a'"):
+        sofa_scores(told.with_columns(time=pl.Series([None, "noon"])))

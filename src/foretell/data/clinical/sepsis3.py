@@ -265,12 +265,24 @@ def apply_onsets(stays: Stays, onsets: pl.DataFrame) -> Stays:
 
     Args:
         stays: any; an onset that is on record is replaced, and the given label dropped.
-        onsets: ``id`` and ``t_sepsis`` in hours since admission, null where there is none.
+        onsets: ``id`` and ``t_sepsis`` in hours since admission, null or NaN where there is none.
 
     Raises:
-        DataError: a stay has no row or more than one.
+        DataError: a column is missing, an onset is no number or endless, or a stay has no row or
+            more than one.
     """
-    table = dict(zip(onsets["id"].cast(pl.String), onsets["t_sepsis"], strict=True))
+    for column in ("id", "t_sepsis"):
+        if column not in onsets.columns:
+            raise DataError("a needed column is missing", file="onsets", column=column)
+    hours = onsets["t_sepsis"].cast(pl.Float64, strict=False)
+    wrong = hours.is_infinite().fill_null(onsets["t_sepsis"].is_not_null())
+    if wrong.any():
+        row = int(wrong.arg_max() or 0)
+        raise DataError(
+            f"an onset is {onsets['t_sepsis'][row]!r}, no hour",
+            file="onsets", column="t_sepsis", row=row,
+        )  # fmt: skip
+    table = dict(zip(onsets["id"].cast(pl.String), hours.fill_nan(None), strict=True))
     if len(table) != onsets.height:
         raise DataError("a stay has more than one row", file="onsets", column="id")
     missing = [i for i in stays.ids.tolist() if str(i) not in table]

@@ -94,13 +94,16 @@ def sofa_scores(measurements: pl.DataFrame, *, hold: float | None = 24.0) -> pl.
 
     Args:
         measurements: columns ``id``, ``time`` (hours, fractions kept), ``channel`` (one of
-            :data:`INPUTS`; others are ignored) and ``value``.
+            :data:`INPUTS`; others are ignored) and ``value``; what is no finite number is ignored.
         hold: hours for which a value counts until the next one; None for good. A vasopressor
             counts until it is charted as 0, at most as long.
 
     Returns:
         ``id``, ``time``, the six components (null where not known) and ``sofa``, their sum with
         what is not known counted as 0, as is usual.
+
+    Raises:
+        DataError: a column is missing, or a value has no time.
     """
     for column in ("id", "time", "channel", "value"):
         if column not in measurements.columns:
@@ -109,12 +112,16 @@ def sofa_scores(measurements: pl.DataFrame, *, hold: float | None = 24.0) -> pl.
         measurements.filter(pl.col("channel").is_in(INPUTS))
         .select(
             pl.col("id").cast(pl.String),
-            pl.col("time").cast(pl.Float64),
+            pl.col("time").cast(pl.Float64, strict=False),
             "channel",
-            pl.col("value").cast(pl.Float64).fill_nan(None),
+            pl.col("value").cast(pl.Float64, strict=False),
         )
-        .drop_nulls()
+        .filter(pl.col("value").is_finite())
     )
+    timeless = ~long["time"].is_finite().fill_null(False)
+    if timeless.any():
+        row = int(timeless.arg_max() or 0)
+        raise DataError("a time is missing or no number", column="time", series=long["id"][row])
     wide = long.pivot(
         on="channel", index=["id", "time"], values="value", aggregate_function="median"
     ).sort("id", "time")
