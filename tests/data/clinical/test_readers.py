@@ -163,6 +163,11 @@ def test_a_stay_in_two_files_is_joined_and_hospitals_are_told_apart(folder, tmp_
     write(more, "p000001.psv", ["70|NaN|37.0|NaN|60.5|1|1|0|-5.5|6|1"])
     both = read_psv([folder / "p000001.psv", folder / "p000002.psv", more / "p000001.psv"])
     assert both.lengths.tolist() == [4, 1] and kinds(both)["split_stay"] == 1
+    assert kinds(both)["split_file"] == 1
+    # Files one after the other are joined as silently as rows of one file: they are counted, too.
+    both = read_psv([folder / "p000001.psv", more / "p000001.psv"])
+    assert both.lengths.tolist() == [4] and kinds(both)["split_file"] == 1
+    assert "split_file" not in kinds(read_psv(folder))
     a, b = read_psv(folder, hospital="A"), read_psv(folder, hospital="B")
     joined = concatenate([a, b])
     assert joined.ids.tolist() == ["A/1", "A/2", "B/1", "B/2"]

@@ -56,19 +56,21 @@ def read_psv(
     if not files:
         raise DataError(f"there is no file {pattern}", file=where)
     found: dict[str, int] = defaultdict(int)
+    seen: set[str] = set()
     frames = []
     for begin in range(0, len(files), _FILES_AT_ONCE):
-        frames += _read(files[begin : begin + _FILES_AT_ONCE], found)
+        frames += _read(files[begin : begin + _FILES_AT_ONCE], found, seen)
     if not frames:
         raise DataError("all files are empty", file=where)
     stays = challenge_stays(
         pl.concat(frames, how="diagonal_relaxed"), hospital=hospital, schema=schema, source=where
     )
     texts = {
+        "split_file": "{n:,} files hold more of a stay of another file and were joined to it",
         "empty_file": "{n:,} files without a row were left out",
         "separator": "{n:,} files are separated by another character than |",
     }
-    notes = tuple(DataNote(k, texts[k].format(n=n), n) for k, n in found.items())
+    notes = tuple(DataNote(k, texts[k].format(n=n), n) for k, n in found.items() if n)
     return replace(stays, notes=(*stays.notes, *notes))
 
 
@@ -123,7 +125,7 @@ def challenge_stays(
     return replace(stays, notes=(*notes.found, *stays.notes))
 
 
-def _read(files: Sequence[Path], found: dict[str, int]) -> list[pl.DataFrame]:
+def _read(files: Sequence[Path], found: dict[str, int], seen: set[str]) -> list[pl.DataFrame]:
     """Files with the same header are parsed together, as text; numbers are read later."""
     groups: dict[tuple[str, tuple[str, ...]], tuple[list[bytes], list[str], list[int]]] = {}
     for file in files:
@@ -165,6 +167,8 @@ def _read(files: Sequence[Path], found: dict[str, int]) -> list[pl.DataFrame]:
         bodies, names, counts = groups.setdefault((separator, columns), ([], [], []))
         bodies.append(body)
         names.append(_stay(file))
+        found["split_file"] += names[-1] in seen
+        seen.add(names[-1])
         counts.append(rows)
     frames = []
     for (separator, columns), (bodies, names, counts) in groups.items():
