@@ -42,6 +42,26 @@ def test_repeats_of_messages_and_results_are_no_news(store):
     assert [e.seq for e in store.events(part, events[0].seq, 2)] == [e.seq for e in events[1:3]]
 
 
+def test_messages_of_one_commit_are_of_who_stays_after_a_merge_among_them(store):
+    def merged(patient: str, prior: str) -> Delivery:
+        told = {"kind": "merge", "prior": prior, "visit": None}
+        key = digest("merge", patient, prior)
+        event = NewEvent("S", patient, "visit", 1.0, told, [(key, None)])
+        return Delivery("src", key.hex(), b"x", "ADT", 5.0, [event], [])
+
+    # Many messages wait while one commit is under way; the next takes all of them.
+    store.append([
+        merged("B", "A"), delivery("1", 1, patient="A"),
+        merged("C", "B"), delivery("2", 2, patient="A"), delivery("3", 3, patient="B"),
+    ])  # fmt: skip
+    values = [
+        (e.patient, [i[2] for i in e.body["items"]], e.partition)
+        for e in store.all_events(0, 100) if e.kind == "measured"
+    ]  # fmt: skip
+    of_b, of_c = (partition_of("S", name, store.partitions) for name in "BC")
+    assert values == [("B", [1], of_b), ("C", [2], of_c), ("C", [3], of_c)]
+
+
 def test_a_paused_owner_can_write_nothing(store):
     (old,) = [x for x in store.acquire("work", "a", 0.05, 1)]
     time.sleep(0.1)

@@ -116,14 +116,14 @@ class SqlLog(Statements):
         if part is None:
             part = partition_of(event.site, patient, self.partitions)
         if event.kind == VISIT and body.get("kind") == "merge":
-            self._merge(event, patient, part, body, received, rows)
+            self._merge(event, patient, part, body, received, renamed, rows)
             return len(items)
         rows.append((part, event.site, patient, event.kind, event.time, received, as_json(body)))
         return len(items)
 
     def _merge(
         self, event: NewEvent, patient: str, part: int, body: dict, received: float,
-        rows: list[tuple],
+        renamed: dict[tuple[str, str], str], rows: list[tuple],
     ) -> None:  # fmt: skip
         """Closes the retired identifier and hands its history to the one that stays."""
         site, prior = event.site, self.current(event.site, body["prior"])
@@ -144,6 +144,9 @@ class SqlLog(Statements):
             "DO UPDATE SET patient = excluded.patient",
             [(site, prior, patient)],
         )
+        # So must what comes after it: many messages are one transaction.
+        gone_too = [o for o, name in renamed.items() if (o[0], name) == (site, prior)]
+        renamed |= dict.fromkeys([(site, prior), *gone_too], patient)
         there = partition_of(site, prior, self.partitions)
         gone = as_json({"into": True})
         rows.append((there, site, prior, MERGED, event.time, received, gone))
