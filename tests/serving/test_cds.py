@@ -21,6 +21,7 @@ from foretell.serving.config import CdsClientConfig
 from .conftest import Running
 
 jwt = pytest.importorskip("jwt")
+HTTPException = pytest.importorskip("fastapi").HTTPException
 
 
 def signed(ward, *, key=None, algorithm="ES384", headers=None, **changed) -> str:
@@ -296,6 +297,12 @@ def test_who_is_asked_for_is_known_by_the_patient_that_is_sent_along(tmp_path):
     # One whom the service does not follow is who they are said to be.
     view = _view(asked, None, "A", body)
     assert (view["patient"], view["age"], view["sex"]) == ("M7", 70.0, "female")
+    # No store keeps what such a name holds: none is asked for it.
+    for odd in ("\x00", "\ud800"):
+        told = {**person, "identifier": [{"system": "urn:mrn", "value": odd}]}
+        with pytest.raises(HTTPException) as refused:
+            _view(asked, None, "A", body.model_copy(update={"prefetch": {"patient": told}}))
+        assert refused.value.status_code == 412
     # One whom it follows is found by the identifier, and by what was told of it before.
     store = service.store
     state = SimpleNamespace(due=1.0, view={"patient": "M7", "risk": 0.3})

@@ -16,6 +16,7 @@ from foretell.serving.api.auth import Bearer, Caller
 from foretell.serving.api.words import WHOLE, Refused
 from foretell.serving.cds import OVERRIDES, SERVICES, UntrustedError, allowed_server, cards_of
 from foretell.serving.events import VISIT, Event, events_of
+from foretell.serving.ingest.intake import fhir_content
 from foretell.serving.worker.state import PatientState
 
 if TYPE_CHECKING:
@@ -215,6 +216,10 @@ def _view(service: Service, caller: Caller, site: str, body: HookRequest) -> dic
     """The patient as the service follows them, or as what was sent along tells."""
     reader = service.intake.fhir_reader(site)
     person = _person(body)
+    try:
+        fhir_content(person)
+    except FhirError as error:
+        raise _unread(error) from None
     # Read first, so that an identifier of theirs is known.
     reader.read(person)
     patient = reader.name_of(body.context.patientId)
@@ -233,7 +238,7 @@ def _view(service: Service, caller: Caller, site: str, body: HookRequest) -> dic
         records = reader.read({"resourceType": "Bundle", "type": "collection", "entry": found})
         events, _ = events_of(records, normaliser)
     except FhirError as error:
-        raise HTTPException(412, f"the prefetch cannot be read: {error.problem}") from None
+        raise _unread(error) from None
     named = reader.name_of(body.context.patientId)
     mine = [e for e in events if e.patient == named and e.kind == "measured"]
     if not mine:
@@ -258,6 +263,10 @@ def _view(service: Service, caller: Caller, site: str, body: HookRequest) -> dic
     view = fold.view(state)
     fold.drop_effects()
     return view
+
+
+def _unread(error: FhirError) -> HTTPException:
+    return HTTPException(412, f"the prefetch cannot be read: {error.problem}")
 
 
 def _person(body: HookRequest) -> dict[str, Any]:

@@ -165,13 +165,7 @@ class Intake:
         if not self.knows_site(site):
             raise FhirError("the site is not known", where="site")
         reader = self.fhir_reader(site) if reader is None else reader
-        text = json.dumps(resource, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        try:
-            data = text.encode()
-        except UnicodeError:
-            raise FhirError("the text holds half characters") from None
-        if "\\u0000" in text:
-            raise FhirError("the text holds NUL characters")
+        data = fhir_content(resource)
         records = reader.read(resource)
         normaliser = self._of[site][1] if site in self._of else self._any
         events, aside = events_of(records, normaliser)
@@ -185,6 +179,22 @@ class Intake:
         self._watch(Sender(site, "fhir", server), events, sent, received)
         told = _of_message(aside, site, source, control, content)
         return Delivery(source, control[:200], content, kind, received, events, told)
+
+
+def fhir_content(resource: Any) -> bytes:
+    """The same bytes for the same resource, of text that every store can keep.
+
+    Raises:
+        FhirError: its text holds NUL or half characters.
+    """
+    text = json.dumps(resource, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    try:
+        data = text.encode()
+    except UnicodeError:
+        raise FhirError("the text holds half characters") from None
+    if "\\u0000" in text:
+        raise FhirError("the text holds NUL characters")
+    return data
 
 
 def _of_message(
