@@ -201,6 +201,12 @@ def test_a_merge_of_several_patients_is_that_of_each():
     assert {(v.age, v.sex, v.time) for v in found} == {(75.0, "female", at(2026, 1, 5, 11))}
     with pytest.raises(Hl7Error, match="identifier"):
         Hl7Reader().read(Message(text + "PID|||6^^^^MR\rMRG|\r"))
+    # Whom a patient is merged into is not guessed.
+    head, one, other = HEAD.format(kind="ADT^A40"), "PID|||1\r", "PID|||6\r"
+    for wrong in (one + other + "MRG|2\r", one + "MRG|2\r" + other, "MRG|2\r" + one):
+        with pytest.raises(Hl7Error, match="each PID") as refused:
+            Hl7Reader().read(Message(head + wrong))
+        assert refused.value.where == "MRG"
 
 
 def test_the_preferred_identifier_counts():

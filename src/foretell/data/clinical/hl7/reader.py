@@ -266,12 +266,16 @@ class Hl7Reader:
         """What a merge says of further patients: PID and MRG may be repeated in pairs."""
         if first.kind != "merge":
             return
+        named = [(name, fields) for name, fields in message.segments if name in ("PID", "MRG")]
+        if re.fullmatch("(PM+)+", "".join(n[0] for n, _ in named)) is None:
+            # Who is retired for whom would be a guess.
+            raise Hl7Error("each PID of a merge has its MRG behind it", code=100, where="MRG")
         person: list[str] = []
         pairs = []
-        for name, fields in message.segments:
+        for name, fields in named:
             if name == "PID":
                 person = fields
-            elif name == "MRG":
+            else:
                 pairs.append((person, fields))
         for person, retired in pairs[1:]:
             age, sex, doubt = self._person(message, person, first.time)
