@@ -151,6 +151,35 @@ def test_what_is_no_patient_has_no_stay(subject):
     assert read(observation(subject=whole))[0].patient == "p1"
 
 
+def test_who_is_known_in_one_resource_alone_is_named_by_an_identifier():
+    """What is contained is often called ``#patient`` in every resource, whosever it is."""
+
+    def inside(number: str, system: str = "urn:mrn") -> dict:
+        held = {"resourceType": "Patient", "id": "patient",
+                "identifier": [{"system": system, "value": number}]}  # fmt: skip
+        return observation(contained=[held], subject={"reference": "#patient"})
+
+    named = [read(inside(n), systems=("urn:mrn",))[0].patient for n in ("M1", "M2")]
+    assert named == ["M1", "M2"]
+    for one in (inside("M1"), observation(subject={"reference": "#patient"})):
+        assert read(one)[0].reason == "unusable"
+    # The number of another system may be somebody else's.
+    ours, other = ({"identifier": {"system": s, "value": "M1"}} for s in ("urn:mrn", "urn:ssn"))
+    assert read(observation(subject=ours), systems=("urn:mrn",))[0].patient == "M1"
+    assert read(observation(subject=other), systems=("urn:mrn",))[0].reason == "unusable"
+    assert read(observation(subject=other))[0].patient == "M1"
+
+
+def test_a_related_person_is_not_merged():
+    linked = {"resourceType": "Patient", "id": "1", "meta": {"lastUpdated": "2026-01-01T00:00:00Z"},
+              "link": [{"type": "replaces", "other": {"reference": "RelatedPerson/2"}},
+                       {"type": "replaces", "other": {"reference": "Patient/3/_history/2"}}],
+              }  # fmt: skip
+    refused, merge, update = read(linked)
+    assert (refused.reason, refused.where) == ("unusable", "Patient.link")
+    assert (merge.patient, merge.prior, update.kind) == ("1", "3", "update")
+
+
 def test_a_deletion_without_a_patient_is_set_aside():
     entries = [{"request": {"method": "DELETE", "url": "Observation/o1"}},
                {"request": {"method": "GET", "url": "Observation/o1"}}]  # fmt: skip

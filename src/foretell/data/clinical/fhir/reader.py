@@ -139,6 +139,12 @@ class FhirReader:
         return out
 
     def _learn(self, patient: dict) -> None:
+        found = self._identifier(patient)
+        if found is not None:
+            self.identities[patient["id"]] = found
+
+    def _identifier(self, patient: dict) -> str | None:
+        """The identifier of the preferred system that a Patient has."""
         best: tuple[int, str] | None = None
         for identifier in _dicts(patient.get("identifier")):
             value, system = identifier.get("value"), identifier.get("system")
@@ -147,8 +153,7 @@ class FhirReader:
             rank = self.systems.index(system)
             if best is None or rank < best[0]:
                 best = (rank, value)
-        if best is not None:
-            self.identities[patient["id"]] = best[1][:200]
+        return None if best is None else best[1][:200]
 
     def name_of(self, identity: str) -> str:
         """What the patient of a resource's id is called."""
@@ -157,22 +162,23 @@ class FhirReader:
         return self.identities.get(identity, unknown)[:200]
 
     def _subject(self, resource: dict, element: str = "subject") -> str:
-        told = _dict(resource.get(element))
-        reference = told.get("reference")
-        if isinstance(reference, str) and reference:
-            place, _, identity = reference.split("/_history", 1)[0].rpartition("/")
-            kinds = {place.rpartition("/")[2], str(told.get("type") or "").rpartition("/")[2]}
-            if kinds - {"", "Patient"}:
-                # A device or a group may have the id of a patient.
-                where = f"{resource['resourceType']}.{element}"
-                raise FhirError("the subject is no patient", where=where)
-            identity = identity.removeprefix("urn:uuid:").removeprefix("#")
-            if identity:
-                return self.name_of(identity)
-        identifier = told.get("identifier")
-        if isinstance(identifier, dict) and isinstance(identifier.get("value"), str):
+        told, where = _dict(resource.get(element)), f"{resource['resourceType']}.{element}"
+        identity = _patient_id(told, where)
+        if identity is not None and identity.startswith("#"):
+            # An id within this resource alone: in the next one it may be somebody else's.
+            inside = _dicts(resource.get("contained"))
+            held = next((one for one in inside if one.get("id") == identity[1:]), {})
+            named = self._identifier(held)
+            if named is not None:
+                return named
+        elif identity is not None:
+            return self.name_of(identity)
+        identifier = _dict(told.get("identifier"))
+        # Another system may give somebody else the same number.
+        of_ours = not self.systems or identifier.get("system") in (None, *self.systems)
+        if of_ours and isinstance(identifier.get("value"), str):
             return str(identifier["value"])[:200]
-        raise FhirError("the patient is not named", where=f"{resource['resourceType']}.{element}")
+        raise FhirError("the patient is not named", where=where)
 
     def _observation(self, one: dict) -> Iterator[Record]:
         status = one.get("status")
@@ -293,13 +299,20 @@ class FhirReader:
             yield VisitChange(self.site, patient, None, "merge", updated, prior=own)
         age, sex, doubt = self.person(one, updated)
         for link in _dicts(one.get("link")):
-            other = _reference(link.get("other"))
-            if other and link.get("type") == "replaces":
-                prior = self.name_of(other)
-                yield VisitChange(self.site, patient, None, "merge", updated, prior=prior)
-            elif other and link.get("type") == "replaced-by":
-                stays = self.name_of(other)
-                yield VisitChange(self.site, stays, None, "merge", updated, prior=patient)
+            kind = link.get("type")
+            if kind not in ("replaces", "replaced-by"):
+                continue
+            try:
+                other = _patient_id(_dict(link.get("other")), "Patient.link")
+            except FhirError as error:
+                yield Refusal("unusable", error.where)
+                continue
+            if other is None or other.startswith("#"):
+                continue
+            stays, prior = patient, self.name_of(other)
+            if kind == "replaced-by":
+                stays, prior = prior, stays
+            yield VisitChange(self.site, stays, None, "merge", updated, prior=prior)
         shared = (self.site, patient, None)
         yield VisitChange(*shared, "update", updated, None, None, age, sex, None, doubt)
 
@@ -397,6 +410,22 @@ def _dict(value: Any) -> dict:
 
 def _dicts(value: Any) -> list[dict]:
     return [v for v in value if isinstance(v, dict)] if isinstance(value, list) else []
+
+
+def _patient_id(told: dict, where: str) -> str | None:
+    """The id of the patient that a reference names, ``#`` before that of a contained one.
+
+    Raises:
+        FhirError: it names something else, which may have the id of a patient.
+    """
+    reference = told.get("reference")
+    if not isinstance(reference, str):
+        return None
+    place, _, identity = reference.split("/_history", 1)[0].rpartition("/")
+    kinds = {place.rpartition("/")[2], str(told.get("type") or "").rpartition("/")[2]}
+    if kinds - {"", "Patient"}:
+        raise FhirError("the subject is no patient", where=where)
+    return identity.removeprefix("urn:uuid:") or None
 
 
 def _reference(told: Any) -> str | None:
