@@ -57,6 +57,7 @@ TOKENS = (
     + token("guest", 'roles = ["viewer"]\nsites = ["A"]\nrequests_per_minute = 1')
     + token("auditor", 'roles = ["auditor"]')
     + token("chief", 'roles = ["admin", "clinician"]')
+    + token("caretaker", 'roles = ["admin"]\nsites = ["B"]')
 )
 
 
@@ -101,6 +102,8 @@ def test_a_day_with_two_sites(tmp_path, launch):
                          "flagged": True}  # fmt: skip
         assert second == {"site": "B", "door": "hl7", "sender": "REPLAY|B", "messages": 12,
                           "flagged": False}  # fmt: skip
+        # What a sender calls itself may be anything: it stays among those of its site.
+        assert [s["site"] for s in get("/v1/senders", "caretaker").json()["senders"]] == ["B"]
         assert 'foretell_channel_silence_seconds{channel="Lactate",site="A"}' in page
         assert 'foretell_site_overdue_seconds{site="A"}' in page
         assert 'foretell_channel_silence_limit_seconds{channel="HR",site="A"} 1800.0' in page

@@ -82,7 +82,7 @@ def operation_routes(app: FastAPI, service: Service) -> None:
                 "ahead": round(clock.ahead, 1), "messages": clock.messages,
                 "flagged": abs(clock.ahead) > skews.limit,
             }
-            for who, clock in found
+            for who, clock in found if caller.may("admin", who.site)
         ]  # fmt: skip
         return {"senders": told, "limit": skews.limit}
 
