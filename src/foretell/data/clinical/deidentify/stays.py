@@ -8,13 +8,13 @@ import numpy as np
 
 from foretell.data.clinical.deidentify.rules import FREE_TEXT, OLDEST
 from foretell.data.clinical.schema import Schema
+from foretell.data.clinical.sexes import sex_word
 from foretell.data.clinical.stays import Stays
 from foretell.data.panel import Categorical
 
 if TYPE_CHECKING:
     from foretell.data.clinical.deidentify.deidentifier import Deidentifier
 
-_SEXES = frozenset({"male", "female"})
 _NUMBERS = ("age", "admission")
 
 
@@ -52,7 +52,7 @@ def cleaned(told: Deidentifier, stays: Stays) -> Stays:
             kept = [None if w == "unknown" else told.unit(w) for w in words]
             count.removed["geography"] += len(known) - sum(k is not None for k in kept)
         elif name == "sex":
-            kept = [w if w in _SEXES else None for w in words]
+            kept = [sex_word(w) for w in words]
             count.removed[FREE_TEXT] += len(known) - sum(k is not None for k in kept)
         else:
             count.removed[FREE_TEXT] += len(known)

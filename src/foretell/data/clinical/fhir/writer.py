@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from foretell.data.clinical.sexes import sex_word
 from foretell.data.clinical.stays import Stays
 
 
@@ -41,8 +42,8 @@ def bundles_of(
         admitted = begin - 3600.0 * (int(starts[i]) - 1)
         subject = {"reference": f"Patient/{patient}"}
         person: dict[str, Any] = {"resourceType": "Patient", "id": patient}
-        if sexes[i] in ("male", "female"):
-            person["gender"] = str(sexes[i])
+        if gender := sex_word(sexes[i]):
+            person["gender"] = gender
         if np.isfinite(ages[i]):
             born = admitted - (float(ages[i]) + 0.5) * 365.2425 * 86400
             person["birthDate"] = _instant(born)[:10]

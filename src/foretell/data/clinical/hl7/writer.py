@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from foretell.data.clinical.hl7.times import write_time
+from foretell.data.clinical.sexes import sex_word
 from foretell.data.clinical.stays import Stays
 
 
@@ -155,7 +156,7 @@ def messages_of(
         unit = None if units[i] == "unknown" else str(units[i])
         yield admitted, visit_message(
             facility, patient, "A01", time=admitted, control=f"{name}{i}-A01", visit=visit,
-            unit=unit, admitted=admitted, born=born, sex=str(sexes[i]),
+            unit=unit, admitted=admitted, born=born, sex=sex_word(sexes[i]) or str(sexes[i]),
         )  # fmt: skip
         rows = stays.matrix(np.array([i]))
         for row, values in enumerate(rows):
