@@ -306,3 +306,7 @@ def test_stays_of_two_hospitals_with_one_id_do_not_become_one_patient():
         stays_from_frame(table)
     named = table.with_columns(id=pl.col("hospital").fill_null("A") + "/" + pl.col("id"))
     assert stays_from_frame(named).ids.tolist() == ["A/1", "B/1", "B/2"]
+    # Hours that name none, as text or as a number, are of the stay's own.
+    for gaps in (["7", "", "7", "8"], [7.0, float("nan"), 7.0, 8.0]):
+        gappy = table.with_columns(hospital=pl.Series(gaps), hour=pl.Series([1, 2, 3, 1]))
+        assert stays_from_frame(gappy).ids.tolist() == ["1", "2"]

@@ -168,8 +168,13 @@ def _label(label: pl.Series, source: str | None) -> pl.Series:
 
 def _one_hospital_each(frame: pl.DataFrame, source: str | None) -> None:
     """Refuses an id that two hospitals have given: their patients would become one."""
-    kinds = frame.group_by("id", maintain_order=True).agg(
-        pl.col("stay_hospital").drop_nulls().n_unique()
+    # What is no hospital's name is not known, as where stays take it.
+    named = frame["stay_hospital"].cast(pl.String)
+    hospital = named.set(named.is_in(["", "NaN"]), None)
+    kinds = (
+        frame.select("id", hospital)
+        .group_by("id", maintain_order=True)
+        .agg(pl.col("stay_hospital").drop_nulls().n_unique())
     )
     shared = kinds.filter(pl.col("stay_hospital") > 1)
     if shared.height:
