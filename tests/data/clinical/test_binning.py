@@ -182,6 +182,7 @@ def test_the_live_binner_refuses_nonsense_and_puts_stragglers_into_the_open_hour
         ({"id": ["a", "b"], "hours": [3, 10**12]}, "1.5", "a stay spans.*'b'"),
         # Seconds where hours belong would take the memory of the machine.
         ({"id": ["a", "b"]}, "1700000000", "a stay spans 1,700,000,000 hours.*'a'"),
+        ({"id": ["a"]}, "1e300", "a stay spans.*'a'"),
         ({"id": ["a", None]}, "1.5", "a stay has no id.*row 1"),
         ({"id": ["a"], "age": [[1]]}, "1.5", "age must hold numbers"),
     ],

@@ -139,7 +139,8 @@ def bin_observations(
             "{n} measurements were of a specimen too old when they arrived and were left out",
         )
     when = pl.col("arrival" if clock == "arrival" else "time")
-    hour = when.ceil().cast(pl.Int64)
+    # Whole numbers end somewhere; times beyond are those of no stay.
+    hour = when.clip(-(2.0**53), 2.0**53).ceil().cast(pl.Int64)
     table = table.with_columns(
         pl.when((hour == 0) & (when == 0)).then(1).otherwise(hour).alias("hour")
     )
