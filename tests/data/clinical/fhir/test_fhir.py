@@ -222,6 +222,20 @@ def test_files_of_one_bundle_or_a_resource_a_line(tmp_path):
     assert read_instant("2016-12-31T23:59:60Z", UTC) == datetime(2017, 1, 1, tzinfo=UTC).timestamp()
 
 
+def test_a_file_may_say_at_its_end_who_a_patient_is(tmp_path):
+    admitted = {"resourceType": "Encounter", "id": "e1", "status": "in-progress",
+                "subject": {"reference": "Patient/p1"},
+                "period": {"start": "2026-01-01T04:30:00Z"}}  # fmt: skip
+    person = {"resourceType": "Patient", "id": "p1", "gender": "female",
+              "meta": {"lastUpdated": "2026-01-01T00:00:00Z"},
+              "identifier": [{"system": "urn:mrn", "value": "M1"}]}  # fmt: skip
+    file = tmp_path / "f.ndjson"
+    for lines in ([admitted, observation(), person], [person, admitted, observation()]):
+        file.write_text("\n".join(json.dumps(one) for one in lines))
+        stays = read_fhir(file, reader=FhirReader("A", systems=("urn:mrn",)))
+        assert (stays.ids.tolist(), stays.lengths.tolist()) == (["A/M1"], [5])
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.floats() | st.text(max_size=8) | st.sampled_from(
         ["final", "Patient/p", "2026-01-01T10:00:00Z", "in-progress"]),

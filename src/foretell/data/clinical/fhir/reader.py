@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, tzinfo
 from pathlib import Path
@@ -105,13 +105,7 @@ class FhirReader:
             FhirError: it is no resource, or a bundle of a type that is not taken.
         """
         resources = list(flatten(resource))
-        people: dict[str, dict] = {}
-        for one in resources:
-            if one.get("resourceType") == "Patient" and isinstance(one.get("id"), str):
-                people[one["id"]] = one
-                self._learn(one)
-            elif one.get("resourceType") == "Medication" and isinstance(one.get("id"), str):
-                self.drugs[one["id"]] = _codes(one.get("code"))
+        people = self._people(resources)
         out: list[Record] = []
         for one in resources:
             kind = one.get("resourceType")
@@ -137,6 +131,25 @@ class FhirReader:
             except FhirError as error:
                 out.append(Refusal("unusable", error.where))
         return out
+
+    def learn(self, resource: Any) -> None:
+        """Learns who the patients of a resource or bundle are, and which drugs, and reads no more.
+
+        Raises:
+            FhirError: as :meth:`read` does.
+        """
+        self._people(flatten(resource))
+
+    def _people(self, resources: Iterable[dict]) -> dict[str, dict]:
+        """Learns who patients are, and which drugs; Patients by their ids."""
+        people: dict[str, dict] = {}
+        for one in resources:
+            if one.get("resourceType") == "Patient" and isinstance(one.get("id"), str):
+                people[one["id"]] = one
+                self._learn(one)
+            elif one.get("resourceType") == "Medication" and isinstance(one.get("id"), str):
+                self.drugs[one["id"]] = _codes(one.get("code"))
+        return people
 
     def _learn(self, patient: dict) -> None:
         found = self._identifier(patient)
@@ -488,7 +501,7 @@ def read_fhir(bundle: Mapping[str, Any] | str | Path, *, reader: FhirReader | No
         DataError: it cannot be read or holds no stay.
     """
     reader = FhirReader("fhir") if reader is None else reader
-    resources: Iterable[Any]
+    resources: Sequence[Any]
     if isinstance(bundle, Mapping):
         resources = [dict(bundle)]
     else:
@@ -502,6 +515,9 @@ def read_fhir(bundle: Mapping[str, Any] | str | Path, *, reader: FhirReader | No
         except (OSError, ValueError) as error:
             reason = "it is no JSON" if isinstance(error, ValueError) else str(error)
             raise DataError(f"the bundle cannot be read: {reason}", file=str(path)) from None
+    # Who a patient is may be told behind what is told of them.
+    for resource in resources:
+        reader.learn(resource)
     records: list[Record] = []
     for resource in resources:
         records.extend(reader.read(resource))
