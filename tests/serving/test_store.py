@@ -209,6 +209,8 @@ def test_an_address_may_say_how_long_its_server_is_waited_for(monkeypatch, told,
     with pytest.raises(StoreUnavailableError):
         open_store(f"postgresql:///none?host=/no/such/folder{told}")
     assert asked == [seconds]
+    with pytest.raises(ParameterError, match="whole number of seconds"):
+        open_store("postgresql:///none?host=/no/such/folder&connect_timeout=5s")
 
 
 def test_a_full_disk_refuses_whole_messages_and_loses_none(tmp_path):

@@ -68,7 +68,12 @@ class PostgresStore(SqlStore):
         if self._db is None or self._db.closed:
             told = self._psycopg.conninfo.conninfo_to_dict(self._address)
             # What the address says itself holds.
-            wait = int(told.get("connect_timeout") or 5)
+            try:
+                wait = int(told.get("connect_timeout") or 5)
+            except ValueError:
+                raise ParameterError(
+                    "connect_timeout in the address of the store is a whole number of seconds"
+                ) from None
             self._db = self._psycopg.connect(self._address, autocommit=True, connect_timeout=wait)
             # Commits wait for the disk whatever the server's default is.
             self._db.execute("SET synchronous_commit = on")
