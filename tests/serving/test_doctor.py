@@ -62,6 +62,15 @@ def test_what_is_wrong_is_called_wrong(tmp_path):
     assert states(tls(late))["tls of mllp"] == {"wrong"}
     assert states(tls((good[0], soon[1])))["tls of mllp"] == {"wrong"}
     assert states(tls(("none", "none")))["tls of mllp"] == {"wrong"}
+
+    def shown(**told) -> set[str]:
+        sink = {"name": "bed", "kind": "mllp", "host": "example.org", "port": 1, "tls": told}
+        return states(base | {"sinks": [sink]})["tls of the sink 'bed'"]
+
+    for pair, state in ((good, "ok"), (soon, "warning"), (late, "wrong"),
+                        ((good[0], soon[1]), "wrong")):  # fmt: skip
+        assert shown(certificate=pair[0], key=pair[1]) == {state}
+    assert shown(ca=good[0]) == {"ok"} and shown(ca="none") == {"wrong"}
     assert not (tmp_path / "s.db").exists()
     open_store(tmp_path / "s.db", partitions=16).close()
     key = tmp_path / "secret"

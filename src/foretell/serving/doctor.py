@@ -19,8 +19,9 @@ from zoneinfo import ZoneInfo
 from foretell.data.clinical.feed import Measurement, OrderChange, Record, Refusal, VisitChange
 from foretell.data.clinical.fhir import FhirError
 from foretell.data.clinical.hl7 import Hl7Error, Message, split_messages
-from foretell.errors import DataError, ForetellError
-from foretell.serving.config import Config, TlsConfig
+from foretell.errors import DataError, ForetellError, ParameterError
+from foretell.serving.client_tls import client_tls
+from foretell.serving.config import ClientTlsConfig, Config, TlsConfig
 from foretell.serving.errors import ServingError
 from foretell.serving.events import events_of
 from foretell.serving.ingest.intake import Intake
@@ -124,6 +125,10 @@ def examine(config: Config, runs: Iterable[str | Path] = ()) -> Iterator[Finding
             yield from _tls(door, tls)
         elif _open_to_others(config, door):
             yield Finding(f"tls of {door}", "warning", "none, and others can reach it")
+    for what, shown in (*((f"the sink {s.name!r}", s.tls) for s in config.sinks),
+                        *((f"the poll of {p.site!r}", p.tls) for p in config.polls)):  # fmt: skip
+        if shown is not None:
+            yield from _client_tls(what, shown)
     yield from _files(config)
 
 
@@ -319,17 +324,33 @@ def _tls(door: str, tls: TlsConfig) -> Iterator[Finding]:
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None)
         yield Finding(what, "wrong", f"certificate and key cannot be used: {reason}")
         return
+    yield _validity(what, tls.certificate)
+
+
+def _client_tls(what: str, tls: ClientTlsConfig) -> Iterator[Finding]:
+    """What is shown where the service connects, and whom it believes."""
+    try:
+        client_tls(tls, what)
+    except ParameterError as error:
+        yield Finding(f"tls of {what}", "wrong", str(error))
+        return
+    if tls.certificate is None:
+        yield Finding(f"tls of {what}", "ok", "authorities alone: nothing of ours is shown")
+    else:
+        yield _validity(f"tls of {what}", tls.certificate)
+
+
+def _validity(what: str, certificate: str) -> Finding:
     from cryptography import x509
 
-    found = x509.load_pem_x509_certificates(Path(tls.certificate).read_bytes())[0]
+    found = x509.load_pem_x509_certificates(Path(certificate).read_bytes())[0]
     left = found.not_valid_after_utc.timestamp() - time.time()
     days = f"{left / 86400:,.0f} days"
     if left < 0:
-        yield Finding(what, "wrong", "the certificate has run out")
-    elif left < _SOON:
-        yield Finding(what, "warning", f"the certificate runs out in {days}")
-    else:
-        yield Finding(what, "ok", f"valid for {days}")
+        return Finding(what, "wrong", "the certificate has run out")
+    if left < _SOON:
+        return Finding(what, "warning", f"the certificate runs out in {days}")
+    return Finding(what, "ok", f"valid for {days}")
 
 
 def _files(config: Config) -> Iterator[Finding]:
