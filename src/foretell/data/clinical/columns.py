@@ -31,12 +31,7 @@ def numeric(values: pl.Series, schema: Schema, name: str, notes: Notes) -> pl.Se
         if odd.any():
             numbers = _read_tokens(values, numbers, odd, schema, name, notes)
     else:
-        try:
-            numbers = values.cast(pl.Float64)
-        except pl.exceptions.PolarsError as error:
-            raise DataError(
-                f"{name} must hold numbers, not {values.dtype}", column=values.name
-            ) from error
+        numbers = _numbers(values, name)
     raw = numbers.to_numpy().astype(np.float32)
     infinite = np.isinf(raw)
     notes.add(
@@ -72,16 +67,20 @@ def stay_numbers(values: pl.Series, name: str, notes: Notes) -> pl.Series:
         notes.add("text", f"{{n}} entries of {name} are words, not numbers, and count as unknown",
                   words)  # fmt: skip
     else:
-        try:
-            numbers = values.cast(pl.Float64)
-        except pl.exceptions.PolarsError as error:
-            raise DataError(
-                f"{name} must hold numbers, not {values.dtype}", column=values.name
-            ) from error
+        numbers = _numbers(values, name)
     infinite = numbers.is_infinite()
     notes.add("not_finite", f"{{n}} infinite entries of {name} count as unknown",
               int(infinite.sum()))  # fmt: skip
     return numbers.fill_nan(None).set(infinite.fill_null(False), None)
+
+
+def _numbers(values: pl.Series, name: str) -> pl.Series:
+    try:
+        return values.cast(pl.Float64)
+    except pl.exceptions.PolarsError as error:
+        raise DataError(
+            f"{name} must hold numbers, not {values.dtype}", column=values.name
+        ) from error
 
 
 def _read_tokens(
