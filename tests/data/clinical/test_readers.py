@@ -244,6 +244,11 @@ def test_one_hour_without_a_label_does_not_take_the_onsets_of_all():
     np.testing.assert_array_equal(stays.onset, [3 + 6, np.nan, np.nan])
     assert stays.labels().tolist() == [0, -1, 1, -1, -1, 0, -1]
     assert kinds(stays)["no_label"] == 3 and kinds(stays)["unlabelled_stay"] == 1
+    odd = table.with_columns(pl.col("label").cast(pl.Float64).fill_null(np.nan))
+    assert stays_from_frame(odd, label_column="label").fingerprint() == stays.fingerprint()
+    with pytest.raises(DataError, match=r"a label is 'x'.*row 1"):
+        words = ["0", "x", "1", "0", "NaN", "0", None]
+        stays_from_frame(table.with_columns(label=pl.Series(words)), label_column="label")
     with pytest.raises(DataError, match=r"falls back.*'a'"):
         stays_from_frame(
             table.with_columns(pl.Series("label", [1, None, 0, 0, 0, 0, 0])), label_column="label"

@@ -154,16 +154,15 @@ def _whole_hours(frame: pl.DataFrame, column: str, source: str | None) -> NDArra
 
 
 def _label(label: pl.Series, source: str | None) -> pl.Series:
-    numbers = label.cast(pl.Float64, strict=False).fill_nan(None)
-    bad = (numbers.is_not_null() & ~numbers.is_in([0.0, 1.0])) | (
-        label.is_not_null() & numbers.is_null()
-    )
+    numbers = label.cast(pl.Float64, strict=False)
+    # NaN is no label, as a gap is none; another word is not taken for one.
+    bad = ~numbers.is_in([0.0, 1.0]).fill_null(label.is_null()) & ~numbers.is_nan().fill_null(False)
     if bad.any():
         row = int(bad.arg_max() or 0)
         raise DataError(
             f"a label is {label[row]!r}, not 0 or 1", file=source, column=label.name, row=row
         )
-    return numbers.cast(pl.Int8)
+    return numbers.fill_nan(None).cast(pl.Int8)
 
 
 def _one_hospital_each(frame: pl.DataFrame, source: str | None) -> None:
