@@ -247,8 +247,13 @@ def test_sofa_holds_values_and_sums_what_is_known():
 
 
 def test_oxygen_in_per_cent_is_not_taken_for_a_fraction():
-    with pytest.raises(DataError, match=r"FiO2 is 50.*fraction"):
+    with pytest.raises(DataError, match=r"FiO2 is 50.*row 1.*fraction"):
         sofa_components({"PaO2": [80.0, 80.0], "FiO2": [0.5, 50.0]})
+    told = pl.DataFrame(
+        {"id": ["a", "b"], "time": [1.0, 1.0], "channel": "FiO2", "value": [0.5, 0.0]}
+    )
+    with pytest.raises(DataError, match=r"FiO2 is 0 .*'b'.*fraction"):
+        sofa_scores(told)
     points = sofa_components({"PaO2": [80.0, 80.0], "FiO2": [0.5, np.nan]})["respiration"]
     np.testing.assert_array_equal(points, [2, np.nan])
 

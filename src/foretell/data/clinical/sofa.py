@@ -28,6 +28,7 @@ INPUTS = (
 )  # fmt: skip
 """What the score is made of: gases mmHg and fraction, platelets 10*3/uL, bilirubin and creatinine
 mg/dL, MAP mmHg, vasopressors ug/kg/min, urine mL in 24 h."""
+_FRACTION = "It is a fraction, such as 0.4: leave out what is none"
 
 
 def sofa_components(values: Mapping[str, ArrayLike]) -> dict[str, NDArray[np.float64]]:
@@ -37,6 +38,9 @@ def sofa_components(values: Mapping[str, ArrayLike]) -> dict[str, NDArray[np.flo
         values: some of :data:`INPUTS`, all of one shape (...); what is not known is NaN or absent.
             A vasopressor that is absent or NaN is not running; ``ventilated`` is 0 or 1 and 0
             where not known, so that 3 and 4 points for respiration need support, as published.
+
+    Raises:
+        DataError: an input is none of these, or a FiO2 is no fraction.
     """
     known = {k: np.asarray(v, np.float64) for k, v in values.items()}
     unknown = set(known) - set(INPUTS)
@@ -53,9 +57,10 @@ def sofa_components(values: Mapping[str, ArrayLike]) -> dict[str, NDArray[np.flo
         return np.where(np.isnan(value), np.nan, points)
 
     oxygen = given("FiO2")
-    if ((oxygen <= 0) | (oxygen > 1)).any():
-        wrong = float(oxygen[(oxygen <= 0) | (oxygen > 1)].flat[0])
-        raise DataError(f"FiO2 is {wrong:g}", column="FiO2", hint="It is a fraction, such as 0.4")
+    wrong = (oxygen <= 0) | (oxygen > 1)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise DataError(f"FiO2 is {oxygen.flat[row]:g}", column="FiO2", row=row, hint=_FRACTION)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = given("PaO2") / oxygen
     support = given("ventilated", 0) > 0
@@ -103,7 +108,7 @@ def sofa_scores(measurements: pl.DataFrame, *, hold: float | None = 24.0) -> pl.
         what is not known counted as 0, as is usual.
 
     Raises:
-        DataError: a column is missing, or a value has no time.
+        DataError: a column is missing, a value has no time, or a FiO2 is no fraction.
     """
     for column in ("id", "time", "channel", "value"):
         if column not in measurements.columns:
@@ -122,6 +127,12 @@ def sofa_scores(measurements: pl.DataFrame, *, hold: float | None = 24.0) -> pl.
     if timeless.any():
         row = int(timeless.arg_max() or 0)
         raise DataError("a time is missing or no number", column="time", series=long["id"][row])
+    oxygen = long.filter(
+        pl.col("channel") == "FiO2", ~pl.col("value").is_between(0, 1, closed="right")
+    )
+    if oxygen.height:
+        series, value = oxygen["id"][0], oxygen["value"][0]
+        raise DataError(f"FiO2 is {value:g}", column="value", series=series, hint=_FRACTION)
     wide = long.pivot(
         on="channel", index=["id", "time"], values="value", aggregate_function="median"
     ).sort("id", "time")
