@@ -20,6 +20,13 @@ def delivery(control: str, *values: int, patient: str = "P", content: bytes = b"
     return Delivery("src", control, content, "ORU", 5.0, [event] if items else [], [])
 
 
+def merged(patient: str, prior: str) -> Delivery:
+    told = {"kind": "merge", "prior": prior, "visit": None}
+    key = digest("merge", patient, prior)
+    event = NewEvent("S", patient, "visit", 1.0, told, [(key, None)])
+    return Delivery("src", key.hex(), b"x", "ADT", 5.0, [event], [])
+
+
 def row(patient: str, key: str) -> OutboxRow:
     return OutboxRow("S", patient, 0, key, "alarm", 1.0, {"a": 1})
 
@@ -43,12 +50,6 @@ def test_repeats_of_messages_and_results_are_no_news(store):
 
 
 def test_messages_of_one_commit_are_of_who_stays_after_a_merge_among_them(store):
-    def merged(patient: str, prior: str) -> Delivery:
-        told = {"kind": "merge", "prior": prior, "visit": None}
-        key = digest("merge", patient, prior)
-        event = NewEvent("S", patient, "visit", 1.0, told, [(key, None)])
-        return Delivery("src", key.hex(), b"x", "ADT", 5.0, [event], [])
-
     # Many messages wait while one commit is under way; the next takes all of them.
     store.append([
         merged("B", "A"), delivery("1", 1, patient="A"),
@@ -60,6 +61,19 @@ def test_messages_of_one_commit_are_of_who_stays_after_a_merge_among_them(store)
     ]  # fmt: skip
     of_b, of_c = (partition_of("S", name, store.partitions) for name in "BC")
     assert values == [("B", [1], of_b), ("C", [2], of_c), ("C", [3], of_c)]
+
+
+def test_many_messages_of_who_was_retired_cost_a_statement_for_each_link(store, monkeypatch):
+    store.append([merged(f"M{k}", f"Patient/{k}") for k in range(600)])
+    store.append([merged("N", "M7")])
+    asked, run = [], store._run
+    monkeypatch.setattr(store, "_run", lambda sql, *rest: asked.append(sql) or run(sql, *rest))
+    before = store.head()
+    store.append([delivery(f"d{k}", k, patient=f"Patient/{k}") for k in range(600)])
+    found = {e.body["items"][0][2]: e.patient for e in store.all_events(before, 1000)}
+    assert found == {k: "N" if k == 7 else f"M{k}" for k in range(600)}
+    assert store.current("S", "Patient/7") == "N" and store.current("S", "M8") == "M8"
+    assert sum("FROM alias" in sql for sql in asked) < 10
 
 
 def test_a_paused_owner_can_write_nothing(store):

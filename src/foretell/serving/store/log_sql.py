@@ -10,6 +10,8 @@ from foretell.serving.events import MERGED, VISIT, Delivery, Event, NewEvent, pa
 from foretell.serving.store.base import Appended
 from foretell.serving.store.statements import Statements, as_json
 
+# SQLite of old takes at most 999 values in a statement.
+_AT_ONCE = 500
 _EVENT = "seq, part, site, patient, kind, time, body, received"
 
 
@@ -75,26 +77,50 @@ class SqlLog(Statements):
 
     def _renamed(self, events: Any) -> dict[tuple[str, str], str]:
         """Identifiers that merges have retired, among those of the events."""
-        merges = bool(self._run("SELECT 1 FROM alias LIMIT 1"))
-        owners = {(e.site, e.patient) for e in events if e.patient} if merges else set()
-        out: dict[tuple[str, str], str] = {}
-        for site, patient in owners:
-            name = self.current(site, patient)
-            if name != patient:
-                out[site, patient] = name
-        return out
+        owners: dict[str, set[str]] = {}
+        for event in events:
+            if event.patient:
+                owners.setdefault(event.site, set()).add(event.patient)
+        return {
+            (site, name): now
+            for site, names in owners.items()
+            for name, now in self._current(site, names).items()
+            if now != name
+        }
 
     def current(self, site: str, patient: str) -> str:
         """See :class:`Store`."""
-        passed = {patient}
-        while True:
-            found = self._run(
-                "SELECT patient FROM alias WHERE site = ? AND prior = ?", (site, patient)
-            )
-            if not found or found[0][0] in passed:
-                return patient
-            patient = found[0][0]
-            passed.add(patient)
+        return self._current(site, {patient}).get(patient, patient)
+
+    def _current(self, site: str, names: set[str]) -> dict[str, str]:
+        """Who those of the names are now that merges have retired, through any chain.
+
+        A statement for all of a link: a feed of FHIR names nearly everybody by what is retired.
+        """
+        links: dict[str, str] = {}
+        asked = names
+        while asked:
+            found = self._links(site, sorted(asked))
+            links |= found
+            asked = set(found.values()) - links.keys()
+        out = {}
+        for name in names & links.keys():
+            passed, now = {name}, name
+            # Merges in a circle end where they began.
+            while (after := links.get(now)) is not None and after not in passed:
+                passed.add(after)
+                now = after
+            out[name] = now
+        return out
+
+    def _links(self, site: str, names: Sequence[str]) -> dict[str, str]:
+        out: dict[str, str] = {}
+        for begin in range(0, len(names), _AT_ONCE):
+            part = names[begin : begin + _AT_ONCE]
+            marks = ", ".join("?" * len(part))
+            sql = f"SELECT prior, patient FROM alias WHERE site = ? AND prior IN ({marks})"
+            out |= dict(self._run(sql, (site, *part)))
+        return out
 
     def _row(
         self, event: NewEvent, received: float, unseen: set[bytes],
