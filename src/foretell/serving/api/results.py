@@ -74,8 +74,8 @@ def result_routes(app: FastAPI, service: Service) -> None:
     async def events(sender: Sender, body: ResultsBody) -> Taken:
         """Takes results of a site; answered when they are durable.
 
-        A result that is ``deleted`` needs no value. What has no code or unit that is known is set
-        aside, see ``/v1/quarantine``.
+        A result that is ``deleted`` needs no value; one that is ``corrected`` without any takes the
+        number back. What has no code or unit that is known is set aside, see ``/v1/quarantine``.
         """
         received = time.time()
         if not sender.may("ingest", body.site) or not service.intake.knows_site(body.site):
