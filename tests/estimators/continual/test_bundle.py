@@ -180,6 +180,7 @@ def test_hyper_parameters_that_are_not_known_are_refused(exported, tmp_path):
         ({"memory_per_site": 0}, "memory_per_site must be at least 1"),
         ({"gamma": None}, "of the wrong kind"),
         ({"replay_weight": "much"}, "of the wrong kind"),
+        ({"min_patients": 1e30}, "of the wrong kind"),
     ],
 )
 def test_a_sender_says_only_what_is_his_to_say(exported, tmp_path, told, message):

@@ -118,7 +118,10 @@ def own_settings(
             raise ParameterError(f"{name!r} is for each site to say, not for a bundle")
     try:
         check_settings({**usual, **told})
-        least = max(int(told.get("min_patients", 0)), int(usual["min_patients"]))
+        # Another number may be endless, or none.
+        if not isinstance(told.get("min_patients", 0), int):
+            raise TypeError(f"min_patients is {told['min_patients']}")
+        least = max(told.get("min_patients", 0), usual["min_patients"])
     except TypeError as error:
         raise ParameterError(f"a hyper-parameter is of the wrong kind: {error}") from error
     return {**told, "min_patients": least, **overrides}
