@@ -166,3 +166,5 @@ def test_features_that_are_not_finite_contribute_nothing(model):
     row[1, 3] = np.inf
     with pytest.raises(DataError, match=r"not finite.*row 1"):
         model.represent(row)
+    with pytest.raises(ParameterError, match=r"features must be \(R, "):
+        model.represent(row[1])

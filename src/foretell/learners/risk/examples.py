@@ -149,13 +149,13 @@ def encoded(features: NDArray, encoder: PiecewiseLinearEncoder | None) -> Tensor
 
 
 def require_finite(features: NDArray[np.float32]) -> None:
-    """Refuses features (R, F) that hold NaN or infinities.
+    """Refuses features (R, F) that hold NaN or infinities; another shape is not looked at.
 
     Raises:
         DataError: names the first such row.
     """
     # The sum is finite where all values are, and needs no table of booleans.
-    if not np.isfinite(features.sum(dtype=np.float64)):
+    if features.ndim == 2 and not np.isfinite(features.sum(dtype=np.float64)):
         bad = ~np.isfinite(features).all(axis=1)
         if bad.any():
             raise DataError("a feature is not finite", row=int(np.argmax(bad)))
