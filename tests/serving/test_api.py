@@ -339,6 +339,27 @@ def test_every_refusal_is_an_operation_outcome(client):
     assert hook.status_code == 200
 
 
+def test_who_was_merged_is_found_by_the_retired_name(client):
+    when = {"lastUpdated": "2026-01-01T10:30:00Z"}
+    linked = {"resourceType": "Patient", "id": "p2", "meta": when,
+              "link": [{"type": "replaces", "other": {"reference": "Patient/p1"}}]}  # fmt: skip
+    pulses = [observation(p, 90.0, patient=p) for p in ("p1", "p2")]
+    client.post("/v1/clock", json={"time": 1767261600 + 60}, headers=as_("all"))
+    for one in (*pulses, linked):
+        answer = client.post("/fhir", params={"site": "A"}, json=one, headers=as_("engine"))
+        assert answer.status_code == 200, answer.text
+    client.post("/v1/clock", json={"time": 1767261600 + 7200}, headers=as_("all"))
+
+    def found(name: str) -> list[dict]:
+        asked = {"site": "A", "patient": name}
+        answer = client.get("/fhir/RiskAssessment", params=asked, headers=as_("nurse"))
+        return [e["resource"] for e in answer.json().get("entry", ())]
+
+    until(lambda: len(found("p2")) == 2)
+    assert found("p1") == found("p2")
+    assert found("p1")[0]["subject"] == {"reference": "Patient/p2"}
+
+
 def test_a_batch_is_answered_entry_by_entry_and_every_part_set_aside_counts(client):
     post = {"method": "POST", "url": "Observation"}
     odd = {**observation("e2", 80.0), "status": "odd"}

@@ -88,6 +88,8 @@ def export_routes(app: FastAPI, service: Service) -> None:
             raise HTTPException(404, "the resource is not kept here")
         with service.stores.use() as store:
             why = reading(service, store, caller, site)
+            # Whoever was merged goes on under another name: of that one is what stands now.
+            patient = store.current(site, patient)
             row = store.state(site, patient)
             if row is None or row.view is None:
                 raise HTTPException(404, "there is no such patient")
