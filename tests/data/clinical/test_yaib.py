@@ -58,6 +58,15 @@ def test_reads_the_three_files(tmp_path, kind):
     assert any(n.kind == "unknown_column" and "cai" in str(n) for n in stays.notes)
 
 
+def test_an_age_that_is_a_bound_is_read(tmp_path):
+    write(tmp_path)
+    told = pl.read_parquet(tmp_path / "sta.parquet").with_columns(age=pl.Series(["> 89", "old"]))
+    told.write_parquet(tmp_path / "sta.parquet")
+    stays = read_yaib(tmp_path)
+    np.testing.assert_array_equal(stays.number("age"), [np.nan, 89])
+    assert {"comparator", "text"} <= {note.kind for note in stays.notes}
+
+
 def test_outcomes_of_whole_stays(tmp_path):
     write(tmp_path, label=False)
     pl.DataFrame({"stay_id": [30001, 30002], "label": [1, 0]}).write_parquet(

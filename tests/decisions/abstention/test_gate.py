@@ -163,6 +163,9 @@ def test_a_loaded_gate_keeps_the_limits_of_its_rules(tmp_path):
     assert not any("are in the training" in note for note in apart.notes)
     apart.save(tmp_path / "apart")
     assert "shared_patients" not in (tmp_path / "apart" / "model.json").read_text()
+    # Newer calibration hours are of whoever they are: the older ones are gone.
+    newer = Gate.load(tmp_path / "gate").recalibrate(stays.select(slice(20, 40)))
+    assert not any("are in the training" in note for note in newer.notes)
     numberless = gate.judge(stays, np.where(np.arange(1200) == 5, np.nan, 0.5))
     assert numberless.status[5] == Status.INVALID_INPUT
     assert numberless.quality.invalid[5] or "the model gave no number" in numberless.reasons(5)

@@ -168,3 +168,4 @@ def test_features_that_are_not_finite_contribute_nothing(model):
         model.represent(row)
     with pytest.raises(ParameterError, match=r"features must be \(R, "):
         model.represent(row[1])
+    assert model.represent(row[:0]).shape == (0, *model.represent(row[:1]).shape[1:])
