@@ -170,6 +170,21 @@ def test_who_is_known_in_one_resource_alone_is_named_by_an_identifier():
     assert read(observation(subject=other))[0].patient == "M1"
 
 
+@pytest.mark.parametrize("own", [{}, {"id": "7"}])
+def test_who_is_to_be_created_is_named_by_the_place_in_the_bundle(own):
+    person = {"resourceType": "Patient", "gender": "female", "birthDate": "1950-06-01", **own,
+              "identifier": [{"system": "urn:mrn", "value": "M1"}]}  # fmt: skip
+    about = {"subject": {"reference": "urn:uuid:0b1c"}}
+    admitted = {"resourceType": "Encounter", "status": "in-progress", **about,
+                "period": {"start": "2026-01-01T08:00:00Z"}}  # fmt: skip
+    entries = [{"resource": observation(**about)}, {"resource": admitted},
+               {"fullUrl": "urn:uuid:0b1c", "resource": person}]  # fmt: skip
+    bundle = {"resourceType": "Bundle", "type": "transaction", "entry": entries}
+    measured, admit = read(bundle, systems=("urn:mrn",))
+    assert (measured.patient, admit.patient) == ("M1", "M1")
+    assert (admit.age, admit.sex) == (75.0, "female")
+
+
 def test_a_related_person_is_not_merged():
     linked = {"resourceType": "Patient", "id": "1", "meta": {"lastUpdated": "2026-01-01T00:00:00Z"},
               "link": [{"type": "replaces", "other": {"reference": "RelatedPerson/2"}},

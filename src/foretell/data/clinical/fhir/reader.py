@@ -144,17 +144,17 @@ class FhirReader:
         """Learns who patients are, and which drugs; Patients by their ids."""
         people: dict[str, dict] = {}
         for one in resources:
-            if one.get("resourceType") == "Patient" and isinstance(one.get("id"), str):
-                people[one["id"]] = one
-                self._learn(one)
+            if one.get("resourceType") == "Patient":
+                found = self._identifier(one)
+                # Who is to be created may have no id yet, only a place in the bundle.
+                for name in (one.get("id"), _local(one.get("fullUrl"))):
+                    if isinstance(name, str) and name:
+                        people[name] = one
+                        if found is not None:
+                            self.identities[name] = found
             elif one.get("resourceType") == "Medication" and isinstance(one.get("id"), str):
                 self.drugs[one["id"]] = _codes(one.get("code"))
         return people
-
-    def _learn(self, patient: dict) -> None:
-        found = self._identifier(patient)
-        if found is not None:
-            self.identities[patient["id"]] = found
 
     def _identifier(self, patient: dict) -> str | None:
         """The identifier of the preferred system that a Patient has."""
@@ -270,8 +270,8 @@ class FhirReader:
                 told = _dict(place.get("location"))
                 unit = told.get("display") or _reference(told)
         identity = one.get("id") if isinstance(one.get("id"), str) else None
-        reference = _dict(one.get("subject")).get("reference", "")
-        person = people.get(str(reference).rpartition("/")[2], {})
+        of = _patient_id(_dict(one.get("subject")), "Encounter.subject")
+        person = people.get(of or "", {})
         age, sex, doubt = self.person(person, start if start is not None else updated)
         shared = (self.site, patient, identity)
         unit = str(unit)[:80] if unit else None
@@ -408,6 +408,8 @@ def flatten(resource: Any, depth: int = 0) -> Iterator[dict]:
     for entry in entries:
         inner = entry.get("resource") if isinstance(entry, dict) else None
         if isinstance(inner, dict):
+            if inner.get("resourceType") == "Patient":
+                inner = {**inner, "fullUrl": entry.get("fullUrl")}
             try:
                 yield from flatten(inner, depth + 1)
             except FhirError:
@@ -439,6 +441,12 @@ def _patient_id(told: dict, where: str) -> str | None:
     if kinds - {"", "Patient"}:
         raise FhirError("the subject is no patient", where=where)
     return identity.removeprefix("urn:uuid:") or None
+
+
+def _local(url: Any) -> str | None:
+    """How a bundle refers to an entry that it creates, None where it has an address."""
+    mark = "urn:uuid:"
+    return url.removeprefix(mark) if isinstance(url, str) and url.startswith(mark) else None
 
 
 def _reference(told: Any) -> str | None:
