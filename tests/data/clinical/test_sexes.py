@@ -26,6 +26,7 @@ from .conftest import make_stays
         ([1, 0, 1], [1, 0, 1]),
         (["M", "N/A", "?"], [1, np.nan, np.nan]),
         (["Female", "Not specified", "-"], [0, np.nan, np.nan]),
+        (["ASKU", "Intersex", "m"], [np.nan, np.nan, 1]),
     ],
 )
 def test_a_sex_of_a_file_is_read_whatever_it_is_stored_as(column, wanted):

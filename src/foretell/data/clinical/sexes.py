@@ -12,10 +12,13 @@ from foretell.errors import ParameterError
 
 _KNOWN = {"male": 1.0, "m": 1.0, "1": 1.0, "female": 0.0, "f": 0.0, "0": 0.0}
 _WORDS = {1.0: "male", 0.0: "female"}
-# HL7 v2, table 0001 (A, N, O, U), FHIR's AdministrativeGender, and what stands for a missing value.
+# HL7 v2, table 0001 (A, N, O, U), v3's codes and null flavours, FHIR's AdministrativeGender, and what
+# stands for a missing value.
 _UNKNOWN = MISSING.union(
     ("unknown", "unk", "u", "other", "o", "ambiguous", "a", "not applicable", "n", "x",
-     "undifferentiated", "un", "indeterminate", "not known", "not specified", "unspecified", "<na>")
+     "undifferentiated", "un", "indeterminate", "undetermined", "intersex", "non-binary", "oth",
+     "ni", "asku", "nask", "nav", "not known", "not specified", "unspecified", "not stated",
+     "not reported", "missing", "<na>")
 )  # fmt: skip
 
 
@@ -26,8 +29,8 @@ def sex_numbers(words: Iterable[object]) -> NDArray[np.float64]:
         words: ``"male"``, ``"M"``, ``"female"``, ``"F"``, in any case, or the numbers of the 2019
             challenge, 1 and 0. Not known are None, NaN, ``""`` and the other :data:`MISSING` texts,
             ``"unknown"``, ``"other"``, ``"ambiguous"``, ``"not applicable"``, ``"not specified"``,
-            ``"undifferentiated"``, ``"indeterminate"`` and the codes ``"U"``, ``"O"``, ``"A"``,
-            ``"N"``, ``"X"`` and ``"UN"``.
+            ``"undifferentiated"``, ``"indeterminate"``, ``"intersex"`` and the like, the codes
+            ``"U"``, ``"O"``, ``"A"``, ``"N"``, ``"X"`` and ``"UN"``, and HL7's null flavours.
 
     Raises:
         ParameterError: another word, which might be a code of another table: 2 is female in
