@@ -12,8 +12,8 @@ from foretell.errors import ParameterError
 
 _KNOWN = {"male": 1.0, "m": 1.0, "1": 1.0, "female": 0.0, "f": 0.0, "0": 0.0}
 _WORDS = {1.0: "male", 0.0: "female"}
-# HL7 v2, table 0001 (A, N, O, U), v3's codes and null flavours, FHIR's AdministrativeGender, and what
-# stands for a missing value.
+# HL7 v2, table 0001 (A, N, O, U), v3's codes and null flavours, FHIR's AdministrativeGender, and
+# what stands for a missing value.
 _UNKNOWN = MISSING.union(
     ("unknown", "unk", "u", "other", "o", "ambiguous", "a", "not applicable", "n", "x",
      "undifferentiated", "un", "indeterminate", "undetermined", "intersex", "non-binary", "oth",
