@@ -13,7 +13,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from foretell.data.clinical.feed import Measurement
@@ -197,7 +197,8 @@ class Service:
         self.intake = Intake(config, repair=repair)
         self.cds = CdsTrust(config.cds.clients, use=self._use_token)
         self._warm_up = warm_up
-        self._sinks = [make_sink(s) for s in config.sinks] + list(sinks)
+        self._sinks = [make_sink(s, config.patient_systems) for s in config.sinks]
+        self._sinks += sinks
         self.stopping = threading.Event()
         self._workers_stop = threading.Event()
         self._bell = threading.Event()
@@ -288,10 +289,10 @@ class Service:
             out.append("events wait for more than five minutes")
         return out
 
-    def requeue(self, store: Store, system: str, code: str) -> int:
-        """Reads again what was set aside for a code that is known by now."""
+    def requeue(self, store: Store, system: str, code: str, sites: Collection[str] = ()) -> int:
+        """Reads again what was set aside for a code that is known by now, of some sites or all."""
         records = []
-        for body in store.take_quarantined(system, code):
+        for body in store.take_quarantined(system, code, sites):
             told = dict(body)
             told["codes"] = tuple(tuple(c) for c in told["codes"])
             told["value"] = float("nan") if told["value"] is None else told["value"]
@@ -306,7 +307,7 @@ class Service:
             store.append([Delivery("requeue", name, bytes(16), "requeue", time.time(), events, [])])
             count += 1
         if records and count == len(records):
-            store.drop_quarantined(system, code)
+            store.drop_quarantined(system, code, sites)
         return count
 
     # -------------------------------------------------- running
@@ -395,11 +396,11 @@ class Service:
         self._start("drift", work)
 
     def _notify(self) -> None:
-        told = self.config.subscriptions
+        told, systems = self.config.subscriptions, self.config.patient_systems
         Dispatcher(
-            self.store.another(), [SubscriptionSink(told, self.store.another)],
+            self.store.another(), [SubscriptionSink(told, self.store.another, systems)],
             ttl=self.config.service.lease_seconds + 2, metrics=self.metrics,
-            feeder=FanOut(told, self.tokens.named), notifications=True,
+            feeder=FanOut(told, self.tokens.named, systems), notifications=True,
         ).run(self._workers_stop)  # fmt: skip
 
     def _poll(self, number: int, poll: PollConfig) -> None:

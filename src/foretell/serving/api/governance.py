@@ -190,7 +190,10 @@ def _models(app: FastAPI, service: Service) -> None:
         """
         with service.stores.use() as store:
             found = found_last(store)
-        return {"time": None, "seconds": None, "sites": {}} if found is None else found
+        if found is None:
+            return {"time": None, "seconds": None, "sites": {}}
+        sites = {name: of for name, of in found["sites"].items() if caller.may("admin", name)}
+        return {**found, "sites": sites}
 
     @app.get("/v1/shadow", tags=["operations"])
     def shadow(
@@ -200,4 +203,5 @@ def _models(app: FastAPI, service: Service) -> None:
     ) -> dict[str, Any]:
         """How a model that is only compared differs from the one that speaks; no patients."""
         with service.stores.use() as store:
-            return {"compared": store.shadows(version, site)}
+            found = store.shadows(version, site)
+        return {"compared": [row for row in found if caller.may("admin", row["site"])]}

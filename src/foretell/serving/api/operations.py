@@ -36,24 +36,24 @@ def operation_routes(app: FastAPI, service: Service) -> None:
 
     @app.get("/v1/quarantine", tags=["operations"])
     def quarantine(caller: Admin) -> dict[str, Any]:
-        """What could not be used, by reason, code and unit."""
+        """What could not be used at the caller's sites, by reason, code and unit."""
         with service.stores.use() as store:
-            return {"quarantine": store.quarantine(1000)}
+            return {"quarantine": store.quarantine(1000, caller.sites)}
 
     @app.post("/v1/quarantine/retry", tags=["operations"])
     def retry(caller: Admin, body: CodeBody) -> dict[str, Any]:
-        """Reads again what waits for a code that the configuration knows by now."""
+        """Reads again what waits at the caller's sites for a code that is known by now."""
         with service.stores.use() as store:
-            count = service.requeue(store, body.system, body.code)
+            count = service.requeue(store, body.system, body.code, caller.sites)
             service.audit(store, caller, "requeue", "", detail=f"{count} results")
         service.wake()
         return {"read": count}
 
     @app.get("/v1/outbox/dead", tags=["operations"])
     def dead(caller: Admin) -> dict[str, Any]:
-        """What no receiver would take."""
+        """What no receiver would take of the caller's sites."""
         with service.stores.use() as store:
-            return {"dead": store.dead(1000)}
+            return {"dead": store.dead(1000, caller.sites)}
 
     @app.post("/v1/outbox/{row}/revive", tags=["operations"],
               responses={404: {"model": Refused, "description": "there is none"}})  # fmt: skip
@@ -62,7 +62,7 @@ def operation_routes(app: FastAPI, service: Service) -> None:
         if not 0 < row < 2**62:
             raise HTTPException(404, "there is no such dead letter")
         with service.stores.use() as store:
-            if not store.revive(row):
+            if not store.revive(row, caller.sites):
                 raise HTTPException(404, "there is no such dead letter")
             service.audit(store, caller, "revive", "", detail=f"row {row}")
         return {"revived": row}

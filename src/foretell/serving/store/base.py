@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -280,23 +280,25 @@ class Store(LinkedStore, GovernedStore):
         """Outbox rows of any state of one patient, in order."""
 
     @abstractmethod
-    def dead(self, limit: int = 100) -> list[dict[str, Any]]:
-        """Rows that nobody would take."""
+    def dead(self, limit: int = 100, sites: Collection[str] = ()) -> list[dict[str, Any]]:
+        """Rows that nobody would take; of all sites where none is named."""
 
     @abstractmethod
-    def revive(self, row: int) -> bool:
-        """Puts a dead row back in line."""
+    def revive(self, row: int, sites: Collection[str] = ()) -> bool:
+        """Puts a dead row back in line; False where there is none, or it is of another site."""
 
     @abstractmethod
-    def quarantine(self, limit: int = 100) -> list[dict[str, Any]]:
+    def quarantine(self, limit: int = 100, sites: Collection[str] = ()) -> list[dict[str, Any]]:
         """What was set aside, counted by site, reason, code and unit; no values, no patients."""
 
     @abstractmethod
-    def take_quarantined(self, system: str, code: str) -> list[dict[str, Any]]:
+    def take_quarantined(
+        self, system: str, code: str, sites: Collection[str] = ()
+    ) -> list[dict[str, Any]]:
         """The bodies that wait for a code, for reading them again; see :meth:`drop_quarantined`."""
 
     @abstractmethod
-    def drop_quarantined(self, system: str, code: str) -> int:
+    def drop_quarantined(self, system: str, code: str, sites: Collection[str] = ()) -> int:
         """Forgets what was set aside for a code, once it was read again."""
 
     @abstractmethod

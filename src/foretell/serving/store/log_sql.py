@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from foretell.serving.events import MERGED, VISIT, Delivery, Event, NewEvent, partition_of
 from foretell.serving.store.base import Appended
-from foretell.serving.store.statements import Statements, as_json
+from foretell.serving.store.statements import Statements, as_json, within
 
 # SQLite of old takes at most 999 values in a statement.
 _AT_ONCE = 500
@@ -208,34 +208,42 @@ class SqlLog(Statements):
 
     # -------------------------------------------------- what was set aside
 
-    def quarantine(self, limit: int = 100) -> list[dict[str, Any]]:
+    def quarantine(self, limit: int = 100, sites: Collection[str] = ()) -> list[dict[str, Any]]:
         """See :class:`Store`."""
+        theirs, values = within(sites)
         names = ("site", "reason", "system", "code", "unit")
         columns = ", ".join(names)
         sql = (
-            f"SELECT {columns}, COUNT(*), MAX(received) FROM quarantine GROUP BY {columns} "
-            f"ORDER BY COUNT(*) DESC, {columns} LIMIT ?"
+            f"SELECT {columns}, COUNT(*), MAX(received) FROM quarantine WHERE 1 = 1{theirs} "
+            f"GROUP BY {columns} ORDER BY COUNT(*) DESC, {columns} LIMIT ?"
         )
         out = []
-        for r in self._run(sql, (limit,)):
+        for r in self._run(sql, (*values, limit)):
             out.append(dict(zip((*names, "count", "last"), r, strict=True)))
         return out
 
-    def take_quarantined(self, system: str, code: str) -> list[dict[str, Any]]:
+    def take_quarantined(
+        self, system: str, code: str, sites: Collection[str] = ()
+    ) -> list[dict[str, Any]]:
         """See :class:`Store`."""
-        sql = (
-            "SELECT body FROM quarantine WHERE system = ? AND code = ? AND body IS NOT NULL "
-            "ORDER BY received"
-        )
-        return [json.loads(r[0]) for r in self._run(sql, (system, code))]
+        where, values = _waiting(system, code, sites)
+        return [
+            json.loads(r[0]) for r in self._run(f"SELECT body {where} ORDER BY received", values)
+        ]
 
-    def drop_quarantined(self, system: str, code: str) -> int:
+    def drop_quarantined(self, system: str, code: str, sites: Collection[str] = ()) -> int:
         """See :class:`Store`."""
         with self._transaction():
-            where = "FROM quarantine WHERE system = ? AND code = ? AND body IS NOT NULL"
-            count = int(self._run(f"SELECT COUNT(*) {where}", (system, code))[0][0])
-            self._run(f"DELETE {where}", (system, code))
+            where, values = _waiting(system, code, sites)
+            count = int(self._run(f"SELECT COUNT(*) {where}", values)[0][0])
+            self._run(f"DELETE {where}", values)
             return count
+
+
+def _waiting(system: str, code: str, sites: Collection[str]) -> tuple[str, tuple[str, ...]]:
+    theirs, values = within(sites)
+    where = f"FROM quarantine WHERE system = ? AND code = ? AND body IS NOT NULL{theirs}"
+    return where, (system, code, *values)
 
 
 def _event(r: tuple) -> Event:

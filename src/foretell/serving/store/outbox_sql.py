@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from foretell.serving.store.base import Lease, OutboxRow
 from foretell.serving.store.lease_sql import SqlLeases
 from foretell.serving.store.linked_sql import NOTIFICATION
+from foretell.serving.store.statements import within
 
 _OUTBOX = "site, patient, part, key, kind, time, body, id, attempts, created"
 
@@ -61,17 +62,20 @@ class SqlOutbox(SqlLeases):
         sql = f"SELECT {_OUTBOX} FROM outbox WHERE site = ? AND patient = ? ORDER BY id LIMIT ?"
         return [_outbox(r) for r in self._run(sql, (site, patient, limit))]
 
-    def dead(self, limit: int = 100) -> list[dict[str, Any]]:
+    def dead(self, limit: int = 100, sites: Collection[str] = ()) -> list[dict[str, Any]]:
         """See :class:`Store`."""
+        theirs, values = within(sites)
         names = ("id", "site", "kind", "time", "attempts", "error")
-        sql = f"SELECT {', '.join(names)} FROM outbox WHERE status = 'dead' ORDER BY id LIMIT ?"
-        return [dict(zip(names, r, strict=True)) for r in self._run(sql, (limit,))]
+        where = f"status = 'dead'{theirs} ORDER BY id LIMIT ?"
+        rows = self._run(f"SELECT {', '.join(names)} FROM outbox WHERE {where}", (*values, limit))
+        return [dict(zip(names, r, strict=True)) for r in rows]
 
-    def revive(self, row: int) -> bool:
+    def revive(self, row: int, sites: Collection[str] = ()) -> bool:
         """See :class:`Store`."""
+        theirs, values = within(sites)
         with self._transaction():
-            sql = "SELECT 1 FROM outbox WHERE id = ? AND status = 'dead'"
-            if not self._run(sql, (row,)):
+            sql = f"SELECT 1 FROM outbox WHERE id = ? AND status = 'dead'{theirs}"
+            if not self._run(sql, (row, *values)):
                 return False
             self._run(
                 "UPDATE outbox SET status = 'waiting', attempts = 0, due = 0 WHERE id = ?", (row,)

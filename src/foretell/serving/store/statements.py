@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,13 @@ class Statements:
 
         def _now(self) -> float:
             raise NotImplementedError
+
+
+def within(sites: Collection[str]) -> tuple[str, tuple[str, ...]]:
+    """The end of a condition that lets sites pass, and its values; all pass where none is named."""
+    if not sites:
+        return "", ()
+    return f" AND site IN ({', '.join('?' * len(sites))})", tuple(sorted(sites))
 
 
 def as_json(value: Any) -> str:
