@@ -15,7 +15,9 @@ from foretell.serving.outbox import FhirSink, PermanentError
 from foretell.serving.resources import (
     alarm_resources,
     audit_event,
+    named,
     provenance,
+    reference,
     risk_assessment,
     service_request,
     transaction,
@@ -105,6 +107,30 @@ def test_alarms_proposals_provenance_and_audit():
     assert event["action"] == "E" and event["entity"][0]["detail"][0]["valueString"] == "ff"
 
 
+def test_who_is_known_by_an_identifier_is_referred_to_by_it():
+    known = {"type": "Patient", "identifier": {"system": "urn:mrn", "value": "M1"}}
+    assert reference("Patient", "M1", "urn:mrn") == known
+    # An id of a resource is an address at any site, and so is every name where sites use ids.
+    assert reference("Patient", "Patient/7", "urn:mrn") == {"reference": "Patient/7"}
+    assert reference("Patient", "M1") == reference("Patient", "Patient/M1")
+    assert reference("Patient", "M1") == {"reference": "Patient/M1"}
+    for told in (known, {"reference": "Patient/M1"}):
+        assert named(told) == ("Patient", "M1")
+    body = {"alarm": "k", "stay": "s", "visit": "V1", "hour": 3, "tier": "urgent", "risk": 0.6,
+            "status": "ok", "model": "m-1", "drivers": []}  # fmt: skip
+    alarm = OutboxRow("A", "M1", 0, "k", "alarm", 1.76e9, body)
+    change = OutboxRow("A", "M1", 0, "k/1", "correction", 1.77e9, {**body, "change": "retracted"})
+    for row in (alarm, change):
+        plain, bundle = transaction(row), valid(transaction(row, "urn:mrn"))
+        assert [e["resource"]["subject"] for e in bundle["entry"]] == [known] * len(plain["entry"])
+        # Nothing else changes: neither keys nor what is created once.
+        for entry in (*plain["entry"], *bundle["entry"]):
+            del entry["resource"]["subject"]
+        assert bundle == plain
+    wanted = {"panel": "lactate", "reason": "never measured", "loinc": ["2524-7"]}
+    assert valid(service_request("M1", "V1", wanted, 1.76e9, "urn:mrn"))["subject"] == known
+
+
 def test_a_running_service_answers_in_fhir(ward):
     with ward.client() as client:
         views = client.get("/v1/patients").json()["patients"]
@@ -140,7 +166,7 @@ def test_a_running_service_answers_in_fhir(ward):
 
 def test_a_fhir_server_gets_transactions(tmp_path):
     got: list[tuple[str, dict]] = []
-    answers = [500, 200, 422]
+    answers = [500, 200, 422, 200]
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
@@ -157,7 +183,7 @@ def test_a_fhir_server_gets_transactions(tmp_path):
     (tmp_path / "token").write_text("secret\n")
     sink = FhirSink(SinkConfig(name="ehr", kind="fhir", token_file=str(tmp_path / "token"),
                                url=f"http://127.0.0.1:{server.server_port}/r4",
-                               timeout_seconds=180))  # fmt: skip
+                               timeout_seconds=180), {"B": "urn:mrn"})  # fmt: skip
     row = OutboxRow("A", "p1", 0, "k", "alarm", 1.76e9, {
         "alarm": "k", "stay": "s", "visit": "V1", "hour": 3, "tier": "urgent", "risk": 0.6,
         "status": "ok", "model": "m-1", "drivers": []})  # fmt: skip
@@ -166,6 +192,10 @@ def test_a_fhir_server_gets_transactions(tmp_path):
     sink.send(row)
     with pytest.raises(PermanentError, match="422"):
         sink.send(row)
+    sink.send(replace(row, site="B"))
     sink.close()
     server.shutdown()
     assert got[0] == got[1] and got[0][0] == "Bearer secret"
+    for (_, bundle), system in zip(got[2:], (None, "urn:mrn"), strict=True):
+        subjects = [e["resource"]["subject"] for e in bundle["entry"]]
+        assert subjects == [reference("Patient", "p1", system)] * 3

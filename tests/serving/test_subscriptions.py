@@ -6,6 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -28,6 +29,7 @@ from foretell.serving.subscriptions import (
     shown,
     status_of,
 )
+from foretell.serving.subscriptions.sink import with_resources
 
 from .conftest import Running
 from .ehr import Ehr, observation, status
@@ -67,7 +69,7 @@ class Desk:
             "attempts = 4\nlongest_pause_seconds = 0.2\nshortest_heartbeat_seconds = 1\n"
             # A receiver that was stopped for a while is told once all the same.
             "timeout_seconds = 180\n"
-            "[sites.west]\n[sites.east]\n"
+            "[sites.west]\n[sites.east]\n[sites.north]\nidentifier_systems = [\"urn:mrn\"]\n"
             + token("all", every) + token("other", '"read", "subscribe"', '"east"')
             + token("reader", '"read"') + token("mute", '"subscribe"')
         )  # fmt: skip
@@ -261,6 +263,35 @@ def test_searches_of_r4_put_resources_and_know_no_handshake(desk):
         "entry"
     ]
     assert {e["resource"]["id"] for e in found} == {t[3]["id"] for t in put}
+
+
+def test_who_is_known_by_an_identifier_goes_out_under_it_at_every_door(desk):
+    number, guest = desk.who("M1"), desk.who("p2")
+    person = {"resourceType": "Patient", "id": desk.who("p1"),
+              "meta": {"lastUpdated": "2026-01-01T00:00:00Z"},
+              "identifier": [{"system": "urn:mrn", "value": number}]}  # fmt: skip
+    desk.ask("POST", "/fhir?site=north", person).raise_for_status()
+    known = {"type": "Patient", "identifier": {"system": "urn:mrn", "value": number}}
+    wanted = {number: known, guest: {"reference": f"Patient/{guest}"}}
+    for name in wanted:
+        made = desk.make(f"Flag?subject=Patient/{name}", None,
+                         channel={"payload": "application/fhir+json"})["id"]  # fmt: skip
+        until(lambda name=made: desk.state(name) == "active")
+    for patient in ("p1", "p2"):
+        desk.sick(patient, 0, "north")
+    desk.tick(1.01)
+    until(lambda: len({t[1] for t in desk.ehr.told}) == 2)
+    flags = {path: body for _, path, _, body in desk.ehr.told}
+    told = sorted((f["subject"] for f in flags.values()), key=str)
+    assert told == sorted(wanted.values(), key=str)
+    for path, body in flags.items():
+        assert desk.ask("GET", path.replace("/", "/fhir/", 1)).json() == body
+    for kind in ("RiskAssessment", "Flag", "CommunicationRequest", "ServiceRequest"):
+        for patient, subject in ((number, known), (f"Patient/{guest}", wanted[guest])):
+            asked = desk.ask("GET", f"/fhir/{kind}?site=north&patient={patient}").json()
+            found = [e["resource"]["subject"] for e in asked.get("entry", ())]
+            assert found == [subject] * asked["total"]
+            assert found or kind == "ServiceRequest"
 
 
 def test_an_endpoint_that_fails_puts_into_error_and_nothing_is_lost(desk):
@@ -469,8 +500,8 @@ def test_numbers_have_no_gaps_whoever_counts(store):
     assert made.partition == partition_of("", owner_of("sub"), 4)
     callers = {"me": Caller("me", frozenset({"read", "subscribe"}), frozenset({"A"}))}
     senders = [
-        (FanOut(settings, callers.get), store, one),
-        (FanOut(settings, callers.get), other, two),
+        (FanOut(settings, callers.get, {}), store, one),
+        (FanOut(settings, callers.get, {}), other, two),
     ]
     # What was before it is none of its events, nor what is of another site.
     count = 0
@@ -522,6 +553,32 @@ def test_numbers_have_no_gaps_whoever_counts(store):
     other.close()
 
 
+def test_who_is_known_by_an_identifier_is_found_by_address_and_told_by_it(store):
+    """At site A names are identifiers, at B they are ids of resources."""
+    from foretell.serving.api.auth import Caller
+
+    systems = {"A": "urn:mrn"}
+    for i, criteria in enumerate(("Flag?subject=Patient/p1", "Flag?patient:identifier=urn:mrn|p1")):
+        channel = {"type": "rest-hook", "endpoint": "https://ehr.example/hook"}
+        body = {"resourceType": "Subscription", "reason": "r", "criteria": criteria,
+                "channel": channel}  # fmt: skip
+        row = SubscriptionRow(f"sub{i}", "me", 0, "active", None, body, 1, 0.0, 0.0)
+        store.add_subscription(row)
+    (work,) = (le for le in store.acquire("work", "w", 3600, 4) if le.partition == 0)
+    rows = [note(1, 0), note(2, 0), replace(note(1, 0, site="B"), key="of-b")]
+    store.commit(Effects({0: work}, {0: 1}, outbox=rows))
+    (lease,) = (le for le in store.acquire("notify", "n", 3600, 4) if le.partition == 0)
+    settings = SubscriptionsConfig(endpoints=("https://ehr.example/hook",))
+    callers = {"me": Caller("me", frozenset({"read", "subscribe"}), frozenset())}
+    FanOut(settings, callers.get, systems).feed(store, lease)
+    for name in ("sub0", "sub1"):
+        events = store.occurrences(name, 1, 9, 9)
+        assert [e.source for e in events] == ["k1", "of-b"]
+        told = [r["subject"] for _, found in with_resources(store, events, systems) for r in found]
+        assert told == [{"type": "Patient", "identifier": {"system": "urn:mrn", "value": "p1"}},
+                        {"reference": "Patient/p1"}]  # fmt: skip
+
+
 def test_tokens_are_used_once_by_whoever_looks(store):
     other = store.another()
     now = time.time()
@@ -569,6 +626,11 @@ def test_searches_hold_what_they_say():
              "RiskAssessment?subject=Group/7")  # fmt: skip
     assert all(read_criteria(c).matches("A", assessment) for c in holds)
     assert not any(read_criteria(c).matches("A", assessment) for c in fails)
+    # Whatever somebody is known by, a search by address finds them.
+    by_number = {"type": "Patient", "identifier": {"system": "urn:mrn", "value": "7"}}
+    logical = {**assessment, "subject": by_number}
+    assert all(read_criteria(c).matches("A", logical) for c in holds)
+    assert not any(read_criteria(c).matches("A", logical) for c in fails)
     plain = {"resourceType": "Flag", "status": "active",
              "subject": {"type": "Patient", "identifier": {"value": "a b"}}}  # fmt: skip
     assert read_criteria("Flag?subject:identifier=a b").matches("A", plain)

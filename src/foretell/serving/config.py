@@ -381,6 +381,12 @@ class Config(Table):
         return {name: years for name, years in found.items() if years is not None}
 
     @property
+    def patient_systems(self) -> dict[str, str]:
+        """Site -> system of the identifiers by which its patients are known, if they are."""
+        told = {name: site.identifier_systems for name, site in self.sites.items()}
+        return {name: systems[0] for name, systems in told.items() if systems}
+
+    @property
     def pins(self) -> dict[str, str]:
         """Site -> version of the model that alone may speak there."""
         found = {name: site.model_version for name, site in self.sites.items()}

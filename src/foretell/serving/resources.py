@@ -26,11 +26,28 @@ def instant(time: float) -> str:
     return datetime.fromtimestamp(time, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def reference(kind: str, name: str) -> dict[str, Any]:
-    """A reference by address where the name can be one, else by identifier."""
-    if _ID.fullmatch(name.removeprefix(f"{kind}/")):
-        return {"reference": f"{kind}/{name.removeprefix(f'{kind}/')}"}
+def reference(kind: str, name: str, system: str | None = None) -> dict[str, Any]:
+    """A reference by address where the name can be one, else by identifier.
+
+    Args:
+        kind: type of the resource.
+        name: by which the service knows it: ``kind/`` and an id, or a name of its site's.
+        system: of which the names of the site are identifiers, None where they are ids.
+    """
+    identity = name.removeprefix(f"{kind}/")
+    if system is not None and identity == name:
+        return {"type": kind, "identifier": {"system": system, "value": name or "unknown"}}
+    if _ID.fullmatch(identity):
+        return {"reference": f"{kind}/{identity}"}
     return {"type": kind, "identifier": {"value": name or "unknown"}}
+
+
+def named(told: Mapping[str, Any]) -> tuple[str, str]:
+    """Type and name of what :func:`reference` refers to, each empty where it is not said."""
+    kind, _, identity = str(told.get("reference", "")).partition("/")
+    if identity:
+        return kind, identity
+    return str(told.get("type", "")), str((told.get("identifier") or {}).get("value", ""))
 
 
 def _identifier(name: str, value: str) -> list[dict[str, str]]:
@@ -45,6 +62,7 @@ def score_key(site: str, patient: str, stay: str, hour: int) -> str:
 def risk_assessment(
     score: ScoreRow, *, visit: str | None = None,
     recommended: Sequence[Mapping[str, Any]] = (), horizon: float | None = None,
+    system: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """RiskAssessment of an hour.
 
@@ -54,6 +72,7 @@ def risk_assessment(
         recommended: what to measure.
         horizon: hours ahead of which the model speaks; None where it is not known, or where a
             bedside rule spoke, which foretells no hours.
+        system: of the site's patient identifiers, see :func:`reference`.
 
     A withheld score has no probability: a data-absent-reason stands in its place, and the reason
     in the rationale. The points of a bedside rule are no probability, either, and are told in
@@ -88,7 +107,7 @@ def risk_assessment(
         "status": "final" if score.risk == score.issued else "corrected",
         "method": {"text": score.model or "none"},
         "code": {"text": "Risk of sepsis"},
-        "subject": reference("Patient", score.patient),
+        "subject": reference("Patient", score.patient, system),
         "occurrenceDateTime": instant(score.time),
         "prediction": [prediction],
         "note": [{"text": NOTE}],
@@ -115,11 +134,11 @@ def _observed(name: str) -> dict[str, Any]:
     return {"type": "Observation", "display": f"{variable.title}{codes}"}
 
 
-def alarm_resources(row: OutboxRow) -> list[dict[str, Any]]:
-    """Flag and CommunicationRequest of an alarm."""
+def alarm_resources(row: OutboxRow, system: str | None = None) -> list[dict[str, Any]]:
+    """Flag and CommunicationRequest of an alarm; ``system`` as of :func:`reference`."""
     body = row.body
     urgent = body.get("tier") != "advisory"
-    about: dict[str, Any] = {"subject": reference("Patient", row.patient)}
+    about: dict[str, Any] = {"subject": reference("Patient", row.patient, system)}
     if body.get("visit"):
         about["encounter"] = reference("Encounter", str(body["visit"]))
     told = " ".join(filter(None, (body.get("tier"), "alarm")))
@@ -149,16 +168,20 @@ def alarm_resources(row: OutboxRow) -> list[dict[str, Any]]:
 
 
 def service_request(
-    patient: str, visit: str | None, recommendation: Mapping[str, Any], time: float
-) -> dict[str, Any]:
-    """A proposal to measure something: a draft that somebody may sign, never an order."""
+    patient: str, visit: str | None, recommendation: Mapping[str, Any], time: float,
+    system: str | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """A proposal to measure something: a draft that somebody may sign, never an order.
+
+    Who is named by a client's own id of a resource has no ``system``, see :func:`reference`.
+    """
     codes = [{"system": "http://loinc.org", "code": c} for c in recommendation["loinc"]]
     out: dict[str, Any] = {
         "resourceType": "ServiceRequest",
         "status": "draft",
         "intent": "proposal",
         "code": {"coding": codes, "text": recommendation["panel"]},
-        "subject": reference("Patient", patient),
+        "subject": reference("Patient", patient, system),
         "authoredOn": instant(time),
         "note": [{"text": f"{recommendation['reason']}. Proposed, not ordered."}],
     }
@@ -229,11 +252,12 @@ def searchset(resources: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return out | ({"entry": entries} if entries else {})
 
 
-def transaction(row: OutboxRow) -> dict[str, Any]:
+def transaction(row: OutboxRow, system: str | None = None) -> dict[str, Any]:
     """A row of the outbox as a transaction that a server takes once, however often it comes.
 
     Everything is created under an identifier, unless it is there; a retraction sets the alarm's
-    flag and request to ``entered-in-error`` and a reinstatement makes them active again.
+    flag and request to ``entered-in-error`` and a reinstatement makes them active again. The
+    patient is named as :func:`reference` does with ``system``.
     """
     body = row.body
     if row.kind == "correction":
@@ -242,7 +266,7 @@ def transaction(row: OutboxRow) -> dict[str, Any]:
             float(body.get("raised", row.time)), body,
         )  # fmt: skip
         changed = []
-        for resource in alarm_resources(raised):
+        for resource in alarm_resources(raised, system):
             gone = body.get("change") == "retracted"
             resource["status"] = "entered-in-error" if gone else "active"
             known = resource["identifier"][0]
@@ -254,9 +278,11 @@ def transaction(row: OutboxRow) -> dict[str, Any]:
         body.get("risk"), str(body.get("status") or ""), str(body.get("model") or ""),
         body.get("reason"), tuple((n, v) for n, v in body.get("drivers") or ()),
     )  # fmt: skip
-    made = [risk_assessment(score, visit=body.get("visit"), horizon=body.get("horizon"))]
+    made = [risk_assessment(
+        score, visit=body.get("visit"), horizon=body.get("horizon"), system=system
+    )]  # fmt: skip
     if row.kind == "alarm":
-        made += alarm_resources(row)
+        made += alarm_resources(row, system)
     entries = []
     for resource in made:
         known = resource["identifier"][0]

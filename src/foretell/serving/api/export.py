@@ -39,6 +39,7 @@ _KINDS = ("RiskAssessment", "Flag", "CommunicationRequest", "ServiceRequest", "P
 def export_routes(app: FastAPI, service: Service) -> None:
     """Adds the searches of resources."""
     horizons = service.reference.ladder.horizons
+    systems = service.config.patient_systems
 
     def answer(body: dict[str, Any]) -> JSONResponse:
         return JSONResponse(body, media_type=FHIR_JSON)
@@ -103,7 +104,7 @@ def export_routes(app: FastAPI, service: Service) -> None:
                 detail=kind,
             )  # fmt: skip
         wanted = view.get("recommended") or ()
-        visit = view.get("visit")
+        visit, system = view.get("visit"), systems.get(site)
         if kind == "RiskAssessment":
             found = [
                 _named(
@@ -113,6 +114,7 @@ def export_routes(app: FastAPI, service: Service) -> None:
                         visit=visit,
                         recommended=wanted if s.hour == scores[-1].hour else (),
                         horizon=horizons.get(s.model),
+                        system=system,
                     ),
                 )
                 for s in scores
@@ -120,10 +122,11 @@ def export_routes(app: FastAPI, service: Service) -> None:
         elif kind == "Provenance":
             found = [provenance(s, __version__) for s in scores]
         elif kind == "ServiceRequest":
-            found = [service_request(patient, visit, r, float(view["updated"])) for r in wanted]
+            at = float(view["updated"])
+            found = [service_request(patient, visit, r, at, system) for r in wanted]
         else:
             found = [
-                _of_alarm(note, notes, kind)
+                _of_alarm(note, notes, kind, system)
                 for note in notes
                 if note.kind == "alarm" and note.body["stay"] == view["stay"]
             ]
@@ -140,6 +143,7 @@ def export_routes(app: FastAPI, service: Service) -> None:
             raise gone
         with service.stores.use() as store:
             row = store.note(identity)
+            system = None if row is None else systems.get(row.site)
             wanted = "score" if kind == "RiskAssessment" else "alarm"
             if row is None or row.kind != wanted:
                 raise gone
@@ -154,11 +158,12 @@ def export_routes(app: FastAPI, service: Service) -> None:
                 if not held:
                     raise gone
                 made = risk_assessment(
-                    held[0], visit=row.body.get("visit"), horizon=horizons.get(held[0].model)
-                )
+                    held[0], visit=row.body.get("visit"), horizon=horizons.get(held[0].model),
+                    system=system,
+                )  # fmt: skip
                 found = _named(identity, made)
             else:
-                found = _of_alarm(row, store.notes_of(row.site, row.patient), kind)
+                found = _of_alarm(row, store.notes_of(row.site, row.patient), kind, system)
             service.audit(
                 store, caller, "fhir-read", service.pseudonyms(row.site, row.patient),
                 purpose=why, detail=kind,
@@ -175,9 +180,11 @@ def _assessment_id(score: ScoreRow) -> str:
     return digest("score", score.site, score.patient, score.stay, score.hour).hex()
 
 
-def _of_alarm(row: OutboxRow, notes: Sequence[OutboxRow], kind: str) -> dict[str, Any]:
+def _of_alarm(
+    row: OutboxRow, notes: Sequence[OutboxRow], kind: str, system: str | None
+) -> dict[str, Any]:
     """Flag or CommunicationRequest of an alarm, after all that was said of it since."""
-    resource = alarm_resources(row)[0 if kind == "Flag" else 1]
+    resource = alarm_resources(row, system)[0 if kind == "Flag" else 1]
     changes = [
         n.body["change"] for n in notes if n.kind == "correction" and n.body["alarm"] == row.key
     ]

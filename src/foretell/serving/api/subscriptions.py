@@ -254,7 +254,8 @@ def subscription_routes(app: FastAPI, service: Service) -> None:
             row = _mine(store, caller, identity)
             wanted = _checked(service, row)
             last = row.events if until is None else min(until, row.events)
-            found = with_resources(store, store.occurrences(identity, since, last, _MOST_EVENTS))
+            told = store.occurrences(identity, since, last, _MOST_EVENTS)
+            found = with_resources(store, told, service.config.patient_systems)
             found = _permitted(store, caller, found)
             service.audit(
                 store,

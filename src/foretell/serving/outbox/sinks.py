@@ -7,6 +7,7 @@ import hmac
 import json
 import socket
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,17 @@ from foretell.serving.resources import transaction
 from foretell.serving.store.base import OutboxRow
 
 
-def make_sink(config: SinkConfig) -> Sink:
-    """The receiver that a configuration describes."""
+def make_sink(config: SinkConfig, systems: Mapping[str, str] | None = None) -> Sink:
+    """The receiver that a configuration describes.
+
+    Args:
+        config: of the receiver.
+        systems: site -> system of its patients' identifiers, where it has one.
+    """
     if config.kind == "webhook":
         return WebhookSink(config)
     if config.kind == "fhir":
-        return FhirSink(config)
+        return FhirSink(config, systems)
     return MllpSink(config)
 
 
@@ -92,10 +98,11 @@ class WebhookSink(_Base):
 class FhirSink(_Base):
     """Posts a row as a transaction to a FHIR R4 server, created once under its identifiers."""
 
-    def __init__(self, config: SinkConfig) -> None:
+    def __init__(self, config: SinkConfig, systems: Mapping[str, str] | None = None) -> None:
         import httpx
 
         super().__init__(config)
+        self._systems = systems or {}
         self._client = httpx.Client(
             timeout=config.timeout_seconds, follow_redirects=False, verify=self._tls or True
         )
@@ -109,7 +116,8 @@ class FhirSink(_Base):
             token = Path(self._config.token_file).read_text("utf-8").strip()
             headers["Authorization"] = f"Bearer {token}"
         assert self._config.url is not None
-        body = json.dumps(transaction(row), separators=(",", ":")).encode()
+        told = transaction(row, self._systems.get(row.site))
+        body = json.dumps(told, separators=(",", ":")).encode()
         judged(self._client.post(self._config.url, content=body, headers=headers).status_code)
 
     def close(self) -> None:

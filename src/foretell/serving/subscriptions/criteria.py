@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from foretell.data.clinical.fhir import FhirError
+from foretell.serving.resources import named
 
 TOPICS: Mapping[str, str] = {
     "urn:foretell:topic:risk-assessment": "RiskAssessment",
@@ -42,9 +43,9 @@ class Criteria:
 def read_criteria(text: str, where: str = "Subscription.criteria") -> Criteria:
     """A search such as ``RiskAssessment?subject=Patient/1&probability=ge0.5``.
 
-    Known parameters are ``subject`` and ``patient`` (by reference, or ``:identifier``),
-    ``encounter``, ``status``, ``probability`` of RiskAssessment, and ``site``, the hospital's name
-    in this service.
+    Known parameters are ``subject`` and ``patient`` (by reference, whatever the resource names
+    somebody by, or ``:identifier``), ``encounter``, ``status``, ``probability`` of RiskAssessment,
+    and ``site``, the hospital's name in this service.
 
     Raises:
         FhirError: the type or a parameter is not known: nothing is left out in silence.
@@ -95,14 +96,11 @@ def _holds(
         return any(p is not None and _compared(*_bound(v), float(p)) for p in found for v in values)
     told = resource.get("encounter" if plain == "encounter" else "subject") or {}
     if modifier == "identifier":
-        held = (told.get("identifier") or {}).get("value")
-        if held is None:
-            held = str(told.get("reference", "")).partition("/")[2]
-        return held in {v.rpartition("|")[2] for v in values}
-    reference = str(told.get("reference", ""))
-    kind, _, identity = reference.partition("/")
+        return named(told)[1] in {v.rpartition("|")[2] for v in values}
+    kind, identity = named(told)
+    address = f"{kind}/{identity}"
     return bool(identity) and any(
-        v in (identity, reference) or v.endswith(f"/{kind}/{identity}") for v in values
+        v in (identity, address) or v.endswith(f"/{address}") for v in values
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from foretell.data.clinical.fhir import FhirError
@@ -29,12 +29,14 @@ class FanOut:
     Args:
         config: of subscriptions.
         callers: the caller of a name, None where there is none any more.
+        systems: see :func:`resources_of`.
     """
 
     def __init__(
-        self, config: SubscriptionsConfig, callers: Callable[[str], Caller | None]
-    ) -> None:
-        self._config, self._callers = config, callers
+        self, config: SubscriptionsConfig, callers: Callable[[str], Caller | None],
+        systems: Mapping[str, str],
+    ) -> None:  # fmt: skip
+        self._config, self._callers, self._systems = config, callers, systems
         self._read: dict[tuple[str, int], Wanted] = {}
         self._looked = 0.0
         self._beaten: dict[int, float] = {}
@@ -58,7 +60,7 @@ class FanOut:
             wants = [
                 (s, w) for s, c, w in live if row.created >= s.since and c.may("read", row.site)
             ]
-            resources = resources_of(store, row) if wants else []
+            resources = resources_of(store, row, self._systems) if wants else []
             for subscription, wanted in wants:
                 matching = [r for r in resources if wanted.matches(row.site, r)]
                 if not matching:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from foretell.serving.resources import alarm_resources, risk_assessment
 from foretell.serving.store import OutboxRow, ScoreRow, Store
 
 
-def resources_of(store: Store, row: OutboxRow) -> list[dict[str, Any]]:
-    """The resources that an outbox row makes or changes, as they are after it."""
+def resources_of(store: Store, row: OutboxRow, systems: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The resources that an outbox row makes or changes, as they are after it.
+
+    Args:
+        store: in which the alarm of a correction is.
+        row: of the outbox.
+        systems: site -> system of its patients' identifiers, where it has one.
+    """
+    system = systems.get(row.site)
     if row.kind == "score":
         body = row.body
         score = ScoreRow(
@@ -17,15 +25,17 @@ def resources_of(store: Store, row: OutboxRow) -> list[dict[str, Any]]:
             body.get("risk"), body.get("risk"), str(body.get("status") or ""),
             str(body.get("model") or ""), body.get("reason"),
         )  # fmt: skip
-        made = [risk_assessment(score, visit=body.get("visit"), horizon=body.get("horizon"))]
+        made = [risk_assessment(
+            score, visit=body.get("visit"), horizon=body.get("horizon"), system=system
+        )]  # fmt: skip
         return [_named(r, row.key) for r in made]
     if row.kind == "alarm":
-        return [_named(r, row.key) for r in alarm_resources(row)]
+        return [_named(r, row.key) for r in alarm_resources(row, system)]
     if row.kind == "correction":
         alarm = store.note(str(row.body["alarm"]))
         if alarm is None:
             return []
-        made = [_named(r, alarm.key) for r in alarm_resources(alarm)]
+        made = [_named(r, alarm.key) for r in alarm_resources(alarm, system)]
         if row.body.get("change") == "retracted":
             for resource in made:
                 resource["status"] = "entered-in-error"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from foretell.data.clinical.fhir import FhirError
@@ -29,16 +29,20 @@ class SubscriptionSink:
     Args:
         config: of subscriptions; an endpoint that is not listed there any more is not notified.
         open_store: makes a store for the sender's thread.
+        systems: see :func:`resources_of`.
     """
 
     name = "subscriptions"
     kinds = frozenset({NOTIFICATION})
 
-    def __init__(self, config: SubscriptionsConfig, open_store: Callable[[], Store]) -> None:
+    def __init__(
+        self, config: SubscriptionsConfig, open_store: Callable[[], Store],
+        systems: Mapping[str, str],
+    ) -> None:  # fmt: skip
         import httpx
 
         self.attempts, self.longest = config.attempts, config.longest_pause_seconds
-        self._config, self._open = config, open_store
+        self._config, self._open, self._systems = config, open_store, systems
         self._store: Store | None = None
         self._client = httpx.Client(timeout=config.timeout_seconds, follow_redirects=False)
 
@@ -71,7 +75,7 @@ class SubscriptionSink:
 
     def _deliver(self, store: Store, row: OutboxRow, held: SubscriptionRow, wanted: Wanted) -> None:
         kind = str(row.body["type"])
-        events = _events(store, held, row.body)
+        events = _events(store, held, row.body, self._systems)
         if wanted.topic is None:
             self._plain(row, wanted, events)
             return
@@ -121,22 +125,23 @@ class SubscriptionSink:
 
 
 def _events(
-    store: Store, held: SubscriptionRow, told: Any
+    store: Store, held: SubscriptionRow, told: Any, systems: Mapping[str, str]
 ) -> list[tuple[Occurrence, list[dict[str, Any]]]]:
     if told["type"] != "event-notification":
         return []
     first, last = int(told["first"]), int(told["last"])
-    return with_resources(store, store.occurrences(held.id, first, last, last - first + 1))
+    events = store.occurrences(held.id, first, last, last - first + 1)
+    return with_resources(store, events, systems)
 
 
 def with_resources(
-    store: Store, events: list[Occurrence]
+    store: Store, events: list[Occurrence], systems: Mapping[str, str]
 ) -> list[tuple[Occurrence, list[dict[str, Any]]]]:
     """Events, each with the resources that it names as they were then."""
     out = []
     for event in events:
         row = store.note(event.source)
-        made = [] if row is None else resources_of(store, row)
+        made = [] if row is None else resources_of(store, row, systems)
         named = [r for r in made if f"{r['resourceType']}/{r['id']}" in event.focus]
         out.append((event, named))
     return out
