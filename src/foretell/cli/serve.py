@@ -92,7 +92,7 @@ def serve(
             from foretell.serving.ingest.client import FhirClient
             from foretell.serving.outbox.sinks import make_sink
             from foretell.serving.rollout import check_pins, configured
-            from foretell.serving.service import make_fold
+            from foretell.serving.service import check_tls, make_fold
 
             found = make_fold(settings, deployments=deployments, candidate=trial)
             version = None if trial is None else trial.version
@@ -102,6 +102,7 @@ def serve(
             for poll in settings.polls:
                 FhirClient(poll).close()
             CdsTrust(settings.cds.clients)
+            check_tls(settings, wanted)
             stdout.print("the configuration is right")
             return
         set_up_log(settings.service.log)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-import ssl
 import stat
 import time
 from collections import Counter
@@ -25,6 +24,7 @@ from foretell.serving.config import ClientTlsConfig, Config, TlsConfig
 from foretell.serving.errors import ServingError
 from foretell.serving.events import events_of
 from foretell.serving.ingest.intake import Intake
+from foretell.serving.ingest.mllp import server_tls
 from foretell.serving.reach import why_away
 from foretell.serving.rollout import check_pins, configured
 from foretell.serving.service import make_fold
@@ -316,13 +316,9 @@ def _open_to_others(config: Config, door: str) -> bool:
 def _tls(door: str, tls: TlsConfig) -> Iterator[Finding]:
     what = f"tls of {door}"
     try:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(tls.certificate, tls.key)
-        if tls.client_ca is not None:
-            context.load_verify_locations(tls.client_ca)
-    except (OSError, ssl.SSLError) as error:
-        reason = getattr(error, "reason", None) or getattr(error, "strerror", None)
-        yield Finding(what, "wrong", f"certificate and key cannot be used: {reason}")
+        server_tls(tls, door)
+    except ParameterError as error:
+        yield Finding(what, "wrong", str(error))
         return
     yield _validity(what, tls.certificate)
 

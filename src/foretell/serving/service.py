@@ -22,6 +22,7 @@ from foretell.errors import ParameterError
 from foretell.serving.api.auth import Caller, Tokens
 from foretell.serving.api.stores import StorePool
 from foretell.serving.cds import CdsTrust
+from foretell.serving.client_tls import client_tls
 from foretell.serving.config import Config, PollConfig
 from foretell.serving.drift import DriftWatch
 from foretell.serving.errors import StoreUnavailableError
@@ -30,7 +31,7 @@ from foretell.serving.ingest.bulk import export_due, hold
 from foretell.serving.ingest.committer import Committer
 from foretell.serving.ingest.duty import Duty
 from foretell.serving.ingest.intake import Intake
-from foretell.serving.ingest.mllp import MllpServer
+from foretell.serving.ingest.mllp import MllpServer, server_tls
 from foretell.serving.ingest.poller import FhirPoller
 from foretell.serving.metrics import Metrics
 from foretell.serving.outbox import Dispatcher, Sink, make_sink
@@ -62,6 +63,21 @@ def check_roles(roles: Sequence[str]) -> None:
     unknown = set(roles) - set(ROLES)
     if unknown or not roles:
         raise ParameterError(f"roles are some of {ROLES}, not {sorted(unknown)}")
+
+
+def check_tls(config: Config, roles: Sequence[str]) -> None:
+    """Reads the files of TLS of doors and polls before anything runs; sinks read theirs at once.
+
+    Raises:
+        ParameterError: files cannot be used, or a key is encrypted.
+    """
+    taking = "ingest" in roles
+    for what, door in (("mllp", config.mllp if taking else None), ("http", config.http)):
+        if door is not None and door.tls is not None:
+            server_tls(door.tls, what)
+    for poll in config.polls if taking else ():
+        if poll.tls is not None:
+            client_tls(poll.tls, f"the poll of {poll.site!r}")
 
 
 def make_fold(
@@ -423,6 +439,7 @@ class Service:
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, self.stopping.set)
+        check_tls(self.config, self.roles)
         self.start_parts()
         mllp: MllpServer | None = None
         http: Any = None

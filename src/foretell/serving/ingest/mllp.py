@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 
 from foretell.data.clinical.hl7 import Hl7Error, Message
+from foretell.serving.client_tls import show, unusable
 from foretell.serving.config import MllpConfig, TlsConfig
 from foretell.serving.errors import StoreUnavailableError
 from foretell.serving.ingest.acknowledge import acknowledgements, refusal
@@ -92,14 +93,25 @@ def frame(content: bytes) -> bytes:
     return b"\x0b" + content + b"\x1c\r"
 
 
-def server_tls(config: TlsConfig) -> ssl.SSLContext:
-    """A server's side of TLS 1.2 or newer; with a ``client_ca`` clients must show a certificate."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(config.certificate, config.key)
-    if config.client_ca is not None:
-        context.load_verify_locations(config.client_ca)
-        context.verify_mode = ssl.CERT_REQUIRED
+def server_tls(config: TlsConfig, what: str) -> ssl.SSLContext:
+    """A server's side of TLS 1.2 or newer; with a ``client_ca`` clients must show a certificate.
+
+    Args:
+        config: the certificate that is shown, and the authority of clients.
+        what: which door it is, for errors.
+
+    Raises:
+        ParameterError: a file cannot be read, a key is encrypted, or does not fit its certificate.
+    """
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        show(context, config.certificate, config.key, what)
+        if config.client_ca is not None:
+            context.load_verify_locations(config.client_ca)
+            context.verify_mode = ssl.CERT_REQUIRED
+    except OSError as error:
+        raise unusable(error, what) from None
     return context
 
 
@@ -134,7 +146,7 @@ class MllpServer:
     async def start(self) -> int:
         """Listens; returns the port."""
         config = self._config
-        context = server_tls(config.tls) if config.tls is not None else None
+        context = server_tls(config.tls, "mllp") if config.tls is not None else None
         self._server = await asyncio.start_server(
             self._serve, config.host, config.port, ssl=context, limit=1 << 18, backlog=256
         )
