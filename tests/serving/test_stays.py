@@ -16,7 +16,7 @@ from foretell.data.clinical.schema import Schema
 from foretell.data.clinical.visits import IDLE, visits_of
 from foretell.data.clinical.visits import Result as Known
 from foretell.learners.risk.early_warning import EarlyWarningScore
-from foretell.serving.events import MEASURED, VISIT, Event
+from foretell.serving.events import MEASURED, MERGED, VISIT, Event
 from foretell.serving.store import open_store
 from foretell.serving.worker.state import PatientState
 from foretell.serving.worker.worker import rebuild
@@ -135,8 +135,23 @@ def at_odds(seed: int) -> list[VisitChange | Known]:
     return out
 
 
-def folded(told: list[VisitChange | Known]) -> list[tuple]:
-    """(name, begin, results, end) of the stays that the fold makes of it."""
+def event(what: VisitChange | Known, number: int) -> tuple[str, float, dict]:
+    """(kind, time, body) as the log holds it."""
+    if isinstance(what, VisitChange):
+        body = {"visit": what.visit, "kind": what.kind, "admitted": what.admitted}
+        return VISIT, what.time, body
+    taken = what.known - 60 * 3600 if what.old else what.taken
+    items = [[f"{number:016x}", "HR", 80.0, taken, what.known, 1]]
+    return MEASURED, what.known, {"visit": what.visit, "items": items}
+
+
+def folded(
+    told: list[VisitChange | Known], history: list[VisitChange | Known] = (), merge: float = 0
+) -> list[tuple]:
+    """(name, begin, results, end) of the stays that the fold makes of it.
+
+    A merge brings the history of another identifier behind what was told by then.
+    """
     fold, state = make_fold(), PatientState("H", "P", 0)
     stays: dict[float, tuple] = {}
     began = 0
@@ -144,19 +159,21 @@ def folded(told: list[VisitChange | Known]) -> list[tuple]:
 
     def begin(state, *how):
         nonlocal began
+        if began:
+            # A merge may bring something of the stay before, and begin one.
+            stays[began] = (state.visit, state.begin, state.heard, state.ended)
         began += 1
         first(state, *how)
 
     fold._begin = begin
-    for number, what in enumerate(told):
-        time = what.time if isinstance(what, VisitChange) else what.known
+    events = [event(what, number) for number, what in enumerate(told)]
+    if history:
+        past = [event(what, 1000 + number) for number, what in enumerate(history)]
+        brought = {"history": [[kind, time, body] for kind, time, body in past]}
+        place = sum(time <= merge for _, time, _ in events)
+        events.insert(place, (MERGED, merge, brought))
+    for number, (kind, time, body) in enumerate(events):
         fold.pass_time(state, time)
-        if isinstance(what, VisitChange):
-            kind, body = VISIT, {"visit": what.visit, "kind": what.kind, "admitted": what.admitted}
-        else:
-            taken = time - 60 * 3600 if what.old else what.taken
-            kind = MEASURED
-            body = {"visit": what.visit, "items": [[f"{number:016x}", "HR", 80.0, taken, time, 1]]}
         fold.apply(state, Event(number, 0, "H", "P", kind, time, body, time))
         stays[began] = (state.visit, state.begin, state.heard, state.ended)
     return [stays[i] for i in range(1, began + 1)]
@@ -175,6 +192,30 @@ def test_table_and_service_agree_on_what_makes_no_sense():
             assert stay.ended is not None and ended in (None, stay.ended), seed
         if table and live[-1][3] is not None:
             assert live[-1][3] in (table[-1].ended, table[-1].left(IDLE)), seed
+        several += len(table) > 1
+    assert several > 75
+
+
+def test_table_and_service_agree_on_what_a_merge_brings():
+    several = 0
+    for seed in range(300):
+        told, past = at_odds(seed), at_odds(1000 + seed)
+        rng = random.Random(seed)
+        merge = T0 + 3600 * rng.uniform(0, 120)
+        history = [w for w in past if event(w, 0)[1] <= merge]
+        # What comes after the merge is of who stays at once.
+        # Of one moment visits count before results.
+        own = sorted(
+            told + past[len(history) :], key=lambda w: (event(w, 0)[1], isinstance(w, Known))
+        )
+        live = folded(own, history, merge)
+        path = (merge, 2.0, 0.0)
+        changes = [(w, ()) for w in own if isinstance(w, VisitChange)]
+        changes += [(w, path) for w in history if isinstance(w, VisitChange)]
+        results = [w for w in own if isinstance(w, Known)]
+        results += [w._replace(path=path) for w in history if isinstance(w, Known)]
+        table = visits_of([w for w, _ in changes], results, [p for _, p in changes]).stays
+        assert [(s.visit, s.begin, len(s.results)) for s in table] == [s[:3] for s in live], seed
         several += len(table) > 1
     assert several > 75
 

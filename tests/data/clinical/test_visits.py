@@ -121,9 +121,38 @@ def test_merges_end_in_one_patient_and_ids_stay_apart():
     assert sorted(stays.patients.tolist()) == ["S/p", "S/p", "S/p~2"]
     mine = stays.select(stays.ids == "S/p~2~")
     assert mine.column("HR").tolist()[:2] == [81, 70]
-    # A circle of merges is nobody's end.
-    stays_from_feed([visit("admit", 0, patient="a"), visit("merge", 1, patient="a", prior="b"),
-                     visit("merge", 2, patient="b", prior="a"), visit("admit", 0)])  # fmt: skip
+    # A circle of merges ends where it began.
+    stays = read(visit("admit", 0, patient="a"), visit("merge", 1, patient="a", prior="b"),
+                 visit("merge", 2, patient="b", prior="a"), visit("admit", 0))  # fmt: skip
+    assert stays.patients.tolist() == ["S/a", "S/p"]
+
+
+def test_visits_of_a_retired_identifier_are_of_who_stays():
+    known = {"admitted": 0.0, "unit": "MICU", "age": 60.0, "sex": "female"}
+    stays = read(
+        visit("admit", 0.5, "V", patient="o", **known), result(80, 1, patient="o"),
+        # By two merges, of which the second is told of the one that is retired by then.
+        visit("merge", 2, patient="n", prior="o"), visit("merge", 3, prior="n"),
+        result(81, 4, "V", patient="o"), visit("discharge", 6, "V", patient="n"),
+        result(99, 7, patient="n"),
+    )  # fmt: skip
+    assert stays.ids.tolist() == ["S/p"] and stays.lengths.tolist() == [6]
+    assert stays.names("unit").tolist() == ["MICU"] and stays.names("sex").tolist() == ["female"]
+    assert stays.number("age").tolist() == [60.0]
+    np.testing.assert_array_equal(stays.column("HR")[[0, 3]], np.float32([80, 81]))
+    assert notes(stays) == {"outside_stays": 1}
+
+
+def test_who_is_merged_into_a_stay_that_goes_on_is_to_be_the_same_person():
+    stays = read(
+        visit("admit", 0, "V", age=60.0, sex="male"), result(80, 1, "V"),
+        visit("admit", 0, "W", patient="o", age=70.0, sex="male"), visit("update", 1, patient="o",
+        age=70.0), result(81, 2, patient="o"), result(82, 2.5, "W", patient="o"),
+        visit("merge", 3, prior="o"), visit("discharge", 5, "V"),
+    )  # fmt: skip
+    assert stays.lengths.tolist() == [5] and stays.number("age").tolist() == [60.0]
+    assert stays.column("HR")[1] == 81
+    assert notes(stays) == {"contradictory_age": 1, "outside_stays": 1}
 
 
 def test_what_cannot_be_true_of_one_patient_is_counted():

@@ -17,6 +17,7 @@ import polars as pl
 
 from foretell.data.clinical.binning import bin_observations
 from foretell.data.clinical.doubts import DOUBTS, is_old
+from foretell.data.clinical.merges import owned
 from foretell.data.clinical.repair import UnitRepair, Verdict
 from foretell.data.clinical.schema import Schema
 from foretell.data.clinical.stays import Stays
@@ -281,6 +282,9 @@ def stays_from_feed(
     go by when values became known. A stay's unit is the first one: a table holds one a stay, and a
     later one was no news before.
 
+    What was told of an identifier until a merge retired it is history of who stays, visits too,
+    from the merge on; where a stay goes on by then it is one with it.
+
     Results that belong to no stay, such as those that became known after a discharge, and what is
     told of a patient that cannot all be true are counted in the notes.
 
@@ -295,13 +299,10 @@ def stays_from_feed(
     normaliser = Normaliser(schema) if normaliser is None else normaliser
     latest: dict[_Key, _Version] = {}
     visits: dict[tuple[str, str], list[VisitChange]] = {}
-    renamed: dict[tuple[str, str], str] = {}
     refused = 0
     for record in records:
         if isinstance(record, VisitChange):
             visits.setdefault((record.site, record.patient), []).append(record)
-            if record.kind == "merge" and record.prior is not None:
-                renamed[record.site, record.prior] = record.patient
         elif isinstance(record, Measurement):
             normal = normaliser(record)
             if isinstance(normal, Refusal) or normal.channel not in schema:
@@ -316,30 +317,29 @@ def stays_from_feed(
             else:
                 latest[key] = (*held[:3], first)
     _settle_times(latest)
-    measured: dict[tuple[str, str], list[tuple[str, float, float, float, str, str | None]]] = {}
+    measured: list[tuple[str, float, float, float, str, str | None]] = []
+    of_patient: dict[tuple[str, str], list[int]] = {}
     for (site, patient, group, time), (_, channel, record, first) in latest.items():
         # What was deleted is no value, but somebody was there.
-        owner = (site, _final(renamed, site, patient))
         known = normaliser(record)
         value = known.value if isinstance(known, Normal) else math.nan
-        row = (channel, value, time, first, group, record.visit)
-        measured.setdefault(owner, []).append(row)
+        of_patient.setdefault((site, patient), []).append(len(measured))
+        measured.append((channel, value, time, first, group, record.visit))
     rows: dict[str, list] = {n: [] for n in ("id", "channel", "value", "time", "arrival", "source")}
     stays: dict[str, list] = {
         n: [] for n in ("id", "patient", "hours", "age", "site", "sex", "unit")
     }
     outside, doubts = 0, Counter[str]()
-    owners = sorted(set(measured) | {k for k in visits if k not in renamed})
+    owners = owned(visits, of_patient, [v[3] for v in measured])
     names = {"/".join(owner) for owner in owners}
-    for owner in owners:
-        values = measured.get(owner, [])
-        changes = visits.get(owner, [])
+    for owner, of in sorted(owners.items()):
+        values = [measured[i] for _, i in of.results]
         old = [is_old(v[2], v[3]) for v in values]
         told = [
-            Result(v[3], v[3] if stale else v[2], v[5], stale)
-            for v, stale in zip(values, old, strict=True)
+            Result(v[3], v[3] if stale else v[2], v[5], stale, path)
+            for v, stale, (path, _) in zip(values, old, of.results, strict=True)
         ]
-        found = visits_of(changes, told, idle=idle)
+        found = visits_of([c for _, c in of.changes], told, [p for p, _ in of.changes], idle=idle)
         outside += found.outside
         doubts.update(found.doubts)
         for number, stay in enumerate(found.stays, 1):
@@ -381,12 +381,3 @@ def stays_from_feed(
         message = f"{outside:,} results belong to no stay and were left out"
         notes.append(DataNote("outside_stays", message, outside))
     return replace(binned, notes=(*binned.notes, *notes))
-
-
-def _final(renamed: Mapping[tuple[str, str], str], site: str, patient: str) -> str:
-    """Who a patient is after all merges; merges in a circle end where they began."""
-    seen = {patient}
-    while (now := renamed.get((site, patient))) is not None and now not in seen:
-        seen.add(now)
-        patient = now
-    return patient

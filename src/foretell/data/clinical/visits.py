@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from foretell.data.clinical.doubts import Described, contradictions
+from foretell.data.clinical.merges import Path
 from foretell.data.clinical.presence import (
     ADMISSIONS,
     EARLY,
@@ -80,12 +81,14 @@ class Result(NamedTuple):
     """When a result first became known, when its specimen was taken, and its visit if it says so.
 
     Of an ``old`` specimen, which is no sign that somebody was there, ``taken`` is ``known``.
+    ``path`` are the merges that brought it from another identifier's history.
     """
 
     known: float
     taken: float
     visit: str | None
     old: bool = False
+    path: Path = ()
 
 
 class Visits(NamedTuple):
@@ -99,6 +102,7 @@ class Visits(NamedTuple):
 def visits_of(
     changes: Sequence[VisitChange],
     results: Sequence[Result],
+    paths: Sequence[Path] = (),
     *,
     idle: float = IDLE,
 ) -> Visits:
@@ -107,14 +111,16 @@ def visits_of(
     Args:
         changes: in the order in which they were told where their times are equal.
         results: of all visits.
+        paths: the merges that brought each change, where there are any.
         idle: hours without any result after which a stay counts as left.
     """
-    told = [(c.time, 0, i) for i, c in enumerate(changes)]
-    told += [(result.known, 1, i) for i, result in enumerate(results)]
+    paths = paths or [()] * len(changes)
+    told = [((*paths[i], c.time, 0.0), i) for i, c in enumerate(changes)]
+    told += [((*result.path, result.known, 1.0), i) for i, result in enumerate(results)]
     out = _Walk(idle)
-    for _, kind, i in sorted(told):
-        if kind == 0:
-            out.change(changes[i])
+    for place, i in sorted(told):
+        if place[-1] == 0:
+            out.change(changes[i], paths[i])
         else:
             out.result(i, results[i])
     return Visits(out.stays, out.outside, out.doubts)
@@ -129,6 +135,15 @@ class _Walk:
         self.outside = 0
         self.doubts: list[str] = []
         self._described = Described()
+        self._merge: Path = ()
+        self._apart: set[tuple[Path, str]] = set()
+
+    def _now(self, time: float, path: Path) -> Visit | None:
+        """The latest stay; of history as the merge found it, or what the history made of it."""
+        if path and path[:3] == self._merge:
+            return self.stays[-1] if self.stays else None
+        self._merge = path[:3]
+        return self._latest(path[0] if path else time)
 
     def _latest(self, time: float) -> Visit | None:
         """The latest stay, as it stands by then."""
@@ -154,17 +169,26 @@ class _Walk:
         elif stay.end == "idle":
             stay.end = why
 
-    def change(self, told: VisitChange) -> None:
+    def change(self, told: VisitChange, path: Path = ()) -> None:
         moment = told.time if told.admitted is None else told.admitted
         now = Described(told.age, moment, told.sex)
+        stay = self._now(told.time, path)
+        if path and stay is not None and stay.end is None:
+            # Whoever is merged is to be the same person; a merge says so once.
+            apart = {(path, name) for name in contradictions(self._described, now)} - self._apart
+            self.doubts += sorted(name for _, name in apart)
+            self._apart |= apart
+            return
+        if path and told.kind in ("discharge", "cancel_admit", "merge"):
+            return
         self.doubts += contradictions(self._described, now)
         self.doubts += [] if told.doubt is None else [told.doubt]
         self._described = self._described.then(now)
-        stay = self._latest(told.time)
         begin = admission(told.time, told.admitted)
         step = visit_step(stay, told.kind, told.visit, begin)
         if step is Step.BEGINS:
-            stay = self._begin(told.visit, begin, told.time, True)
+            heard = path[0] if path else told.time
+            stay = self._begin(told.visit, begin, heard, True)
         elif stay is None:
             return
         elif step is Step.GOES_ON:
@@ -183,12 +207,14 @@ class _Walk:
             stay.unit = told.unit
 
     def result(self, number: int, told: Result) -> None:
-        stay = self._latest(told.known)
-        step = result_step(stay, told.visit, told.taken)
+        stay = self._now(told.known, told.path)
+        heard = told.path[0] if told.path else told.known
+        step = result_step(stay, told.visit, told.taken, placed=bool(told.path))
         if step is Step.BEGINS:
-            stay = self._begin(told.visit, told.taken, told.known, False)
+            stay = self._begin(told.visit, told.taken, heard, False)
         elif stay is None or step is Step.NOTHING or (
             step is Step.COUNTS and stay.ended is not None and told.known > stay.ended
+            and not told.path
         ):  # fmt: skip
             self.outside += 1
             return
@@ -196,7 +222,7 @@ class _Walk:
             stay.end = stay.ended = None
         elif step is Step.GOES_ON:
             early = EARLY if stay.anchored else 0.0
-            if not stay.passed(told.known) and told.taken < stay.begin - early:
+            if not stay.passed(heard) and told.taken < stay.begin - early:
                 stay.begin = told.taken
         stay.visit = stay.visit or told.visit
         stay.results.append(number)
