@@ -252,6 +252,19 @@ def searchset(resources: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return out | ({"entry": entries} if entries else {})
 
 
+def assessment_of(row: OutboxRow, system: str | None = None) -> dict[str, Any]:
+    """RiskAssessment of the hour that an outbox row tells of; ``system`` as of :func:`reference`."""
+    body = row.body
+    score = ScoreRow(
+        row.site, row.patient, str(body["stay"]), int(body["hour"]), row.time, body.get("risk"),
+        body.get("risk"), str(body.get("status") or ""), str(body.get("model") or ""),
+        body.get("reason"), tuple((n, v) for n, v in body.get("drivers") or ()),
+    )  # fmt: skip
+    return risk_assessment(
+        score, visit=body.get("visit"), horizon=body.get("horizon"), system=system
+    )
+
+
 def transaction(row: OutboxRow, system: str | None = None) -> dict[str, Any]:
     """A row of the outbox as a transaction that a server takes once, however often it comes.
 
@@ -273,14 +286,7 @@ def transaction(row: OutboxRow, system: str | None = None) -> dict[str, Any]:
             found = f"{resource['resourceType']}?identifier={known['system']}|{known['value']}"
             changed.append({"resource": resource, "request": {"method": "PUT", "url": found}})
         return {"resourceType": "Bundle", "type": "transaction", "entry": changed}
-    score = ScoreRow(
-        row.site, row.patient, str(body["stay"]), int(body["hour"]), row.time, body.get("risk"),
-        body.get("risk"), str(body.get("status") or ""), str(body.get("model") or ""),
-        body.get("reason"), tuple((n, v) for n, v in body.get("drivers") or ()),
-    )  # fmt: skip
-    made = [risk_assessment(
-        score, visit=body.get("visit"), horizon=body.get("horizon"), system=system
-    )]  # fmt: skip
+    made = [assessment_of(row, system)]
     if row.kind == "alarm":
         made += alarm_resources(row, system)
     entries = []

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from foretell.serving.resources import alarm_resources, risk_assessment
-from foretell.serving.store import OutboxRow, ScoreRow, Store
+from foretell.serving.resources import alarm_resources, assessment_of
+from foretell.serving.store import OutboxRow, Store
 
 
 def resources_of(store: Store, row: OutboxRow, systems: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -19,16 +19,7 @@ def resources_of(store: Store, row: OutboxRow, systems: Mapping[str, str]) -> li
     """
     system = systems.get(row.site)
     if row.kind == "score":
-        body = row.body
-        score = ScoreRow(
-            row.site, row.patient, str(body["stay"]), int(body["hour"]), row.time,
-            body.get("risk"), body.get("risk"), str(body.get("status") or ""),
-            str(body.get("model") or ""), body.get("reason"),
-        )  # fmt: skip
-        made = [risk_assessment(
-            score, visit=body.get("visit"), horizon=body.get("horizon"), system=system
-        )]  # fmt: skip
-        return [_named(r, row.key) for r in made]
+        return [_named(assessment_of(row, system), row.key)]
     if row.kind == "alarm":
         return [_named(r, row.key) for r in alarm_resources(row, system)]
     if row.kind == "correction":
