@@ -125,10 +125,8 @@ def examine(config: Config, runs: Iterable[str | Path] = ()) -> Iterator[Finding
             yield from _tls(door, tls)
         elif _open_to_others(config, door):
             yield Finding(f"tls of {door}", "warning", "none, and others can reach it")
-    for what, shown in (*((f"the sink {s.name!r}", s.tls) for s in config.sinks),
-                        *((f"the poll of {p.site!r}", p.tls) for p in config.polls)):  # fmt: skip
-        if shown is not None:
-            yield from _client_tls(what, shown)
+    for what, shown in _shown(config):
+        yield from _client_tls(what, shown)
     yield from _files(config)
 
 
@@ -323,6 +321,16 @@ def _tls(door: str, tls: TlsConfig) -> Iterator[Finding]:
     yield _validity(what, tls.certificate)
 
 
+def _shown(config: Config) -> Iterator[tuple[str, ClientTlsConfig]]:
+    """What is said of TLS where the service connects, and whose it is."""
+    for sink in config.sinks:
+        if sink.tls is not None:
+            yield f"the sink {sink.name!r}", sink.tls
+    for poll in config.polls:
+        if poll.tls is not None:
+            yield f"the poll of {poll.site!r}", poll.tls
+
+
 def _client_tls(what: str, tls: ClientTlsConfig) -> Iterator[Finding]:
     """What is shown where the service connects, and whom it believes."""
     try:
@@ -367,9 +375,7 @@ def _files(config: Config) -> Iterator[Finding]:
     for door in (config.mllp, config.http):
         if door is not None and door.tls is not None:
             secrets.append(("tls key", door.tls.key))
-    for tls in (*(s.tls for s in config.sinks), *(p.tls for p in config.polls)):
-        if tls is not None and tls.key is not None:
-            secrets.append(("tls key of a client", tls.key))
+    secrets += [("tls key of a client", t.key) for _, t in _shown(config) if t.key is not None]
     for what, file in secrets:
         try:
             mode = Path(file).stat().st_mode

@@ -365,12 +365,8 @@ class Metrics:
     def heard(self, skews: ClockSkews, silences: Silences, now: float) -> None:
         """Says what the doors of this process heard."""
         self.skews.clear()
-        worst: dict[tuple[str, str], float] = {}
-        for (site, door), ahead in skews.worst().items():
-            # What senders call themselves, and sites that nobody configured, are no labels.
-            place = self._site(site), door
-            worst[place] = max(worst.get(place, 0.0), ahead, key=abs)
-        for labels, ahead in worst.items():
+        # What senders call themselves, and sites that nobody configured, are no labels.
+        for labels, ahead in skews.worst(self._site).items():
             self.skews.labels(*labels).set(ahead)
         for (site, channel), seconds in silences.told(now).items():
             self.silence.labels(site, channel).set(seconds)

@@ -7,7 +7,7 @@ import statistics
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 LIMIT = 300.0
@@ -85,11 +85,15 @@ class ClockSkews:
         with self._lock:
             return {who: Clock(s, len(self._held[who])) for who, s in self._skews.items()}
 
-    def worst(self) -> dict[tuple[str, str], float]:
-        """(site, door) -> seconds by which that clock is ahead which is furthest from ours."""
+    def worst(self, named: Callable[[str], str] = str) -> dict[tuple[str, str], float]:
+        """(site, door) -> seconds by which that clock is ahead which is furthest from ours.
+
+        Args:
+            named: what a site is called; sites of one name count as one.
+        """
         found: dict[tuple[str, str], float] = {}
         for who, clock in self.told().items():
-            place = who.site, who.door
+            place = named(who.site), who.door
             found[place] = max(found.get(place, 0.0), clock.ahead, key=abs)
         return found
 
