@@ -84,12 +84,11 @@ def remember(
     hiding = np.random.default_rng(None if seed is None else (seed, number))
     names = None if builder is None else builder.names
     witness = _store(carried, keeping, given, record, adapter, rng, hiding, names)
-    judged: Held = (given.features, given.label)
     if held is not None and 0 < held[1].sum() < len(held[1]):
-        judged = (carried.seen(held[0], record, keeping.new_channels), held[1])
-    _set_intercept(
-        carried, record, judged, "training" if judged[1] is given.label else "validation"
-    )
+        ranked = (carried.seen(held[0], record, keeping.new_channels), held[1])
+        _set_intercept(carried, record, ranked, "validation")
+    else:
+        _set_intercept(carried, record, (given.features, given.label), "training")
     # What was learned here has moved the scale of earlier sites' log-odds, too.
     for name, episode in carried.episodes.items():
         other = carried.sites[name]
