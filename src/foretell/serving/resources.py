@@ -253,7 +253,7 @@ def searchset(resources: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def assessment_of(row: OutboxRow, system: str | None = None) -> dict[str, Any]:
-    """RiskAssessment of the hour that an outbox row tells of; ``system`` as of :func:`reference`."""
+    """RiskAssessment of the hour of an outbox row; ``system`` as of :func:`reference`."""
     body = row.body
     score = ScoreRow(
         row.site, row.patient, str(body["stay"]), int(body["hour"]), row.time, body.get("risk"),
